@@ -1,0 +1,23 @@
+//! The wire: messages and gRPC services, generated from the .proto files beside this crate.
+//!
+//! `quorate::v1` is the project's own protocol: between servers, from instances and nodes to the
+//! registry, and the records that the registry's Raft group replicates. `etcdserverpb` and `mvccpb`
+//! are the part of the etcd v3 API that the data service speaks; names and numbers are etcd's, so
+//! that etcd's clients work unchanged. There is no logic here.
+
+pub mod quorate {
+    pub mod v1 {
+        tonic::include_proto!("quorate.v1");
+    }
+}
+
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+/// Descriptors of every file here, for gRPC server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
