@@ -1,0 +1,25 @@
+//! What exists and who is told.
+//!
+//! The pure middle of the `disco` service. Its first half answers *what exists*: the registry of
+//! instances that DISCO replicates, and the translation of that registry to xDS resources. Its
+//! second half answers *who is told*: the versioned [`snapshot`] of those resources and the
+//! [`stream`] machine that decides, for one ADS connection, which response is owed and when.
+//!
+//! ```text
+//!   registry ──translation──► ResourceChange ──► Snapshot ──► Stream ──► responses
+//!                                                               ▲
+//!                                                 requests, ACKs and NACKs
+//! ```
+//!
+//! Nothing here waits, reads a clock, does IO or draws a random number. The same inputs give the
+//! same outputs, so every replica computes the same snapshot with the same versions, and a test
+//! replays any history from a seed.
+
+pub mod lease;
+pub mod placement;
+pub mod registry;
+pub mod resource;
+pub mod snapshot;
+pub mod stream;
+pub mod subscription;
+pub mod translation;

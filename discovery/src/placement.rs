@@ -1,0 +1,91 @@
+//! Where data groups live: what DISCO's leader should propose, given who is up.
+//!
+//! A decision, not a process: looked at again after every change, it names the commands that are
+//! still missing, and none when all is well. Each is safe to propose twice.
+//!
+//! - The namespace `default` gets its group as soon as enough nodes are up. The first voters are
+//!   spread over zones as far as there are zones. This happens once; a group that exists is never
+//!   decided again, whatever became of its voters.
+//! - Every other node becomes a further replica of every group, up to [`MAX_REPLICAS`] that are not
+//!   down. Whether a replica votes is the group's own business.
+//!
+//! A node that lost its disk comes back under another id, so it is one of the other nodes.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use proto::quorate::v1::{
+    AssignReplica, DecideGroup, NodeState, RegistryCommand, registry_command::Command,
+};
+
+use crate::registry::{DEFAULT_NAMESPACE, Group, Locality, MAX_REPLICAS, Node, Registry};
+
+/// Voters that a group should have, except in single mode, where it has one.
+pub const VOTERS_WANTED: usize = 3;
+
+/// The commands that are missing. With fewer than `voters_wanted` nodes up nothing is decided: a
+/// group that starts smaller than wanted would have to be grown by somebody.
+pub fn proposals(registry: &Registry, voters_wanted: usize) -> Vec<RegistryCommand> {
+    let up: Vec<&Node> = registry.nodes().filter(|it| it.state == NodeState::Up).collect();
+    let decided = registry.group_of_namespace(DEFAULT_NAMESPACE).is_some();
+    let decision = (!decided).then(|| decide(DEFAULT_NAMESPACE, &up, voters_wanted)).flatten();
+    let assignments = registry.groups().flat_map(|group| assign(registry, group, &up));
+    decision
+        .into_iter()
+        .chain(assignments)
+        .map(|command| RegistryCommand { command: Some(command) })
+        .collect()
+}
+
+fn decide(namespace: &str, up: &[&Node], voters_wanted: usize) -> Option<Command> {
+    if voters_wanted == 0 || up.len() < voters_wanted {
+        return None;
+    }
+    let mut chosen = spread(up, &BTreeMap::new(), voters_wanted);
+    chosen.sort_unstable_by_key(|node| node.node_id);
+    Some(Command::DecideGroup(DecideGroup {
+        namespace: namespace.to_owned(),
+        first_voters: chosen.into_iter().map(|node| node.member().to_proto()).collect(),
+        voters_wanted: u32::try_from(voters_wanted).ok()?,
+    }))
+}
+
+fn assign(registry: &Registry, group: &Group, up: &[&Node]) -> Vec<Command> {
+    let room = MAX_REPLICAS.saturating_sub(registry.replicas_not_down(group));
+    let candidates: Vec<&Node> =
+        up.iter().filter(|node| !group.has_replica(node.node_id)).copied().collect();
+    let mut taken: BTreeMap<&Locality, usize> = BTreeMap::new();
+    for node in up.iter().filter(|node| group.has_replica(node.node_id)) {
+        *taken.entry(&node.locality).or_default() += 1;
+    }
+    spread(&candidates, &taken, room)
+        .into_iter()
+        .map(|node| {
+            let replica = Some(node.member().to_proto());
+            Command::AssignReplica(AssignReplica { group: group.group, replica })
+        })
+        .collect()
+}
+
+/// Chooses nodes one by one, each from the locality with the fewest so far, `taken` included; among
+/// equals the lowest id.
+fn spread<'a>(
+    candidates: &[&'a Node],
+    taken: &BTreeMap<&'a Locality, usize>,
+    wanted: usize,
+) -> Vec<&'a Node> {
+    let mut taken = taken.clone();
+    let mut left = candidates.to_vec();
+    let mut chosen = Vec::new();
+    while chosen.len() < wanted {
+        let load = |node: &Node| taken.get(&node.locality).copied().unwrap_or(0);
+        let next = (0..left.len()).min_by_key(|at| (load(left[*at]), left[*at].node_id));
+        let Some(next) = next else { break };
+        let node = left.remove(next);
+        *taken.entry(&node.locality).or_default() += 1;
+        chosen.push(node);
+    }
+    chosen
+}

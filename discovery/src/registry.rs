@@ -1,0 +1,298 @@
+//! Who exists: the replicated state of the DISCO group.
+//!
+//! The registry is a value. It is fed committed commands, one after the other, and answers each;
+//! every replica that was fed the same commands holds the same registry and gave the same answers.
+//! Time is not among its inputs: a lease here is only an id with a record behind it, and it ends
+//! when a command says so. Who counts the seconds is [`crate::lease::LeaseTable`], on the leader.
+//!
+//! It keeps servers (of DISCO), nodes (of data), services, their instances, and the data groups.
+//! Each is one row, named by a [`RecordKey`]. A command's [`Outcome`] names the rows it touched, so
+//! that they are written, and translated for Envoy, and nothing else is. What is derived from rows
+//! (who holds a lease, which ports are taken) is not kept.
+//!
+//! Three rules hold whatever is applied:
+//!
+//! - A namespace's first voters are decided once. There is no command to take it back.
+//! - A record belongs to one lease. Another holder is refused while that lease holds.
+//! - A service keeps its sidecar port for ever, also while it has no instance.
+
+mod groups;
+mod instances;
+mod key;
+mod members;
+mod name;
+mod query;
+mod record;
+mod refusal;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+use proto::quorate::v1::{
+    ExpireLease, GroupRecord, InstanceRecord, NodeRecord, RecordServer, RegistryCommand,
+    RegistryDone, RegistryReply, ServiceRecord, registry_command::Command, registry_reply,
+};
+use thiserror::Error;
+
+use self::refusal::{Refusal, malformed};
+pub use self::{
+    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS},
+    instances::SIDECAR_PORTS,
+    key::RecordKey,
+    query::ServerStatus,
+    record::{Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Server, Service},
+};
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    servers: BTreeMap<u64, Server>,
+    nodes: BTreeMap<u64, Node>,
+    services: BTreeMap<String, Service>,
+    /// By service, then by id. A service without instances has no entry.
+    instances: BTreeMap<String, BTreeMap<String, Instance>>,
+    groups: BTreeMap<u32, Group>,
+
+    /// Derived: the records that live by a lease. A lease without any has no entry.
+    holders: BTreeMap<u64, BTreeSet<RecordKey>>,
+    /// Derived: sidecar ports that are taken.
+    ports: BTreeSet<u16>,
+    /// Derived: the group of a namespace.
+    namespaces: BTreeMap<String, u32>,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    pub reply: RegistryReply,
+    /// Rows to write anew, or to delete if [`Registry::record`] has none.
+    pub touched: BTreeSet<RecordKey>,
+    /// Leases that were granted, granted again, or ended, or whose holders changed.
+    pub leases: BTreeSet<u64>,
+}
+
+/// A row that this registry did not write, or not as it is.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    #[error("row {key:?} has no known key")]
+    Key { key: Vec<u8> },
+    #[error("row {key:?} cannot be decoded")]
+    Decode { key: RecordKey, source: prost::DecodeError },
+    #[error("row {key:?} is not valid: {message}")]
+    Invalid { key: RecordKey, message: String },
+}
+
+/// Which log entry a command came in.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    index: u64,
+    term: u64,
+}
+
+/// What a command touches, gathered while it is carried out.
+#[derive(Debug, Default)]
+struct Effects {
+    touched: BTreeSet<RecordKey>,
+    leases: BTreeSet<u64>,
+}
+
+impl Registry {
+    /// Carries out one committed command.
+    ///
+    /// A refused command has touched nothing.
+    pub fn apply(&mut self, command: RegistryCommand, index: u64, term: u64) -> Outcome {
+        let mut effects = Effects::default();
+        let outcome = match self.execute(command, Entry { index, term }, &mut effects) {
+            Ok(done) => registry_reply::Outcome::Done(done),
+            Err(refusal) => registry_reply::Outcome::Refused(refusal.into_proto()),
+        };
+        let Effects { touched, leases } = effects;
+        Outcome { reply: RegistryReply { outcome: Some(outcome) }, touched, leases }
+    }
+
+    fn execute(
+        &mut self,
+        command: RegistryCommand,
+        entry: Entry,
+        effects: &mut Effects,
+    ) -> Result<RegistryDone, Refusal> {
+        let command = command.command.ok_or_else(|| malformed("the command is empty"))?;
+        match command {
+            Command::RegisterInstance(it) => self.register_instance(it, entry, effects),
+            Command::DeregisterInstance(it) => Ok(self.deregister_instance(it, effects)),
+            Command::SetInstanceHealth(it) => self.set_instance_health(it, effects),
+            Command::ExpireLease(it) => Ok(self.expire_lease(it, entry, effects)),
+            Command::ReapInstance(it) => Ok(self.reap_instance(it, effects)),
+            Command::RecordServer(it) => self.record_server(it, effects),
+            Command::RecordNode(it) => self.record_node(it, entry, effects),
+            Command::SetNodeState(it) => self.set_node_state(it, effects),
+            Command::DecideGroup(it) => self.decide_group(it, effects),
+            Command::AssignReplica(it) => self.assign_replica(it, effects),
+            Command::ReportLeader(it) => self.report_leader(it, effects),
+        }
+    }
+
+    /// Ends a lease, unless it was granted anew or another leader was elected since the proposal.
+    fn expire_lease(
+        &mut self,
+        command: ExpireLease,
+        entry: Entry,
+        effects: &mut Effects,
+    ) -> RegistryDone {
+        let current = self.grant(command.lease_id).map(|grant| grant.granted_index);
+        if command.term != entry.term || current != Some(command.granted_index) {
+            return RegistryDone::default();
+        }
+        let holders = self.holders.get(&command.lease_id).cloned().unwrap_or_default();
+        for holder in holders {
+            match holder {
+                RecordKey::Instance { service, id } => {
+                    self.down_instance(&service, &id, entry, effects);
+                }
+                RecordKey::Node(node_id) => self.down_node(node_id, effects),
+                RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => {}
+            }
+        }
+        RegistryDone { lease_id: command.lease_id, changed: true, ..RegistryDone::default() }
+    }
+
+    /// The row of a record, or nothing if the record is gone.
+    pub fn record(&self, key: &RecordKey) -> Option<Vec<u8>> {
+        match key {
+            RecordKey::Server(id) => self.servers.get(id).map(|it| it.to_record().encode_to_vec()),
+            RecordKey::Node(id) => self.nodes.get(id).map(|it| it.to_record().encode_to_vec()),
+            RecordKey::Service(name) => {
+                self.services.get(name).map(|it| it.to_record().encode_to_vec())
+            }
+            RecordKey::Instance { service, id } => {
+                self.instance(service, id).map(|it| it.to_record().encode_to_vec())
+            }
+            RecordKey::Group(group) => {
+                self.groups.get(group).map(|it| it.to_proto().encode_to_vec())
+            }
+        }
+    }
+
+    /// The key of every record, in order.
+    pub fn keys(&self) -> BTreeSet<RecordKey> {
+        let instances = self.instances.values().flat_map(|by_id| by_id.values());
+        (self.servers.keys().map(|id| RecordKey::Server(*id)))
+            .chain(self.nodes.keys().map(|id| RecordKey::Node(*id)))
+            .chain(self.services.keys().map(|name| RecordKey::Service(name.clone())))
+            .chain(instances.map(RecordKey::of_instance))
+            .chain(self.groups.keys().map(|group| RecordKey::Group(*group)))
+            .collect()
+    }
+
+    /// The registry whose rows these are: key as [`RecordKey::encode`] gave it, value as
+    /// [`Registry::record`] did.
+    ///
+    /// # Errors
+    ///
+    /// A row was not written by a registry. The store is damaged, or of a later format.
+    pub fn restore<K, V>(rows: impl IntoIterator<Item = (K, V)>) -> Result<Self, RestoreError>
+    where
+        K: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
+        let mut registry = Self::default();
+        for (key, value) in rows {
+            let key = RecordKey::decode(key.as_ref())
+                .ok_or_else(|| RestoreError::Key { key: key.as_ref().to_vec() })?;
+            registry.restore_row(key, value.as_ref())?;
+        }
+        Ok(registry)
+    }
+
+    fn restore_row(&mut self, key: RecordKey, value: &[u8]) -> Result<(), RestoreError> {
+        let mut effects = Effects::default();
+        let restored = match key {
+            RecordKey::Server(_) => Server::parse(decode::<RecordServer>(&key, value)?).map(|it| {
+                self.put_server(it, &mut effects);
+            }),
+            RecordKey::Node(_) => Node::parse(decode::<NodeRecord>(&key, value)?)
+                .map(|it| self.put_node(it, &mut effects)),
+            RecordKey::Service(_) => Service::from_record(decode::<ServiceRecord>(&key, value)?)
+                .map(|it| self.put_service(it, &mut effects)),
+            RecordKey::Instance { .. } => {
+                Instance::from_record(decode::<InstanceRecord>(&key, value)?)
+                    .map(|it| self.put_instance(it, &mut effects))
+            }
+            RecordKey::Group(_) => Group::from_record(decode::<GroupRecord>(&key, value)?)
+                .map(|it| self.put_group(it, &mut effects)),
+        };
+        let message = match restored {
+            Ok(()) if effects.touched.contains(&key) => return Ok(()),
+            Ok(()) => "it holds another record".to_owned(),
+            Err(refusal) => refusal.message,
+        };
+        Err(RestoreError::Invalid { key, message })
+    }
+
+    /// The lease as its records have it: with the shortest of their times, granted when the last of
+    /// them was. Nothing if it has ended.
+    pub fn grant(&self, lease_id: u64) -> Option<Grant> {
+        self.holders.get(&lease_id)?.iter().filter_map(|holder| self.grant_of(holder)).reduce(
+            |a, b| Grant {
+                lease_id,
+                ttl: a.ttl.min(b.ttl),
+                granted_index: a.granted_index.max(b.granted_index),
+            },
+        )
+    }
+
+    /// Every lease that holds, in the order of their ids.
+    pub fn grants(&self) -> impl Iterator<Item = Grant> {
+        self.holders.keys().filter_map(|lease_id| self.grant(*lease_id))
+    }
+
+    /// Where the first of a lease's holders is.
+    pub fn locality_of_lease(&self, lease_id: u64) -> Option<&Locality> {
+        self.holders.get(&lease_id)?.iter().find_map(|holder| match holder {
+            RecordKey::Instance { service, id } => {
+                self.instance(service, id).map(|it| &it.locality)
+            }
+            RecordKey::Node(node_id) => self.nodes.get(node_id).map(|it| &it.locality),
+            RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+        })
+    }
+
+    fn grant_of(&self, holder: &RecordKey) -> Option<Grant> {
+        match holder {
+            RecordKey::Instance { service, id } => self.instance(service, id).map(|it| it.grant),
+            RecordKey::Node(node_id) => self.nodes.get(node_id).map(|it| it.grant),
+            RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+        }
+    }
+
+    /// Notes who lives by which lease after a record's lease went from `before` to `after`.
+    fn rehold(
+        &mut self,
+        key: &RecordKey,
+        before: Option<u64>,
+        after: Option<u64>,
+        effects: &mut Effects,
+    ) {
+        effects.leases.extend(before.into_iter().chain(after));
+        if before == after {
+            return;
+        }
+        if let Some(lease_id) = before
+            && let Some(holders) = self.holders.get_mut(&lease_id)
+        {
+            holders.remove(key);
+            if holders.is_empty() {
+                self.holders.remove(&lease_id);
+            }
+        }
+        if let Some(lease_id) = after {
+            self.holders.entry(lease_id).or_default().insert(key.clone());
+        }
+    }
+}
+
+fn decode<M: Message + Default>(key: &RecordKey, value: &[u8]) -> Result<M, RestoreError> {
+    M::decode(value).map_err(|source| RestoreError::Decode { key: key.clone(), source })
+}

@@ -1,0 +1,180 @@
+//! Data groups: decided once, advised on from then on.
+
+use proto::quorate::v1::{
+    AssignReplica, DecideGroup, NodeState, RegistryDone, ReportLeader, registry_refusal::Reason,
+};
+
+use super::{
+    Effects, Registry,
+    key::RecordKey,
+    name::check_name,
+    record::{Group, Leader, Member, check_voters},
+    refusal::{Refusal, malformed},
+};
+
+/// The namespace of a client that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Replicas of one group, not counting those on nodes that are down.
+pub const MAX_REPLICAS: usize = 7;
+
+/// Replicas of one group, those on nodes that are down among them, so that nodes which come and go
+/// with empty disks do not make the record grow for ever.
+const MAX_REPLICAS_LISTED: usize = 64;
+
+/// The DISCO group itself is number 1.
+const FIRST_GROUP: u32 = 2;
+
+impl Registry {
+    /// Decides a namespace's first voters. There is no second time, whatever became of them: a
+    /// group that lost them all must not be started again beside itself.
+    pub(super) fn decide_group(
+        &mut self,
+        command: DecideGroup,
+        effects: &mut Effects,
+    ) -> Result<RegistryDone, Refusal> {
+        check_name("namespace", &command.namespace)?;
+        if let Some(group) = self.namespaces.get(&command.namespace) {
+            return Err(Refusal::new(
+                Reason::GroupExists,
+                format!("namespace {} has group {group}", command.namespace),
+            ));
+        }
+        let first_voters: Vec<_> =
+            command.first_voters.into_iter().map(Member::from_proto).collect();
+        check_voters(&first_voters, command.voters_wanted)?;
+        for member in &first_voters {
+            self.check_member(*member)?;
+        }
+        // Groups are never forgotten, so one beyond the last was never used.
+        let last = self.groups.last_key_value().map_or(FIRST_GROUP - 1, |(group, _)| *group);
+        let group = last
+            .checked_add(1)
+            .ok_or_else(|| Refusal::new(Reason::Exhausted, "no group number is left"))?;
+        let decided = Group {
+            group,
+            namespace: command.namespace,
+            replicas: first_voters.clone(),
+            first_voters,
+            leader: None,
+            voters_wanted: command.voters_wanted,
+            serving: Vec::new(),
+        };
+        self.put_group(decided, effects);
+        Ok(RegistryDone { group, changed: true, ..RegistryDone::default() })
+    }
+
+    pub(super) fn assign_replica(
+        &mut self,
+        command: AssignReplica,
+        effects: &mut Effects,
+    ) -> Result<RegistryDone, Refusal> {
+        let group = self.known_group(command.group)?;
+        let member =
+            Member::from_proto(command.replica.ok_or_else(|| malformed("no replica to assign"))?);
+        self.check_member(member)?;
+        if group.has_replica(member.node_id) {
+            return Ok(RegistryDone { group: group.group, ..RegistryDone::default() });
+        }
+        let listed = group.replicas.len();
+        if self.replicas_not_down(group) >= MAX_REPLICAS || listed >= MAX_REPLICAS_LISTED {
+            return Err(Refusal::new(
+                Reason::Exhausted,
+                format!("namespace {} has all the replicas it may have", group.namespace),
+            ));
+        }
+        let mut group = group.clone();
+        group.replicas.push(member);
+        let done = RegistryDone { group: group.group, changed: true, ..RegistryDone::default() };
+        self.put_group(group, effects);
+        Ok(done)
+    }
+
+    /// Notes who leads a group. Reports cross each other on their way here, so the highest term
+    /// wins, not the last to come.
+    pub(super) fn report_leader(
+        &mut self,
+        command: ReportLeader,
+        effects: &mut Effects,
+    ) -> Result<RegistryDone, Refusal> {
+        let group = self.known_group(command.group)?;
+        if !group.has_replica(command.leader_id) {
+            return Err(Refusal::new(
+                Reason::NodeUnknown,
+                format!(
+                    "node {:016x} holds no replica of namespace {}",
+                    command.leader_id, group.namespace
+                ),
+            ));
+        }
+        let leader = Leader { term: command.term, node_id: command.leader_id };
+        let mut serving = command.serving;
+        serving.retain(|node_id| group.has_replica(*node_id));
+        serving.sort_unstable();
+        serving.dedup();
+        if group.leader.is_some_and(|it| it > leader) {
+            return Ok(RegistryDone { group: group.group, ..RegistryDone::default() });
+        }
+        // A leader that does not say who serves leaves what was said before.
+        if serving.is_empty() {
+            serving.clone_from(&group.serving);
+        }
+        let reported = Group { leader: Some(leader), serving, ..group.clone() };
+        let changed = reported != *group;
+        let done = RegistryDone { group: group.group, changed, ..RegistryDone::default() };
+        if changed {
+            self.put_group(reported, effects);
+        }
+        Ok(done)
+    }
+
+    pub(super) fn put_group(&mut self, group: Group, effects: &mut Effects) {
+        effects.touched.insert(RecordKey::Group(group.group));
+        self.namespaces.insert(group.namespace.clone(), group.group);
+        self.groups.insert(group.group, group);
+    }
+
+    /// How many of a group's replicas count against [`MAX_REPLICAS`].
+    pub fn replicas_not_down(&self, group: &Group) -> usize {
+        let not_down = |member: &&Member| {
+            self.nodes.get(&member.node_id).is_some_and(|it| it.state != NodeState::Down)
+        };
+        group.replicas.iter().filter(not_down).count()
+    }
+
+    pub fn group(&self, group: u32) -> Option<&Group> {
+        self.groups.get(&group)
+    }
+
+    pub fn group_of_namespace(&self, namespace: &str) -> Option<&Group> {
+        self.groups.get(self.namespaces.get(namespace)?)
+    }
+
+    /// In the order of their numbers.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    fn known_group(&self, group: u32) -> Result<&Group, Refusal> {
+        self.groups
+            .get(&group)
+            .ok_or_else(|| Refusal::new(Reason::GroupUnknown, format!("there is no group {group}")))
+    }
+
+    /// Checks that the member is a registered node, with the store that it has.
+    fn check_member(&self, member: Member) -> Result<(), Refusal> {
+        let Some(node) = self.nodes.get(&member.node_id) else {
+            return Err(Refusal::new(
+                Reason::NodeUnknown,
+                format!("no node {:016x} is registered", member.node_id),
+            ));
+        };
+        if node.store_id != member.store_id {
+            return Err(Refusal::new(
+                Reason::StoreMismatch,
+                format!("node {:016x} has another store", member.node_id),
+            ));
+        }
+        Ok(())
+    }
+}

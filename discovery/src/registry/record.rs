@@ -1,0 +1,452 @@
+//! The records of the registry, parsed: what is in one of these has been checked.
+//!
+//! They come from commands and from rows alike, so a row that would not be accepted as a command is
+//! not accepted at a restart either.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use proto::quorate::v1::{self as wire, Health, NodeState, registry_refusal::Reason};
+
+use super::{
+    name::{check_id, check_label, check_metadata, check_name, parse_address},
+    refusal::{Refusal, malformed},
+};
+use crate::lease;
+
+/// Largest share of the traffic that one instance may claim.
+const MAX_WEIGHT: u32 = 128;
+
+/// Members in a decision; groups are three or five, and seven at the most.
+const MAX_VOTERS: usize = 7;
+
+/// Where something runs: equal localities are near each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Locality {
+    pub region: String,
+    pub zone: String,
+}
+
+/// What an instance speaks, and so what Envoy speaks to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Tcp,
+}
+
+/// The lease behind a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub lease_id: u64,
+    /// Before stretching under load, which is the leader's business.
+    pub ttl: Duration,
+    /// The log index of the registration. An expiry proposed before it is void.
+    pub granted_index: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub service: String,
+    pub id: String,
+    pub address: SocketAddr,
+    pub locality: Locality,
+    pub weight: u32,
+    pub health: Health,
+    pub metadata: BTreeMap<String, String>,
+    pub protocol: Protocol,
+    pub grant: Grant,
+    /// The log index at which the lease ended. Set exactly while `health` is down.
+    pub down_since: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: String,
+    pub protocol: Protocol,
+    /// Assigned once; never moves while the record is kept.
+    pub sidecar_port: u16,
+}
+
+/// A data node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub node_id: u64,
+    pub store_id: u64,
+    pub boot_epoch: u64,
+    pub mesh_address: SocketAddr,
+    pub kv_address: SocketAddr,
+    pub locality: Locality,
+    pub name: String,
+    pub grant: Grant,
+    pub state: NodeState,
+}
+
+/// A DISCO server. It holds no lease: its group's log says who belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub node_id: u64,
+    pub boot_epoch: u64,
+    pub address: SocketAddr,
+    pub services: Vec<String>,
+    pub name: String,
+    pub locality: Locality,
+    pub version: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    pub node_id: u64,
+    pub store_id: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub group: u32,
+    pub namespace: String,
+    /// Decided once, never changed.
+    pub first_voters: Vec<Member>,
+    /// Nodes that should hold a replica; the first voters are among them.
+    pub replicas: Vec<Member>,
+    pub leader: Option<Leader>,
+    pub voters_wanted: u32,
+    /// Replicas that serve, as the leader reported. Empty: not reported, all of them are taken to.
+    pub serving: Vec<u64>,
+}
+
+/// Ordered as reports are weighed: the later term wins, and within a term the higher id, which is
+/// also how two votes of one term compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Leader {
+    pub term: u64,
+    pub node_id: u64,
+}
+
+impl Protocol {
+    /// As spelled in records and flags.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, Refusal> {
+        match text {
+            "" | "http1" => Ok(Self::Http1),
+            "http2" => Ok(Self::Http2),
+            "tcp" => Ok(Self::Tcp),
+            other => {
+                Err(malformed(format!("protocol {other:?}: it is one of http1, http2 and tcp")))
+            }
+        }
+    }
+}
+
+impl Locality {
+    fn parse(locality: Option<wire::Locality>) -> Result<Self, Refusal> {
+        let wire::Locality { region, zone } = locality.unwrap_or_default();
+        check_label("region", &region)?;
+        check_label("zone", &zone)?;
+        Ok(Self { region, zone })
+    }
+
+    fn to_proto(&self) -> wire::Locality {
+        wire::Locality { region: self.region.clone(), zone: self.zone.clone() }
+    }
+}
+
+impl Grant {
+    pub(super) fn parse(lease_id: u64, ttl_ms: u64, granted_index: u64) -> Result<Self, Refusal> {
+        if lease_id == 0 {
+            return Err(malformed("the lease has no id"));
+        }
+        Ok(Self { lease_id, ttl: lease::allowed_ttl(ttl_ms), granted_index })
+    }
+
+    pub(super) fn ttl_ms(&self) -> u64 {
+        u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Instance {
+    /// Whether its lease holds.
+    pub fn is_live(&self) -> bool {
+        self.down_since.is_none()
+    }
+
+    /// Parses what an owner registers. Health that is not said is `fallback`.
+    pub(super) fn parse(
+        instance: wire::Instance,
+        grant: Grant,
+        fallback: Health,
+    ) -> Result<Self, Refusal> {
+        check_name("service", &instance.service)?;
+        check_id(&instance.id)?;
+        check_metadata(instance.metadata.iter())?;
+        Ok(Self {
+            address: parse_address("instance address", &instance.address)?,
+            locality: Locality::parse(instance.locality.clone())?,
+            weight: parse_weight(instance.weight)?,
+            health: match instance.health() {
+                Health::Unspecified => fallback,
+                Health::Down => {
+                    return Err(malformed(
+                        "an instance is down when its lease ends; deregister it",
+                    ));
+                }
+                said @ (Health::Healthy
+                | Health::Unhealthy
+                | Health::Draining
+                | Health::Unknown) => said,
+            },
+            protocol: Protocol::parse(&instance.protocol)?,
+            service: instance.service,
+            id: instance.id,
+            metadata: instance.metadata,
+            grant,
+            down_since: None,
+        })
+    }
+
+    pub(super) fn from_record(record: wire::InstanceRecord) -> Result<Self, Refusal> {
+        let grant = Grant::parse(record.lease_id, record.ttl_ms, record.granted_index)?;
+        let mut instance = record.instance.ok_or_else(|| malformed("no instance"))?;
+        let down = instance.health() == Health::Down;
+        if down != (record.down_since_index != 0) {
+            return Err(malformed("down, or not, in one field only"));
+        }
+        if down {
+            instance.set_health(Health::Unspecified);
+        }
+        let parsed = Self::parse(instance, grant, Health::Down)?;
+        Ok(Self { down_since: down.then_some(record.down_since_index), ..parsed })
+    }
+
+    pub(super) fn to_record(&self) -> wire::InstanceRecord {
+        wire::InstanceRecord {
+            instance: Some(self.to_proto()),
+            lease_id: self.grant.lease_id,
+            ttl_ms: self.grant.ttl_ms(),
+            granted_index: self.grant.granted_index,
+            down_since_index: self.down_since.unwrap_or(0),
+        }
+    }
+
+    /// As it is told to whoever asks.
+    pub fn to_proto(&self) -> wire::Instance {
+        wire::Instance {
+            service: self.service.clone(),
+            id: self.id.clone(),
+            address: self.address.to_string(),
+            locality: Some(self.locality.to_proto()),
+            weight: self.weight,
+            health: self.health.into(),
+            metadata: self.metadata.clone(),
+            protocol: self.protocol.as_str().to_owned(),
+        }
+    }
+}
+
+impl Service {
+    pub(super) fn from_record(record: wire::ServiceRecord) -> Result<Self, Refusal> {
+        check_name("service", &record.name)?;
+        let sidecar_port = u16::try_from(record.sidecar_port)
+            .map_err(|_| malformed(format!("sidecar port {}", record.sidecar_port)))?;
+        Ok(Self { protocol: Protocol::parse(&record.protocol)?, name: record.name, sidecar_port })
+    }
+
+    pub(super) fn to_record(&self) -> wire::ServiceRecord {
+        wire::ServiceRecord {
+            name: self.name.clone(),
+            protocol: self.protocol.as_str().to_owned(),
+            sidecar_port: self.sidecar_port.into(),
+        }
+    }
+}
+
+impl Node {
+    /// Whether its lease holds.
+    pub fn is_live(&self) -> bool {
+        self.state != NodeState::Down
+    }
+
+    pub fn member(&self) -> Member {
+        Member { node_id: self.node_id, store_id: self.store_id }
+    }
+
+    /// Parses a row or, with its `granted_index` filled in, a command. A state that is not said is
+    /// up.
+    pub(super) fn parse(record: wire::NodeRecord) -> Result<Self, Refusal> {
+        if record.node_id == 0 || record.store_id == 0 {
+            return Err(malformed("the node has no id or its store has none"));
+        }
+        check_label("node name", &record.name)?;
+        Ok(Self {
+            node_id: record.node_id,
+            store_id: record.store_id,
+            boot_epoch: record.boot_epoch,
+            mesh_address: parse_address("mesh address", &record.mesh_address)?,
+            kv_address: parse_address("kv address", &record.kv_address)?,
+            grant: Grant::parse(record.lease_id, record.ttl_ms, record.granted_index)?,
+            state: match record.state() {
+                NodeState::Unspecified => NodeState::Up,
+                said @ (NodeState::Up | NodeState::Stopping | NodeState::Down) => said,
+            },
+            locality: Locality::parse(record.locality)?,
+            name: record.name,
+        })
+    }
+
+    pub(super) fn to_record(&self) -> wire::NodeRecord {
+        wire::NodeRecord {
+            node_id: self.node_id,
+            store_id: self.store_id,
+            boot_epoch: self.boot_epoch,
+            mesh_address: self.mesh_address.to_string(),
+            kv_address: self.kv_address.to_string(),
+            locality: Some(self.locality.to_proto()),
+            name: self.name.clone(),
+            lease_id: self.grant.lease_id,
+            ttl_ms: self.grant.ttl_ms(),
+            state: self.state.into(),
+            granted_index: self.grant.granted_index,
+        }
+    }
+
+    pub(super) fn hint(&self) -> wire::AddressHint {
+        wire::AddressHint {
+            node_id: self.node_id,
+            boot_epoch: self.boot_epoch,
+            address: self.mesh_address.to_string(),
+            services: vec!["data".to_owned()],
+        }
+    }
+
+    pub(super) fn locality_proto(&self) -> wire::Locality {
+        self.locality.to_proto()
+    }
+}
+
+impl Server {
+    pub(super) fn parse(record: wire::RecordServer) -> Result<Self, Refusal> {
+        let hint = record.hint.ok_or_else(|| malformed("the server says nothing of itself"))?;
+        if hint.node_id == 0 {
+            return Err(malformed("the server has no id"));
+        }
+        check_label("server name", &record.name)?;
+        check_label("version", &record.version)?;
+        for service in &hint.services {
+            check_label("service", service)?;
+        }
+        Ok(Self {
+            node_id: hint.node_id,
+            boot_epoch: hint.boot_epoch,
+            address: parse_address("mesh address", &hint.address)?,
+            services: hint.services,
+            name: record.name,
+            locality: Locality::parse(record.locality)?,
+            version: record.version,
+        })
+    }
+
+    pub(super) fn to_record(&self) -> wire::RecordServer {
+        wire::RecordServer {
+            hint: Some(self.hint()),
+            name: self.name.clone(),
+            locality: Some(self.locality_proto()),
+            version: self.version.clone(),
+        }
+    }
+
+    pub(super) fn hint(&self) -> wire::AddressHint {
+        wire::AddressHint {
+            node_id: self.node_id,
+            boot_epoch: self.boot_epoch,
+            address: self.address.to_string(),
+            services: self.services.clone(),
+        }
+    }
+
+    pub(super) fn locality_proto(&self) -> wire::Locality {
+        self.locality.to_proto()
+    }
+}
+
+impl Member {
+    pub(super) fn from_proto(member: wire::Member) -> Self {
+        Self { node_id: member.node_id, store_id: member.store_id }
+    }
+
+    /// As commands and records spell it.
+    pub fn to_proto(self) -> wire::Member {
+        wire::Member { node_id: self.node_id, store_id: self.store_id }
+    }
+}
+
+impl Group {
+    pub(super) fn from_record(record: wire::GroupRecord) -> Result<Self, Refusal> {
+        check_name("namespace", &record.namespace)?;
+        let leader = (record.leader_id != 0)
+            .then_some(Leader { term: record.term, node_id: record.leader_id });
+        Ok(Self {
+            group: record.group,
+            namespace: record.namespace,
+            first_voters: record.first_voters.into_iter().map(Member::from_proto).collect(),
+            replicas: record.replicas.into_iter().map(Member::from_proto).collect(),
+            leader,
+            voters_wanted: record.voters_wanted,
+            serving: record.serving,
+        })
+    }
+
+    /// As it is kept, and as data nodes are told it.
+    pub fn to_proto(&self) -> wire::GroupRecord {
+        wire::GroupRecord {
+            group: self.group,
+            namespace: self.namespace.clone(),
+            first_voters: self.first_voters.iter().map(|member| member.to_proto()).collect(),
+            replicas: self.replicas.iter().map(|member| member.to_proto()).collect(),
+            leader_id: self.leader.map_or(0, |leader| leader.node_id),
+            term: self.leader.map_or(0, |leader| leader.term),
+            voters_wanted: self.voters_wanted,
+            serving: self.serving.clone(),
+        }
+    }
+
+    /// Whether the node should hold a replica.
+    pub fn has_replica(&self, node_id: u64) -> bool {
+        self.replicas.iter().any(|member| member.node_id == node_id)
+    }
+
+    /// Whether the node's replica takes requests.
+    pub fn serves(&self, node_id: u64) -> bool {
+        self.has_replica(node_id) && (self.serving.is_empty() || self.serving.contains(&node_id))
+    }
+}
+
+/// Checks the members of a decision, apart from whether they are known.
+pub(super) fn check_voters(voters: &[Member], voters_wanted: u32) -> Result<(), Refusal> {
+    let wanted = usize::try_from(voters_wanted).unwrap_or(usize::MAX);
+    if wanted == 0 || wanted > MAX_VOTERS {
+        return Err(malformed(format!("a group has 1 to {MAX_VOTERS} voters")));
+    }
+    if voters.is_empty() || voters.len() > wanted {
+        return Err(malformed(format!("a group starts with 1 to {wanted} voters, as wanted")));
+    }
+    let mut ids: Vec<u64> = voters.iter().map(|member| member.node_id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.len() != voters.len() {
+        return Err(Refusal::new(Reason::Malformed, "a node votes once"));
+    }
+    Ok(())
+}
+
+fn parse_weight(weight: u32) -> Result<u32, Refusal> {
+    match weight {
+        0 => Ok(1),
+        1..=MAX_WEIGHT => Ok(weight),
+        _ => Err(malformed(format!("weight {weight}: it is 1 to {MAX_WEIGHT}"))),
+    }
+}

@@ -1,0 +1,25 @@
+//! Why a command is refused: by the same reason on every replica.
+
+use proto::quorate::v1::{RegistryRefusal, registry_refusal::Reason};
+
+/// A refusal depends only on the command and the registry, never on the replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    /// Says what is wrong and what would be right.
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    pub(super) fn into_proto(self) -> RegistryRefusal {
+        RegistryRefusal { reason: self.reason.into(), message: self.message }
+    }
+}
+
+pub(super) fn malformed(message: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::Malformed, message)
+}

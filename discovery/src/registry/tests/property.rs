@@ -1,0 +1,204 @@
+//! Random commands, many of them wrong: whatever comes, the registry restored from its rows is the
+//! registry, its resources follow from what was touched, and what must never change does not.
+
+use std::collections::BTreeMap;
+
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+use super::*;
+use crate::{snapshot::Snapshot, translation};
+
+const SEEDS: u64 = 40;
+const COMMANDS: u64 = 300;
+
+#[test]
+fn any_history_keeps_the_invariants() {
+    for seed in 0..SEEDS {
+        run(seed);
+    }
+}
+
+fn run(seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut registry = Registry::default();
+    let mut twin = Registry::default();
+    let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut snapshot = Snapshot::empty().with_changes(0, translation::translate_all(&registry));
+    for index in 1..=COMMANDS {
+        let term = 1 + index / 100;
+        let command = command(&mut random, &registry, term);
+        let before = registry.clone();
+        let outcome = registry.apply(command.clone(), index, term);
+        assert_eq!(twin.apply(command.clone(), index, term), outcome, "seed {seed} at {index}");
+        if matches!(outcome.reply.outcome, Some(registry_reply::Outcome::Refused(_))) {
+            assert_eq!(registry, before, "seed {seed} at {index}: refused {command:?}");
+            assert!(outcome.touched.is_empty());
+        }
+        for key in &outcome.touched {
+            match registry.record(key) {
+                Some(row) => rows.insert(key.encode(), row),
+                None => rows.remove(&key.encode()),
+            };
+            assert_eq!(RecordKey::decode(&key.encode()).as_ref(), Some(key));
+        }
+        let changes = translation::translate(&registry, &outcome.touched);
+        snapshot = snapshot.with_changes(index, changes);
+
+        invariant_rows_are_the_registry(&registry, &rows, seed, index);
+        invariant_leases_hold_live_records(&registry, seed, index);
+        invariant_latches_stay(&before, &registry, seed, index);
+        invariant_resources_follow(&registry, &snapshot, seed, index);
+    }
+}
+
+fn invariant_rows_are_the_registry(
+    registry: &Registry,
+    rows: &BTreeMap<Vec<u8>, Vec<u8>>,
+    seed: u64,
+    index: u64,
+) {
+    let restored = Registry::restore(rows).unwrap();
+    assert_eq!(&restored, registry, "seed {seed} at {index}");
+    let keys: BTreeSet<_> = registry.keys().iter().map(RecordKey::encode).collect();
+    assert_eq!(keys, rows.keys().cloned().collect(), "seed {seed} at {index}");
+}
+
+fn invariant_leases_hold_live_records(registry: &Registry, seed: u64, index: u64) {
+    let instances = registry.instances().filter(|it| it.is_live()).map(|it| it.grant.lease_id);
+    let nodes = registry.nodes().filter(|it| it.is_live()).map(|it| it.grant.lease_id);
+    let live: BTreeSet<u64> = instances.chain(nodes).collect();
+    let granted: BTreeSet<u64> = registry.grants().map(|it| it.lease_id).collect();
+    assert_eq!(granted, live, "seed {seed} at {index}");
+}
+
+fn invariant_latches_stay(before: &Registry, after: &Registry, seed: u64, index: u64) {
+    for group in before.groups() {
+        let later = after.group(group.group).unwrap();
+        assert_eq!(later.first_voters, group.first_voters, "seed {seed} at {index}");
+        assert_eq!(later.namespace, group.namespace, "seed {seed} at {index}");
+        assert!(later.leader >= group.leader, "seed {seed} at {index}");
+    }
+    for service in before.services() {
+        let later = after.service(&service.name).unwrap();
+        assert_eq!(later.sidecar_port, service.sidecar_port, "seed {seed} at {index}");
+    }
+    for node in before.nodes() {
+        let later = after.node(node.node_id).unwrap();
+        assert_eq!(later.store_id, node.store_id, "seed {seed} at {index}");
+        assert!(later.boot_epoch >= node.boot_epoch, "seed {seed} at {index}");
+    }
+}
+
+fn invariant_resources_follow(registry: &Registry, snapshot: &Snapshot, seed: u64, index: u64) {
+    let whole = Snapshot::empty().with_changes(index, translation::translate_all(registry));
+    for kind in crate::resource::ResourceType::all() {
+        assert!(
+            whole.resources(kind).eq(snapshot.resources(kind)),
+            "seed {seed} at {index}: {kind}"
+        );
+    }
+}
+
+fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryCommand {
+    let command = match random.random_range(0..12) {
+        0 => return RegistryCommand::default(),
+        1..=3 => Command::RegisterInstance(registration(random)),
+        4 => Command::DeregisterInstance(DeregisterInstance {
+            service: service(random),
+            id: id(random),
+        }),
+        5 => Command::SetInstanceHealth(SetInstanceHealth {
+            service: service(random),
+            id: id(random),
+            lease_id: random.random_range(0..12),
+            health: random.random_range(0..7),
+        }),
+        6 => {
+            let lease_id = random.random_range(0..12);
+            let granted = registry.grant(lease_id).map_or(0, |it| it.granted_index);
+            let granted_index = granted + u64::from(random.random_bool(0.2));
+            let term = term - u64::from(random.random_bool(0.2));
+            Command::ExpireLease(ExpireLease { lease_id, granted_index, term })
+        }
+        7 => {
+            let (service, id) = (service(random), id(random));
+            let since = registry.instance(&service, &id).and_then(|it| it.down_since);
+            let down_since_index = since.unwrap_or(0);
+            Command::ReapInstance(ReapInstance { service, id, down_since_index })
+        }
+        8 => Command::RecordServer(server(
+            random.random_range(0..4),
+            random.random_range(0..3),
+            &address(random),
+        )),
+        9 => node_command(random),
+        _ => group_command(random),
+    };
+    RegistryCommand { command: Some(command) }
+}
+
+fn registration(random: &mut StdRng) -> RegisterInstance {
+    let mut command =
+        instance(&service(random), &id(random), &address(random), random.random_range(0..12));
+    let it = command.instance.as_mut().unwrap();
+    it.weight = random.random_range(0..131);
+    it.health = random.random_range(0..7);
+    let protocol = pick(random, &["", "http1", "http1", "http1", "http2", "tcp", "udp"]);
+    it.protocol = protocol.to_owned();
+    let zone = pick(random, &["a", "b", ""]).to_string();
+    it.locality = Some(WireLocality { region: String::new(), zone });
+    command.ttl_ms = random.next_u64() >> random.random_range(0..64);
+    command
+}
+
+fn node_command(random: &mut StdRng) -> Command {
+    let node_id = random.random_range(0..7);
+    if random.random_bool(0.3) {
+        let lease_id = random.random_range(0..12);
+        let state = random.random_range(0..5);
+        return Command::SetNodeState(SetNodeState { node_id, lease_id, state });
+    }
+    let mut command = node(node_id, random.random_range(0..4), random.random_range(0..12));
+    if random.random_bool(0.1) {
+        command.node.as_mut().unwrap().store_id = 7;
+    }
+    command.node.as_mut().unwrap().state = random.random_range(0..5);
+    Command::RecordNode(command)
+}
+
+fn group_command(random: &mut StdRng) -> Command {
+    let group = random.random_range(0..5);
+    let node_id = random.random_range(0..7);
+    match random.random_range(0..3) {
+        0 => Command::DecideGroup(DecideGroup {
+            namespace: pick(random, &["default", "orders", "disco", ""]).to_string(),
+            first_voters: (0..random.random_range(0..4))
+                .map(|_| member(random.random_range(0..7)))
+                .collect(),
+            voters_wanted: random.random_range(0..9),
+        }),
+        1 => Command::AssignReplica(AssignReplica { group, replica: Some(member(node_id)) }),
+        _ => Command::ReportLeader(ReportLeader {
+            group,
+            leader_id: node_id,
+            term: random.random_range(0..5),
+            serving: (0..random.random_range(0..3)).map(|_| random.random_range(0..7)).collect(),
+        }),
+    }
+}
+
+fn service(random: &mut StdRng) -> String {
+    pick(random, &["orders", "carts", "web", "ingress", "kv/orders", ""]).to_string()
+}
+
+fn id(random: &mut StdRng) -> String {
+    pick(random, &["a", "b", "c", "web-1.example:80", "A"]).to_string()
+}
+
+fn address(random: &mut StdRng) -> String {
+    pick(random, &["10.0.0.1:80", "10.0.0.2:80", "[fd00::1]:80", "x", "1.1.1.1:0"]).to_string()
+}
+
+fn pick<'a>(random: &mut StdRng, of: &[&'a str]) -> &'a str {
+    of[random.random_range(0..of.len())]
+}

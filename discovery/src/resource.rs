@@ -1,0 +1,272 @@
+//! xDS resources: named, typed messages whose version is the hash of their content.
+//!
+//! A resource is encoded once, when it is made, in the form both variants of the protocol need:
+//! the delta variant sends the `Resource` wrapper, state-of-the-world the `Any` inside it. Every
+//! response to every client shares those bytes.
+//!
+//! Versions are content hashes, so replicas agree on them without talking, and a client that
+//! reconnects to another replica is sent nothing it already has.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use xxhash_rust::xxh3::xxh3_64;
+
+#[cfg(test)]
+mod tests;
+
+/// The types of resources that this server knows.
+///
+/// The order is make-before-break order (xDS protocol, "Eventual consistency considerations"):
+/// what is announced first comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    Cluster,
+    Endpoints,
+    Listener,
+    Route,
+}
+
+impl ResourceType {
+    /// How many types there are: the length of a table with one entry per type.
+    pub const COUNT: usize = Self::all().len();
+
+    /// Every type, in make-before-break order.
+    pub const fn all() -> [Self; 4] {
+        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route]
+    }
+
+    /// The type a request names, if this server knows it.
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::all().into_iter().find(|kind| kind.type_url() == url)
+    }
+
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// Whether a client may subscribe to "all there are" (xDS protocol, "How the client specifies
+    /// what resources to return").
+    ///
+    /// It is the same types for which a state-of-the-world response is the full set, so that a
+    /// name missing from it is deleted.
+    pub const fn has_wildcard(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+
+    /// Position in a table with one entry per type.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for ResourceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "cds",
+            Self::Endpoints => "eds",
+            Self::Listener => "lds",
+            Self::Route => "rds",
+        })
+    }
+}
+
+/// Version of a resource or of all resources of a type: a hash of the content.
+///
+/// It says only whether two contents are equal, never which one is later; the revision of the
+/// [snapshot](crate::snapshot::Snapshot) does that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(u64);
+
+impl Version {
+    pub const fn new(hash: u64) -> Self {
+        Self(hash)
+    }
+
+    /// Reads what [`Display`](fmt::Display) wrote. Anything else was not written by this server.
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical =
+            text.len() == 16 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+        if !canonical {
+            return None;
+        }
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
+
+    pub const fn hash(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One xDS resource, encoded. Clones share the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Resource {
+    kind: ResourceType,
+    name: Arc<str>,
+    version: Version,
+    wildcard: bool,
+    awaits: Option<Arc<str>>,
+    encoded: Encoded,
+}
+
+impl Resource {
+    /// Encodes a message as the resource of a name.
+    ///
+    /// The message must encode to the same bytes on every replica. The maps of the Envoy types
+    /// have a random order, so a map field may hold one entry at most.
+    pub fn new(
+        kind: ResourceType,
+        name: impl Into<Arc<str>>,
+        message: &impl prost::Message,
+    ) -> Self {
+        let name = name.into();
+        let body = message.encode_to_vec();
+        let version = Version(xxh3_64(&body));
+        Self {
+            kind,
+            version,
+            wildcard: true,
+            awaits: load_assignment_of(kind, &name, &body),
+            encoded: Encoded::new(kind, &name, version, &body),
+            name,
+        }
+    }
+
+    /// Leaves the resource out of wildcard subscriptions: it is sent only to those who name it.
+    pub fn not_in_wildcard(mut self) -> Self {
+        self.wildcard = false;
+        self
+    }
+
+    pub const fn kind(&self) -> ResourceType {
+        self.kind
+    }
+
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether a wildcard subscription of its type includes the resource.
+    pub const fn in_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// For a cluster with EDS: the load assignment that a client waits for before it uses the
+    /// cluster ("warming").
+    pub const fn awaits(&self) -> Option<&Arc<str>> {
+        self.awaits.as_ref()
+    }
+
+    /// Bytes it takes in a response, about.
+    pub const fn size(&self) -> usize {
+        self.encoded.bytes.len()
+    }
+
+    /// The encoded `google.protobuf.Any` that holds the message.
+    pub fn any(&self) -> Bytes {
+        self.encoded.bytes.slice(self.encoded.any_at..)
+    }
+
+    /// The encoded `envoy.service.discovery.v3.Resource` with name, version and message.
+    pub fn wrapped(&self) -> Bytes {
+        self.encoded.bytes.clone()
+    }
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}@{}", self.kind, self.name, self.version)
+    }
+}
+
+/// A step from one snapshot to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceChange {
+    /// The resource is new or its content is.
+    Put(Resource),
+    /// The resource of this name is no more.
+    Remove(ResourceType, Arc<str>),
+}
+
+/// The `Resource` wrapper with the `Any` as its last field, so that the `Any` is a slice of it.
+#[derive(Clone, PartialEq, Eq)]
+struct Encoded {
+    bytes: Bytes,
+    any_at: usize,
+}
+
+impl Encoded {
+    fn new(kind: ResourceType, name: &str, version: Version, body: &[u8]) -> Self {
+        // Field numbers of envoy.service.discovery.v3.Resource and google.protobuf.Any.
+        const VERSION: u32 = 1;
+        const RESOURCE: u32 = 2;
+        const NAME: u32 = 3;
+        const TYPE_URL: u32 = 1;
+        const VALUE: u32 = 2;
+
+        let version = version.to_string();
+        let url = kind.type_url().as_bytes();
+        let any_len = field_len(TYPE_URL, url) + field_len(VALUE, body);
+        let len = field_len(NAME, name.as_bytes())
+            + field_len(VERSION, version.as_bytes())
+            + key_len(RESOURCE)
+            + encoded_len_varint(any_len as u64)
+            + any_len;
+
+        let mut bytes = BytesMut::with_capacity(len);
+        put_field(&mut bytes, NAME, name.as_bytes());
+        put_field(&mut bytes, VERSION, version.as_bytes());
+        encode_key(RESOURCE, WireType::LengthDelimited, &mut bytes);
+        encode_varint(any_len as u64, &mut bytes);
+        let any_at = bytes.len();
+        put_field(&mut bytes, TYPE_URL, url);
+        put_field(&mut bytes, VALUE, body);
+        Self { bytes: bytes.freeze(), any_at }
+    }
+}
+
+fn field_len(tag: u32, value: &[u8]) -> usize {
+    key_len(tag) + encoded_len_varint(value.len() as u64) + value.len()
+}
+
+fn put_field(bytes: &mut BytesMut, tag: u32, value: &[u8]) {
+    encode_key(tag, WireType::LengthDelimited, bytes);
+    encode_varint(value.len() as u64, bytes);
+    bytes.put_slice(value);
+}
+
+/// The load assignment a cluster asks for: the service name of its EDS configuration, or else its
+/// own name.
+fn load_assignment_of(kind: ResourceType, name: &Arc<str>, body: &[u8]) -> Option<Arc<str>> {
+    if kind != ResourceType::Cluster {
+        return None;
+    }
+    let cluster = <Cluster as prost::Message>::decode(body).ok()?;
+    let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
+    if cluster.cluster_discovery_type != Some(eds) {
+        return None;
+    }
+    match cluster.eds_cluster_config {
+        Some(config) if !config.service_name.is_empty() => Some(config.service_name.into()),
+        _ => Some(Arc::clone(name)),
+    }
+}

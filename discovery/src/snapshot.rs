@@ -1,0 +1,163 @@
+//! The snapshot: everything there is to tell clients, at one revision of the registry.
+//!
+//! A snapshot never changes; [`Snapshot::with_changes`] makes the next one, which shares every
+//! type that did not change. It remembers the names of its last few steps, so that a stream that
+//! follows closely finds what changed without comparing everything. A stream that fell behind
+//! compares the two sets.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::resource::{Resource, ResourceChange, ResourceType, Version};
+
+#[cfg(test)]
+mod tests;
+
+/// Steps whose changed names a snapshot remembers. A stream that is further behind compares all.
+const REMEMBERED_STEPS: usize = 32;
+
+/// All resources at one revision. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    revision: u64,
+    sets: [Arc<Set>; ResourceType::COUNT],
+    steps: VecDeque<Arc<Step>>,
+}
+
+/// The resources of one type.
+#[derive(Clone, Debug, Default)]
+struct Set {
+    resources: BTreeMap<Arc<str>, Resource>,
+    /// The sum of the hashes of names and versions: it does not depend on the order in which
+    /// resources came, so replicas agree, and a step costs only what it changes.
+    version: Version,
+}
+
+/// The names that changed between a revision and the next.
+#[derive(Debug)]
+struct Step {
+    from: u64,
+    names: [Vec<Arc<str>>; ResourceType::COUNT],
+}
+
+impl Snapshot {
+    /// Before the first revision: no resources.
+    pub fn empty() -> Self {
+        Self { revision: 0, sets: Default::default(), steps: VecDeque::new() }
+    }
+
+    /// The snapshot of a later revision. Changes that change nothing leave no trace.
+    pub fn with_changes(
+        &self,
+        revision: u64,
+        changes: impl IntoIterator<Item = ResourceChange>,
+    ) -> Self {
+        let mut next = Self { revision, ..self.clone() };
+        let mut step = Step { from: self.revision, names: Default::default() };
+        for change in changes {
+            if let Some((kind, name)) = next.apply(change) {
+                step.names[kind.index()].push(name);
+            }
+        }
+        if next.steps.len() == REMEMBERED_STEPS {
+            next.steps.pop_front();
+        }
+        next.steps.push_back(Arc::new(step));
+        next
+    }
+
+    fn apply(&mut self, change: ResourceChange) -> Option<(ResourceType, Arc<str>)> {
+        match change {
+            ResourceChange::Put(resource) => {
+                let (kind, name) = (resource.kind(), Arc::clone(resource.name()));
+                if self.get(kind, &name) == Some(&resource) {
+                    return None;
+                }
+                Arc::make_mut(&mut self.sets[kind.index()]).put(resource);
+                Some((kind, name))
+            }
+            ResourceChange::Remove(kind, name) => {
+                self.get(kind, &name)?;
+                Arc::make_mut(&mut self.sets[kind.index()]).remove(&name);
+                Some((kind, name))
+            }
+        }
+    }
+
+    /// The revision of the registry that this is the view of: a Raft index.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Hash of everything of a type: equal on all replicas that hold the same content.
+    pub fn type_version(&self, kind: ResourceType) -> Version {
+        self.set(kind).version
+    }
+
+    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
+        self.set(kind).resources.get(name)
+    }
+
+    /// The resources of a type, by name.
+    pub fn resources(&self, kind: ResourceType) -> impl Iterator<Item = &Resource> {
+        self.set(kind).resources.values()
+    }
+
+    /// The names of a type that may differ from those of an earlier snapshot of the same registry.
+    ///
+    /// No name that differs is left out; a name that changed and changed back may be included.
+    pub fn changed_since(&self, earlier: &Self, kind: ResourceType) -> BTreeSet<Arc<str>> {
+        if Arc::ptr_eq(&self.sets[kind.index()], &earlier.sets[kind.index()]) {
+            return BTreeSet::new();
+        }
+        let known = self.steps.iter().position(|step| step.from == earlier.revision);
+        match known {
+            Some(first) => self
+                .steps
+                .iter()
+                .skip(first)
+                .flat_map(|step| step.names[kind.index()].iter().cloned())
+                .collect(),
+            None => self.set(kind).difference(earlier.set(kind)),
+        }
+    }
+
+    fn set(&self, kind: ResourceType) -> &Set {
+        &self.sets[kind.index()]
+    }
+}
+
+impl Set {
+    fn put(&mut self, resource: Resource) {
+        let added = share_of(&resource);
+        let name = Arc::clone(resource.name());
+        let removed = self.resources.insert(name, resource).as_ref().map_or(0, share_of);
+        self.move_version(added, removed);
+    }
+
+    fn remove(&mut self, name: &str) {
+        let removed = self.resources.remove(name).as_ref().map_or(0, share_of);
+        self.move_version(0, removed);
+    }
+
+    fn move_version(&mut self, added: u64, removed: u64) {
+        self.version = Version::new(self.version.hash().wrapping_add(added).wrapping_sub(removed));
+    }
+
+    fn difference(&self, earlier: &Self) -> BTreeSet<Arc<str>> {
+        let gone = earlier.resources.keys().filter(|name| !self.resources.contains_key(*name));
+        let changed = self
+            .resources
+            .iter()
+            .filter(|(name, resource)| earlier.resources.get(*name) != Some(resource))
+            .map(|(name, _)| name);
+        gone.chain(changed).cloned().collect()
+    }
+}
+
+/// What one resource adds to the version of its type.
+fn share_of(resource: &Resource) -> u64 {
+    xxh3_64_with_seed(resource.name().as_bytes(), resource.version().hash())
+}

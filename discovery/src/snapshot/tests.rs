@@ -1,0 +1,86 @@
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+
+use super::*;
+
+const KIND: ResourceType = ResourceType::Route;
+
+#[test]
+fn the_type_version_does_not_depend_on_the_path() {
+    let direct = Snapshot::empty().with_changes(9, [put("a", 1), put("b", 2)]);
+    let detour = Snapshot::empty()
+        .with_changes(1, [put("b", 1), put("c", 3)])
+        .with_changes(2, [put("b", 2), remove("c")])
+        .with_changes(9, [put("a", 1)]);
+    assert_eq!(direct.type_version(KIND), detour.type_version(KIND));
+
+    let emptied = direct.with_changes(10, [remove("a"), remove("b")]);
+    assert_eq!(emptied.type_version(KIND), Snapshot::empty().type_version(KIND));
+    assert_ne!(direct.type_version(KIND), emptied.type_version(KIND));
+}
+
+#[test]
+fn swapped_contents_have_another_type_version() {
+    let one = Snapshot::empty().with_changes(1, [put("a", 1), put("b", 2)]);
+    let swapped = Snapshot::empty().with_changes(1, [put("a", 2), put("b", 1)]);
+    assert_ne!(one.type_version(KIND), swapped.type_version(KIND));
+}
+
+#[test]
+fn an_unchanged_resource_is_no_change() {
+    let first = Snapshot::empty().with_changes(1, [put("a", 1)]);
+    let second = first.with_changes(2, [put("a", 1), remove("nosuch")]);
+    assert_eq!(second.revision(), 2);
+    assert_eq!(second.changed_since(&first, KIND), names([]));
+}
+
+#[test]
+fn leaving_the_wildcard_set_is_a_change() {
+    let first = Snapshot::empty().with_changes(1, [put("a", 1)]);
+    let hidden = ResourceChange::Put(resource("a", 1).not_in_wildcard());
+    let second = first.with_changes(2, [hidden]);
+    assert_eq!(second.changed_since(&first, KIND), names(["a"]));
+}
+
+#[test]
+fn changes_are_found_over_several_steps() {
+    let first = Snapshot::empty().with_changes(1, [put("a", 1), put("b", 1)]);
+    let second = first.with_changes(2, [put("a", 2)]);
+    let third = second.with_changes(3, [put("c", 1), remove("b")]);
+    assert_eq!(third.changed_since(&first, KIND), names(["a", "b", "c"]));
+    assert_eq!(third.changed_since(&second, KIND), names(["b", "c"]));
+    assert_eq!(third.changed_since(&third, KIND), names([]));
+}
+
+#[test]
+fn changes_are_found_beyond_what_is_remembered() {
+    let first = Snapshot::empty().with_changes(1, [put("a", 1), put("b", 1), put("gone", 1)]);
+    let mut last = first.with_changes(2, [put("a", 2), remove("gone")]);
+    for revision in 3..100 {
+        last = last.with_changes(revision, [put("busy", revision)]);
+    }
+    assert_eq!(last.changed_since(&first, KIND), names(["a", "busy", "gone"]));
+}
+
+#[test]
+fn a_snapshot_built_anew_is_compared_in_full() {
+    let old = Snapshot::empty().with_changes(5, [put("a", 1), put("gone", 1)]);
+    let anew = Snapshot::empty().with_changes(8, [put("a", 1), put("b", 1)]);
+    assert_eq!(anew.changed_since(&old, KIND), names(["b", "gone"]));
+}
+
+fn put(name: &str, content: u64) -> ResourceChange {
+    ResourceChange::Put(resource(name, content))
+}
+
+fn remove(name: &str) -> ResourceChange {
+    ResourceChange::Remove(KIND, name.into())
+}
+
+fn resource(name: &str, content: u64) -> Resource {
+    let message = RouteConfiguration { name: content.to_string(), ..RouteConfiguration::default() };
+    Resource::new(KIND, name, &message)
+}
+
+fn names<const N: usize>(names: [&str; N]) -> BTreeSet<Arc<str>> {
+    names.into_iter().map(Arc::from).collect()
+}

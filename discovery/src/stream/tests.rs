@@ -1,0 +1,199 @@
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Locality};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
+use envoy_types::pb::google::rpc::Status;
+use prost::Message;
+
+use super::*;
+use crate::resource::ResourceChange;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn responses_share_the_encoded_resource() {
+    let snapshot = snapshot([endpoints("a", 10)]);
+    let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
+    let responses = stream.handle_delta(subscribe(&["a"]), &snapshot).unwrap();
+    let wrapped = responses[0].to_delta().resources.remove(0);
+    let any = responses[0].to_sotw().resources.remove(0);
+    let original = snapshot.get(ResourceType::Endpoints, "a").unwrap();
+    assert_eq!(wrapped.as_ptr(), original.wrapped().as_ptr());
+    assert_eq!(any.as_ptr(), original.any().as_ptr());
+}
+
+#[test]
+fn messages_are_those_of_the_protocol() {
+    let snapshot = snapshot([endpoints("a", 10)]);
+    let resource = snapshot.get(ResourceType::Endpoints, "a").unwrap();
+    let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
+    let response = stream.handle_delta(subscribe(&["a", "gone"]), &snapshot).unwrap().remove(0);
+
+    let delta = response.to_delta_proto();
+    assert_eq!(delta.type_url, ResourceType::Endpoints.type_url());
+    assert_eq!(delta.nonce, "1");
+    assert_eq!(delta.removed_resources, ["gone"]);
+    assert_eq!(delta.control_plane.unwrap().identifier, "replica");
+    assert_eq!(
+        delta.system_version_info,
+        snapshot.type_version(ResourceType::Endpoints).to_string()
+    );
+    assert_eq!(delta.resources[0].name, "a");
+    assert_eq!(delta.resources[0].version, resource.version().to_string());
+
+    let sotw = response.to_sotw_proto();
+    assert_eq!(sotw.type_url, ResourceType::Endpoints.type_url());
+    assert_eq!(sotw.nonce, "1");
+    assert_eq!(sotw.control_plane.unwrap().identifier, "replica");
+    assert_eq!(sotw.version_info, snapshot.type_version(ResourceType::Endpoints).to_string());
+    assert_eq!(sotw.resources[0].encode_to_vec(), resource.any());
+}
+
+#[test]
+fn large_responses_are_split_and_sent_one_by_one() {
+    let names = ["a", "b", "c", "d", "e", "huge"];
+    let mut resources: Vec<Resource> = names[..5].iter().map(|it| endpoints(it, MIB)).collect();
+    resources.push(endpoints("huge", 5 * MIB));
+    let snapshot = snapshot(resources);
+
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let mut stream = Stream::new(variant, "replica".to_owned());
+        let mut got: Vec<Vec<String>> = Vec::new();
+        let mut nonce = String::new();
+        loop {
+            let mut responses = ask(&mut stream, &names, &nonce, &snapshot);
+            let Some(response) = responses.pop() else {
+                break;
+            };
+            assert_eq!(responses, [], "one response at a time");
+            let message_size = response.to_delta().encoded_len();
+            assert!(response.resources.len() == 1 || message_size < 4 * MIB);
+            got.push(response.resources.iter().map(|it| it.name().to_string()).collect());
+            nonce = response.nonce;
+        }
+        assert_eq!(got, [vec!["a", "b"], vec!["c", "d"], vec!["e"], vec!["huge"]]);
+    }
+}
+
+#[test]
+fn a_full_set_is_never_split() {
+    let resources = ["a", "b", "c", "d"].map(|name| {
+        let message = Cluster { alt_stat_name: "x".repeat(MIB), ..Cluster::default() };
+        Resource::new(ResourceType::Cluster, name, &message)
+    });
+    let snapshot = snapshot(resources);
+    let mut stream = Stream::new(Variant::Sotw, "replica".to_owned());
+    let request = DiscoveryRequest {
+        type_url: ResourceType::Cluster.type_url().to_owned(),
+        ..DiscoveryRequest::default()
+    };
+    let responses = stream.handle_sotw(request, &snapshot).unwrap();
+    assert_eq!(responses[0].resources.len(), 4);
+}
+
+#[test]
+fn the_accepted_version_is_known() {
+    let first = snapshot([endpoints("a", 1)]);
+    let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
+    assert_eq!(stream.acked(ResourceType::Endpoints, "a"), None);
+    stream.handle_delta(subscribe(&["a"]), &first).unwrap();
+    assert_eq!(stream.unanswered().collect::<Vec<_>>(), [ResourceType::Endpoints]);
+    stream.handle_delta(answer("1", None), &first).unwrap();
+    assert_eq!(stream.unanswered().count(), 0);
+    let version = first.get(ResourceType::Endpoints, "a").map(Resource::version);
+    assert_eq!(stream.acked(ResourceType::Endpoints, "a"), version);
+    let kind = ResourceType::Endpoints;
+    assert_eq!(stream.receipt(), Some(&Receipt::Acked { kind, revision: 1 }));
+
+    let second = first.with_changes(7, [ResourceChange::Put(endpoints("a", 2))]);
+    stream.snapshot_changed(&second);
+    stream.handle_delta(answer("2", Some("too long")), &second).unwrap();
+    assert_eq!(stream.acked(ResourceType::Endpoints, "a"), version);
+    let names = vec!["a".into()];
+    let reason = "too long".to_owned();
+    assert_eq!(stream.receipt(), Some(&Receipt::Nacked { kind, revision: 7, names, reason }));
+}
+
+#[test]
+fn a_stream_speaks_one_variant() {
+    let snapshot = Snapshot::empty();
+    let mut delta = Stream::new(Variant::Delta, String::new());
+    let mut sotw = Stream::new(Variant::Sotw, String::new());
+    assert_eq!(
+        delta.handle_sotw(DiscoveryRequest::default(), &snapshot),
+        Err(Violation::OtherVariant)
+    );
+    assert_eq!(sotw.handle_delta(subscribe(&[]), &snapshot), Err(Violation::OtherVariant));
+}
+
+#[test]
+fn a_client_is_described_by_its_node() {
+    let version = SemanticVersion { major_number: 1, minor_number: 40, patch: 0 };
+    let build = BuildVersion { version: Some(version), metadata: None };
+    let node = Node {
+        id: "front".to_owned(),
+        cluster: "edge".to_owned(),
+        locality: Some(Locality { zone: "z1".to_owned(), ..Locality::default() }),
+        user_agent_name: "envoy".to_owned(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),
+        client_features: vec!["xds.config.resource-in-sotw".to_owned()],
+        ..Node::default()
+    };
+    let request = DeltaDiscoveryRequest { node: Some(node), ..subscribe(&[]) };
+    let mut stream = Stream::new(Variant::Delta, String::new());
+    assert_eq!(stream.client(), None);
+    stream.handle_delta(request, &Snapshot::empty()).unwrap();
+    assert_eq!(
+        stream.client(),
+        Some(&Client {
+            id: "front".to_owned(),
+            cluster: "edge".to_owned(),
+            user_agent: "envoy 1.40.0".to_owned(),
+            zone: "z1".to_owned(),
+            features: vec!["xds.config.resource-in-sotw".to_owned()],
+        })
+    );
+}
+
+fn ask(stream: &mut Stream, names: &[&str], nonce: &str, snapshot: &Snapshot) -> Vec<Response> {
+    let responses = match stream.variant() {
+        Variant::Delta if nonce.is_empty() => stream.handle_delta(subscribe(names), snapshot),
+        Variant::Delta => stream.handle_delta(answer(nonce, None), snapshot),
+        Variant::Sotw => stream.handle_sotw(
+            DiscoveryRequest {
+                type_url: ResourceType::Endpoints.type_url().to_owned(),
+                resource_names: names.iter().map(ToString::to_string).collect(),
+                response_nonce: nonce.to_owned(),
+                ..DiscoveryRequest::default()
+            },
+            snapshot,
+        ),
+    };
+    responses.unwrap()
+}
+
+fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: ResourceType::Endpoints.type_url().to_owned(),
+        resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+        ..DeltaDiscoveryRequest::default()
+    }
+}
+
+fn answer(nonce: &str, error: Option<&str>) -> DeltaDiscoveryRequest {
+    let error_detail = error.map(|it| Status { message: it.to_owned(), ..Status::default() });
+    DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), error_detail, ..subscribe(&[]) }
+}
+
+fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
+    Snapshot::empty().with_changes(1, resources.into_iter().map(ResourceChange::Put))
+}
+
+fn endpoints(name: &str, size: usize) -> Resource {
+    let message = ClusterLoadAssignment {
+        cluster_name: "x".repeat(size),
+        ..ClusterLoadAssignment::default()
+    };
+    Resource::new(ResourceType::Endpoints, name, &message)
+}

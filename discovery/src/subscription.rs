@@ -1,0 +1,483 @@
+//! What one client asked for, of one resource type, and what it already has.
+//!
+//! A subscription compares three things: the names the client asked for, what it was told of each
+//! name, and the snapshot. [`Subscription::due`] is that comparison for one name; everything else
+//! moves names in and out of `pending`, the names whose comparison may have a result. So the cost
+//! of a change is the number of changed names, whatever the size of the subscription.
+//!
+//! Sections quoted are those of the xDS protocol document. Nonces, the order of types and the
+//! form of responses are not known here; they belong to the [stream](crate::stream).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::resource::{Resource, ResourceType, Version};
+use crate::snapshot::Snapshot;
+
+mod batch;
+#[cfg(test)]
+mod tests;
+
+pub use batch::Batch;
+
+/// The name that stands for all resources of a type.
+const WILDCARD: &str = "*";
+
+/// What a response says by what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Delta: resources that changed, and names that are gone.
+    Difference,
+    /// State of the world, clusters and listeners: all there is. What is missing is gone.
+    FullSet,
+    /// State of the world, other types: some resources. What is missing is as it was, and nothing
+    /// says that a resource is gone: its parents do.
+    Part,
+}
+
+/// One client's interest in one type.
+///
+/// Invariant: `held` has an entry for a name only if the client asked for it, or was told of it
+/// under a wildcard and was not told that it is gone. So a name that is held but not wanted any
+/// more is a removal still to be told.
+#[derive(Debug)]
+pub struct Subscription {
+    kind: ResourceType,
+    form: Form,
+    /// The client asked for all resources of the type.
+    wildcard: bool,
+    /// Some request gave a name: an empty list no longer means a wildcard.
+    named: bool,
+    /// A wildcard was asked for and is to be answered, even with an empty set. Clients wait for
+    /// that answer before they finish their start.
+    owed: bool,
+    names: BTreeSet<Arc<str>>,
+    held: BTreeMap<Arc<str>, Held>,
+    pending: BTreeSet<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    told: Told,
+    /// The version of the last response with this name that the client accepted.
+    acked: Option<Version>,
+}
+
+/// What the client was last told of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Whatever it was told, it may have dropped: it waits for an answer.
+    Unknown,
+    /// This content.
+    Version(Version),
+    /// This content, in a response it rejected: it may have applied it or not. The same content
+    /// is not sent again by itself.
+    Rejected(Version),
+    /// That there is none.
+    Missing,
+}
+
+/// What is to be told of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due<'a> {
+    Nothing,
+    /// The resource.
+    Put(&'a Resource),
+    /// The answer to a question: there is no such resource.
+    Absent,
+    /// The removal of something the client has.
+    Retire,
+}
+
+impl Subscription {
+    pub fn new(kind: ResourceType, form: Form) -> Self {
+        Self {
+            kind,
+            form,
+            wildcard: false,
+            named: false,
+            owed: false,
+            names: BTreeSet::new(),
+            held: BTreeMap::new(),
+            pending: BTreeSet::new(),
+        }
+    }
+
+    // === What the client asks for ===
+
+    /// State of the world: the request holds the full list of names.
+    pub fn replace(&mut self, names: &[String], snapshot: &Snapshot) {
+        let names: BTreeSet<&str> =
+            names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+        self.named |= !names.is_empty();
+
+        // "How the client specifies what resources to return": without a name ever given, the
+        // empty list is a wildcard; afterwards it is the end of all subscriptions.
+        let wildcard = self.kind.has_wildcard() && (names.contains(WILDCARD) || !self.named);
+        if wildcard && !self.wildcard {
+            self.ask_for_all(snapshot);
+        }
+
+        let dropped: Vec<Arc<str>> =
+            self.names.iter().filter(|name| !names.contains(&***name)).cloned().collect();
+        for name in dropped {
+            self.drop_name(&name);
+        }
+        if !wildcard {
+            self.drop_wildcard();
+        }
+        for name in names {
+            if !self.is_wildcard_name(name) && !self.names.contains(name) {
+                self.ask(name);
+            }
+        }
+    }
+
+    /// Delta: the request holds names to add and names to take away.
+    pub fn adjust(&mut self, subscribe: &[String], unsubscribe: &[String], snapshot: &Snapshot) {
+        for name in unsubscribe {
+            if self.is_wildcard_name(name) {
+                // Taken up again at once, it drops nothing that the client would be told of.
+                if !subscribe.contains(name) {
+                    self.drop_wildcard();
+                }
+            } else {
+                self.drop_name(name);
+            }
+        }
+        for name in subscribe.iter().filter(|name| !name.is_empty()) {
+            self.named = true;
+            if self.is_wildcard_name(name) {
+                self.ask_for_all(snapshot);
+            } else {
+                self.ask(name);
+            }
+        }
+    }
+
+    /// The first request of a type, when it names nothing: the legacy form of the wildcard.
+    pub fn begin_unnamed(&mut self, snapshot: &Snapshot) {
+        if self.kind.has_wildcard() && !self.named {
+            self.ask_for_all(snapshot);
+        }
+    }
+
+    /// Takes the client's word for what it kept from an earlier stream, except for names in
+    /// `doubted`.
+    pub fn claim<'a>(
+        &mut self,
+        versions: impl IntoIterator<Item = (&'a str, &'a str)>,
+        doubted: &BTreeSet<Arc<str>>,
+    ) {
+        for (name, version) in versions {
+            if !(self.wildcard || self.names.contains(name)) {
+                continue;
+            }
+            let told = match Version::parse(version) {
+                Some(version) if !doubted.contains(name) => Told::Version(version),
+                _ => Told::Unknown,
+            };
+            let name = Arc::from(name);
+            self.held.insert(Arc::clone(&name), Held { told, acked: None });
+            self.pending.insert(name);
+        }
+    }
+
+    fn is_wildcard_name(&self, name: &str) -> bool {
+        self.kind.has_wildcard() && name == WILDCARD
+    }
+
+    /// "Subscribing to resources": every name asked for is answered, whatever the client was told
+    /// of it before.
+    fn ask(&mut self, name: &str) {
+        let name: Arc<str> = name.into();
+        self.forget(&name);
+        self.names.insert(name);
+    }
+
+    fn ask_for_all(&mut self, snapshot: &Snapshot) {
+        self.wildcard = true;
+        self.owed = true;
+        for resource in snapshot.resources(self.kind).filter(|it| it.in_wildcard()) {
+            self.forget(resource.name());
+        }
+    }
+
+    fn drop_name(&mut self, name: &str) {
+        let Some(name) = self.names.take(name) else {
+            return;
+        };
+        if self.wildcard {
+            // "Unsubscribing from resources": under a wildcard the server answers with the
+            // resource or with its removal, since the client has dropped it.
+            self.forget(&name);
+        } else {
+            self.held.remove(&name);
+            self.pending.remove(&name);
+        }
+    }
+
+    fn drop_wildcard(&mut self) {
+        if self.wildcard {
+            self.wildcard = false;
+            self.owed = false;
+            self.held.retain(|name, _| self.names.contains(name));
+            self.pending.retain(|name| self.names.contains(name));
+        }
+    }
+
+    /// Takes the client to know nothing of a name, and to wait for an answer.
+    fn forget(&mut self, name: &Arc<str>) {
+        let acked = self.held.get(name).and_then(|held| held.acked);
+        self.held.insert(Arc::clone(name), Held { told: Told::Unknown, acked });
+        self.pending.insert(Arc::clone(name));
+    }
+
+    // === What happens to resources ===
+
+    /// The snapshot may differ in these names.
+    pub fn changed(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        for name in names {
+            if self.wildcard || self.names.contains(&name) {
+                self.pending.insert(name);
+            }
+        }
+    }
+
+    /// The client needs the resource once more, though it has not changed. What it rejected or
+    /// what does not exist is no help to it.
+    pub fn send_again(&mut self, name: &Arc<str>) {
+        if matches!(self.told(name), Some(Told::Version(_))) {
+            self.forget(name);
+        }
+    }
+
+    // === What is due ===
+
+    /// Compares what the client wants, was told, and what there is.
+    pub fn due<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Due<'a> {
+        match (self.wanted(name, snapshot), self.told(name)) {
+            (Some(resource), Some(Told::Version(version) | Told::Rejected(version)))
+                if version == resource.version() =>
+            {
+                Due::Nothing
+            }
+            (Some(resource), _) => Due::Put(resource),
+            (None, Some(Told::Unknown)) => Due::Absent,
+            (None, Some(Told::Version(_) | Told::Rejected(_))) => Due::Retire,
+            (None, Some(Told::Missing) | None) => Due::Nothing,
+        }
+    }
+
+    /// Whether a response is due, now or when removals are due.
+    pub fn has_due(&self, snapshot: &Snapshot) -> bool {
+        self.owed
+            || self.pending.iter().any(|name| match self.due(name, snapshot) {
+                Due::Nothing => false,
+                Due::Put(_) => true,
+                Due::Absent | Due::Retire => self.form != Form::Part,
+            })
+    }
+
+    /// Whether something is due that listeners and routes must wait for.
+    pub fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
+        self.owed
+            || self.pending.iter().any(|name| {
+                matches!(self.due(name, snapshot), Due::Put(_)) && self.precedes_users(name)
+            })
+    }
+
+    /// A cluster must be known before a route uses it, and so must the endpoints that it waits
+    /// for. Other endpoints of a cluster in use are for the next request, not for the next route.
+    fn precedes_users(&self, name: &str) -> bool {
+        self.kind == ResourceType::Cluster || !matches!(self.told(name), Some(Told::Version(_)))
+    }
+
+    /// The version the client accepted last.
+    pub fn acked(&self, name: &str) -> Option<Version> {
+        self.held.get(name).and_then(|held| held.acked)
+    }
+
+    fn told(&self, name: &str) -> Option<Told> {
+        self.held.get(name).map(|held| held.told)
+    }
+
+    fn wanted<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
+        let resource = snapshot.get(self.kind, name)?;
+        let wanted = self.names.contains(name) || (self.wildcard && resource.in_wildcard());
+        wanted.then_some(resource)
+    }
+
+    // === What is sent ===
+
+    /// Takes what the next response holds, or None if none is owed.
+    ///
+    /// Unless `retire`, the client keeps what was removed: its removal waits, and a full set goes
+    /// on to hold it, as far as it is in `retained`.
+    pub fn take(
+        &mut self,
+        snapshot: &Snapshot,
+        retire: bool,
+        retained: &BTreeMap<Arc<str>, Resource>,
+    ) -> Option<Batch> {
+        let owed = std::mem::take(&mut self.owed);
+        let batch = match self.form {
+            Form::Difference | Form::Part => self.take_due(snapshot, retire),
+            Form::FullSet => self.take_all(owed, snapshot, retire, retained)?,
+        };
+        (owed || self.form == Form::FullSet || !batch.is_empty()).then_some(batch)
+    }
+
+    fn take_due(&mut self, snapshot: &Snapshot, retire: bool) -> Batch {
+        let mut batch = Batch::default();
+        for name in std::mem::take(&mut self.pending) {
+            match self.due(&name, snapshot) {
+                Due::Nothing => {}
+                Due::Put(resource) if batch.has_room_for(resource) => {
+                    self.put(&mut batch, resource);
+                }
+                Due::Absent | Due::Retire if self.form == Form::Part => self.mark_gone(&name),
+                Due::Absent => self.take_away(&mut batch, name),
+                Due::Retire if retire => self.take_away(&mut batch, name),
+                Due::Put(_) | Due::Retire => {
+                    self.pending.insert(name);
+                }
+            }
+        }
+        batch
+    }
+
+    fn take_all(
+        &mut self,
+        mut is_due: bool,
+        snapshot: &Snapshot,
+        retire: bool,
+        retained: &BTreeMap<Arc<str>, Resource>,
+    ) -> Option<Batch> {
+        let mut batch = Batch::default();
+        for name in std::mem::take(&mut self.pending) {
+            match self.due(&name, snapshot) {
+                Due::Nothing => {}
+                Due::Put(_) => is_due = true,
+                // The set without it is the answer, to a client that may have had it once. One
+                // that never had it waits for its own timer.
+                Due::Absent => {
+                    is_due = true;
+                    self.take_away(&mut batch, name);
+                }
+                Due::Retire if retire => {
+                    is_due = true;
+                    self.take_away(&mut batch, name);
+                }
+                Due::Retire => {
+                    self.pending.insert(name);
+                }
+            }
+        }
+        if !is_due {
+            return None;
+        }
+        for resource in self.all_wanted(snapshot) {
+            self.put(&mut batch, resource);
+        }
+        let kept = self.pending.iter().filter_map(|name| retained.get(name));
+        batch.puts.extend(kept.cloned());
+        Some(batch)
+    }
+
+    /// Takes resources of a rejected response once more.
+    pub fn take_again(&mut self, names: Vec<Arc<str>>, snapshot: &Snapshot) -> Batch {
+        let mut batch = Batch::default();
+        for name in names {
+            if let Some(resource) = self.rejected(&name, snapshot) {
+                self.put(&mut batch, resource);
+            }
+        }
+        batch
+    }
+
+    /// The resource, if the client wants it and rejected a response with this content.
+    pub fn rejected<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
+        let rejected = self.told(name);
+        self.wanted(name, snapshot).filter(|it| rejected == Some(Told::Rejected(it.version())))
+    }
+
+    /// The client accepted a response with this resource.
+    pub fn accept(&mut self, name: &Arc<str>, version: Version) {
+        match self.held.get_mut(name) {
+            Some(held) => held.acked = Some(version),
+            None => self.may_hold(name),
+        }
+    }
+
+    /// The client rejected a response with this resource. False if that is of no interest any
+    /// more.
+    pub fn reject(&mut self, name: &Arc<str>, version: Version) -> bool {
+        match self.held.get_mut(name) {
+            Some(held) if held.told == Told::Version(version) => {
+                held.told = Told::Rejected(version);
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.may_hold(name);
+                false
+            }
+        }
+    }
+
+    /// The client rejected a response with this removal, so it is told once more.
+    pub fn reject_removal(&mut self, name: &Arc<str>) {
+        let is_asked = self.wildcard || self.names.contains(name);
+        if is_asked && matches!(self.told(name), Some(Told::Missing) | None) {
+            self.forget(name);
+        }
+    }
+
+    /// A response with this name was under way while the client dropped the wildcard and took it
+    /// up again. It can have kept what came.
+    fn may_hold(&mut self, name: &Arc<str>) {
+        if self.wildcard {
+            self.forget(name);
+        }
+    }
+
+    fn all_wanted<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Resource> {
+        if self.wildcard {
+            snapshot
+                .resources(self.kind)
+                .filter(|it| it.in_wildcard() || self.names.contains(it.name()))
+                .collect()
+        } else {
+            self.names.iter().filter_map(|name| snapshot.get(self.kind, name)).collect()
+        }
+    }
+
+    fn put(&mut self, batch: &mut Batch, resource: &Resource) {
+        let name = resource.name();
+        let told = Told::Version(resource.version());
+        if self.told(name) != Some(told) {
+            batch.precedes_users |= self.precedes_users(name);
+            batch.awaits.extend(resource.awaits().cloned());
+        }
+        let acked = self.acked(name);
+        self.held.insert(Arc::clone(name), Held { told, acked });
+        batch.push(resource.clone());
+    }
+
+    fn take_away(&mut self, batch: &mut Batch, name: Arc<str>) {
+        self.mark_gone(&name);
+        batch.gone.push(name);
+    }
+
+    /// "Resource does not exist": the subscription to the name lasts, and is answered when the
+    /// resource appears.
+    fn mark_gone(&mut self, name: &Arc<str>) {
+        if self.names.contains(name) {
+            let gone = Held { told: Told::Missing, acked: None };
+            self.held.insert(Arc::clone(name), gone);
+        } else {
+            self.held.remove(name);
+        }
+    }
+}

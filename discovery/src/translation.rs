@@ -1,0 +1,115 @@
+//! What Envoy is told about the registry.
+//!
+//! A pure function of records, so every replica makes the same resources, byte for byte. It is
+//! incremental: from the records that a command touched it makes anew the resources that depend on
+//! them, and a resource whose content is the same keeps its version, so that nobody is sent it.
+//!
+//! A service `orders` becomes
+//!
+//! | type | name | |
+//! |---|---|---|
+//! | cluster | `orders` | endpoints by EDS |
+//! | endpoints | `orders` | its instances, grouped by locality, but for those that are down |
+//! | route | `orders` | for any host; not for TCP |
+//! | listener | `orders` | API listener for proxyless gRPC; not for TCP |
+//! | listener | `sidecar/orders` | on the loopback, at the port the registry assigned |
+//!
+//! and a virtual host of the route `ingress`, which a front proxy serves. A data namespace `orders`
+//! becomes the clusters `kv/orders` and `kv/orders/leader` with their endpoints, and a route of the
+//! virtual host in `ingress-kv`.
+//!
+//! Envoy refuses or drops what lacks a name, a stat prefix, a router's typed configuration, a
+//! locality or its weight, so everything here has them.
+
+mod build;
+mod namespace;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    registry::{Group, RecordKey, Registry},
+    resource::ResourceChange,
+};
+
+/// What to make anew. Sets, so that records touched together make a resource once.
+#[derive(Debug, Default)]
+struct Stale<'a> {
+    /// Services as a whole, and only their endpoints.
+    services: BTreeSet<&'a str>,
+    instances: BTreeSet<&'a str>,
+    /// Groups as a whole, and only their endpoints.
+    groups: BTreeSet<u32>,
+    replicas: BTreeSet<u32>,
+}
+
+/// The changes that follow from the touched records.
+///
+/// Applied in order to the snapshot of the registry before, they give that of the registry now.
+pub fn translate(registry: &Registry, touched: &BTreeSet<RecordKey>) -> Vec<ResourceChange> {
+    let mut stale = Stale::default();
+    for key in touched {
+        match key {
+            RecordKey::Service(name) => {
+                stale.services.insert(name);
+            }
+            RecordKey::Instance { service, .. } => {
+                stale.instances.insert(service);
+            }
+            RecordKey::Group(group) => {
+                stale.groups.insert(*group);
+            }
+            RecordKey::Node(node_id) => {
+                let hosted = registry.groups().filter(|it| it.has_replica(*node_id));
+                stale.replicas.extend(hosted.map(|it| it.group));
+            }
+            RecordKey::Server(_) => {}
+        }
+    }
+    changes(registry, &stale)
+}
+
+/// Every resource of the registry, also of an empty one: its routes are there, without hosts.
+pub fn translate_all(registry: &Registry) -> Vec<ResourceChange> {
+    let stale = Stale {
+        services: registry.services().map(|it| it.name.as_str()).collect(),
+        groups: registry.groups().map(|it| it.group).collect(),
+        ..Stale::default()
+    };
+    let mut all = changes(registry, &stale);
+    if stale.services.is_empty() {
+        all.push(ResourceChange::Put(service::ingress(registry)));
+    }
+    if stale.groups.is_empty() {
+        all.push(ResourceChange::Put(namespace::ingress(registry)));
+    }
+    all
+}
+
+fn changes(registry: &Registry, stale: &Stale<'_>) -> Vec<ResourceChange> {
+    let mut changes = Vec::new();
+    for name in stale.services.union(&stale.instances) {
+        let Some(it) = registry.service(name) else { continue };
+        if stale.services.contains(name) {
+            changes.extend(service::resources(it));
+        }
+        changes.push(ResourceChange::Put(service::endpoints(registry, it)));
+    }
+    let groups: Vec<&Group> =
+        stale.groups.union(&stale.replicas).filter_map(|it| registry.group(*it)).collect();
+    for group in groups {
+        if stale.groups.contains(&group.group) {
+            changes.extend(namespace::clusters(group).map(ResourceChange::Put));
+        }
+        changes.extend(namespace::endpoints(registry, group).map(ResourceChange::Put));
+    }
+    if !stale.services.is_empty() {
+        changes.push(ResourceChange::Put(service::ingress(registry)));
+    }
+    if !stale.groups.is_empty() {
+        changes.push(ResourceChange::Put(namespace::ingress(registry)));
+    }
+    changes
+}

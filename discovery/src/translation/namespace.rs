@@ -1,0 +1,196 @@
+//! The resources of a data namespace, and how Envoy finds its leader.
+//!
+//! Every replica takes every request: one that does not lead forwards writes to the one that does,
+//! and waits for an election if there is none. So a request has nowhere wrong to go, only slower
+//! ways, and all that matters when a leader dies is to leave it at once. For `kv/NS/leader`:
+//!
+//! 1. The leader is alone at priority 0, the other replicas are at priority 1. Envoy sends all to
+//!    priority 0 while its host is healthy.
+//! 2. The leader is killed. A request whose connection is refused, or not accepted within
+//!    [`CONNECT_TIMEOUT`], was never sent, so it is retried, by the route, on a priority not tried
+//!    yet: a follower takes it and waits for the new leader. A request that had been sent is not
+//!    retried: it may have been carried out.
+//! 3. After two such failures outlier detection takes the host out; priority 0 has no healthy host,
+//!    so all requests go to priority 1 directly. The ejection is short, so that a leader that was
+//!    only restarted is found again, and a false one costs a hop.
+//! 4. The new leader reports itself, EDS puts it at priority 0 and the old one, while its lease
+//!    lasts, at priority 1, where a failing one of several is ejected likewise.
+//!
+//! A leader that is cut off rather than dead refuses nothing. Its connections are found dead by
+//! HTTP/2 pings within [`PING_INTERVAL`] and [`PING_TIMEOUT`]; step 4 comes first as a rule.
+//!
+//! Panic routing stays on for the case that no host is healthy: with one replica, an ejected host is
+//! still the only one that can answer.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3::{Cluster, OutlierDetection},
+        core::v3::{HealthStatus, KeepaliveSettings},
+        route::v3::{
+            HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost,
+            header_matcher::HeaderMatchSpecifier, retry_policy,
+        },
+    },
+    extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
+    r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
+};
+use proto::quorate::v1::NodeState;
+
+use super::build;
+use crate::{
+    registry::{DEFAULT_NAMESPACE, Group, Node, Registry},
+    resource::{Resource, ResourceType},
+};
+
+/// Metadata by which a client of the etcd API chooses its namespace.
+const NAMESPACE_HEADER: &str = "quorate-namespace";
+
+/// A packet lost on the way to a live leader costs a hop, not an error, so it need not be long.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Our own servers answer pings however often they come.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub(super) fn clusters(group: &Group) -> impl Iterator<Item = Resource> {
+    [replicas_name(group), leader_name(&group.namespace)].into_iter().map(|name| {
+        let cluster = cluster(&name);
+        Resource::new(ResourceType::Cluster, name, &cluster)
+    })
+}
+
+/// The endpoints of both clusters.
+pub(super) fn endpoints(registry: &Registry, group: &Group) -> impl Iterator<Item = Resource> {
+    let nodes: Vec<(&Node, HealthStatus)> = group
+        .replicas
+        .iter()
+        .filter(|member| group.serves(member.node_id))
+        .filter_map(|member| registry.node(member.node_id))
+        .filter_map(|node| match node.state {
+            NodeState::Up | NodeState::Unspecified => Some((node, HealthStatus::Healthy)),
+            NodeState::Stopping => Some((node, HealthStatus::Draining)),
+            NodeState::Down => None,
+        })
+        .collect();
+    // Priorities must not have a gap: without a leader that may be up, all are equal.
+    let leader = group.leader.map(|leader| leader.node_id);
+    let leader = leader.filter(|id| nodes.iter().any(|(node, _)| node.node_id == *id));
+    let of_leader = |node: &Node| u32::from(leader.is_some_and(|it| it != node.node_id));
+    let all = assignment(replicas_name(group), &nodes, |_| 0);
+    let led = assignment(leader_name(&group.namespace), &nodes, of_leader);
+    [all, led].into_iter()
+}
+
+fn assignment(
+    cluster: String,
+    nodes: &[(&Node, HealthStatus)],
+    priority: impl Fn(&Node) -> u32,
+) -> Resource {
+    let endpoints = nodes.iter().map(|(node, health)| build::Endpoint {
+        address: node.kv_address,
+        locality: &node.locality,
+        priority: priority(node),
+        weight: 1,
+        health: *health,
+        since: node.grant.granted_index,
+    });
+    let assignment = build::load_assignment(&cluster, endpoints.collect());
+    Resource::new(ResourceType::Endpoints, cluster, &assignment)
+}
+
+/// The route of a front proxy's etcd port: the namespace that a client names, or the default one. A
+/// namespace that does not exist goes there too, and the node that gets it says so.
+pub(super) fn ingress(registry: &Registry) -> Resource {
+    let namespaces: BTreeSet<&str> = registry.groups().map(|it| it.namespace.as_str()).collect();
+    let named = namespaces.into_iter().map(|namespace| {
+        let mut route = route_to(namespace);
+        if let Some(it) = &mut route.r#match {
+            it.headers.push(header_is(namespace));
+        }
+        route
+    });
+    let otherwise = Route { name: "otherwise".to_owned(), ..route_to(DEFAULT_NAMESPACE) };
+    let message = RouteConfiguration {
+        name: "ingress-kv".to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: "kv".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: named.chain([otherwise]).collect(),
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    };
+    Resource::new(ResourceType::Route, "ingress-kv", &message)
+}
+
+fn cluster(name: &str) -> Cluster {
+    let mut cluster = build::eds_cluster(name, CONNECT_TIMEOUT);
+    cluster.outlier_detection = Some(outlier_detection());
+    let keepalive = KeepaliveSettings {
+        interval: build::duration(PING_INTERVAL),
+        timeout: build::duration(PING_TIMEOUT),
+        ..KeepaliveSettings::default()
+    };
+    build::speak_http2(&mut cluster, Some(keepalive));
+    cluster
+}
+
+/// Judges a replica by whether it is reached, never by what it answers: without a quorum every
+/// replica answers UNAVAILABLE, and is none the worse.
+fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: build::number(2),
+        interval: build::duration(Duration::from_millis(500)),
+        base_ejection_time: build::duration(Duration::from_secs(1)),
+        max_ejection_time: build::duration(Duration::from_secs(5)),
+        max_ejection_percent: build::number(50),
+        ..build::no_outlier_detection()
+    }
+}
+
+fn route_to(namespace: &str) -> Route {
+    let action = RouteAction {
+        // Watches are open for ever and may be silent for as long.
+        timeout: build::duration(Duration::ZERO),
+        idle_timeout: build::duration(Duration::ZERO),
+        max_stream_duration: Some(build::as_the_client_asks()),
+        retry_policy: Some(RetryPolicy {
+            retry_priority: Some(other_priority()),
+            ..build::safe_retries()
+        }),
+        ..build::to_cluster(&leader_name(namespace))
+    };
+    Route { name: namespace.to_owned(), ..build::route(action) }
+}
+
+/// Retries on a priority that was not tried yet: after the leader, on a follower.
+fn other_priority() -> retry_policy::RetryPriority {
+    retry_policy::RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(retry_policy::retry_priority::ConfigType::TypedConfig(build::any(
+            &PreviousPrioritiesConfig { update_frequency: 1 },
+        ))),
+    }
+}
+
+fn header_is(namespace: &str) -> HeaderMatcher {
+    HeaderMatcher {
+        name: NAMESPACE_HEADER.to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
+            match_pattern: Some(MatchPattern::Exact(namespace.to_owned())),
+            ..StringMatcher::default()
+        })),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn replicas_name(group: &Group) -> String {
+    format!("kv/{}", group.namespace)
+}
+
+fn leader_name(namespace: &str) -> String {
+    format!("kv/{namespace}/leader")
+}

@@ -1,0 +1,189 @@
+//! The resources of a registered service.
+
+use std::{net::SocketAddr, time::Duration};
+
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3::{Cluster, OutlierDetection},
+        core::v3::HealthStatus,
+        listener::v3::{ApiListener, Filter, FilterChain, Listener, filter},
+        route::v3::{Route, RouteAction, RouteConfiguration, VirtualHost},
+    },
+    extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
+};
+use proto::quorate::v1::Health;
+
+use super::build;
+use crate::{
+    registry::{Instance, Protocol, Registry, Service},
+    resource::{Resource, ResourceChange, ResourceType},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A stream of a service that speaks HTTP/2 may be silent for so long.
+const STREAM_IDLE: Duration = Duration::from_secs(60 * 60);
+
+/// Everything of a service but its endpoints and its part of `ingress`. What a TCP service does not
+/// have is removed, as the service may have spoken HTTP before.
+pub(super) fn resources(service: &Service) -> Vec<ResourceChange> {
+    let name = service.name.as_str();
+    let mut changes = vec![
+        ResourceChange::Put(Resource::new(ResourceType::Cluster, name, &cluster(service))),
+        ResourceChange::Put(Resource::new(
+            ResourceType::Listener,
+            sidecar_name(name),
+            &sidecar_listener(service),
+        )),
+    ];
+    match service.protocol {
+        Protocol::Http1 | Protocol::Http2 => {
+            let api = Resource::new(ResourceType::Listener, name, &api_listener(name));
+            changes.push(ResourceChange::Put(api.not_in_wildcard()));
+            let route = Resource::new(ResourceType::Route, name, &route(service));
+            changes.push(ResourceChange::Put(route));
+        }
+        Protocol::Tcp => {
+            changes.push(ResourceChange::Remove(ResourceType::Listener, name.into()));
+            changes.push(ResourceChange::Remove(ResourceType::Route, name.into()));
+        }
+    }
+    changes
+}
+
+/// The endpoints of a service; none, but still a resource, when it has no instance up.
+pub(super) fn endpoints(registry: &Registry, service: &Service) -> Resource {
+    let instances = registry.instances_of(&service.name).values();
+    let endpoints = instances.filter_map(endpoint).collect();
+    let assignment = build::load_assignment(&service.name, endpoints);
+    Resource::new(ResourceType::Endpoints, service.name.as_str(), &assignment)
+}
+
+fn endpoint(instance: &Instance) -> Option<build::Endpoint<'_>> {
+    let health = match instance.health {
+        Health::Healthy => HealthStatus::Healthy,
+        Health::Unhealthy => HealthStatus::Unhealthy,
+        Health::Draining => HealthStatus::Draining,
+        // Envoy sends traffic to those of whom nothing is known: rather a try than a refusal.
+        Health::Unknown | Health::Unspecified => HealthStatus::Unknown,
+        Health::Down => return None,
+    };
+    Some(build::Endpoint {
+        address: instance.address,
+        locality: &instance.locality,
+        priority: 0,
+        weight: instance.weight,
+        health,
+        since: instance.grant.granted_index,
+    })
+}
+
+/// The route of a front proxy: a virtual host for each service that speaks HTTP, told apart by the
+/// name that the client asked for.
+pub(super) fn ingress(registry: &Registry) -> Resource {
+    let hosts = registry.services().filter(|it| it.protocol != Protocol::Tcp).map(|service| {
+        let domains = vec![service.name.clone(), format!("{}:*", service.name)];
+        virtual_host(service, domains)
+    });
+    let message = RouteConfiguration {
+        name: "ingress".to_owned(),
+        virtual_hosts: hosts.collect(),
+        ..RouteConfiguration::default()
+    };
+    Resource::new(ResourceType::Route, "ingress", &message)
+}
+
+fn cluster(service: &Service) -> Cluster {
+    let mut cluster = build::eds_cluster(&service.name, CONNECT_TIMEOUT);
+    cluster.outlier_detection = Some(outlier_detection());
+    if service.protocol == Protocol::Http2 {
+        build::speak_http2(&mut cluster, None);
+    }
+    cluster
+}
+
+/// Takes an instance out for a while that cannot be reached or answers as a broken gateway would.
+/// What an application says of itself by a plain 500 is not judged, and never more than half of the
+/// instances are out.
+fn outlier_detection() -> OutlierDetection {
+    OutlierDetection {
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: build::number(3),
+        consecutive_gateway_failure: build::number(5),
+        enforcing_consecutive_gateway_failure: build::number(100),
+        interval: build::duration(Duration::from_secs(1)),
+        base_ejection_time: build::duration(Duration::from_secs(5)),
+        max_ejection_time: build::duration(Duration::from_secs(30)),
+        max_ejection_percent: build::number(50),
+        ..build::no_outlier_detection()
+    }
+}
+
+fn route(service: &Service) -> RouteConfiguration {
+    RouteConfiguration {
+        name: service.name.clone(),
+        // Any host: who asks for this route by name has chosen already, and the authority of
+        // `xds:///orders` is `orders`.
+        virtual_hosts: vec![virtual_host(service, vec!["*".to_owned()])],
+        ..RouteConfiguration::default()
+    }
+}
+
+fn virtual_host(service: &Service, domains: Vec<String>) -> VirtualHost {
+    let http2 = service.protocol == Protocol::Http2;
+    let action = RouteAction {
+        // Only silence ends a request, since streams and large answers take their time.
+        timeout: build::duration(Duration::ZERO),
+        idle_timeout: if http2 { build::duration(STREAM_IDLE) } else { None },
+        max_stream_duration: http2.then(build::as_the_client_asks),
+        retry_policy: Some(build::safe_retries()),
+        ..build::to_cluster(&service.name)
+    };
+    VirtualHost {
+        name: service.name.clone(),
+        domains,
+        routes: vec![Route { name: service.name.clone(), ..build::route(action) }],
+        ..VirtualHost::default()
+    }
+}
+
+fn api_listener(name: &str) -> Listener {
+    let manager = build::connection_manager(name, name);
+    Listener {
+        name: name.to_owned(),
+        api_listener: Some(ApiListener { api_listener: Some(build::any(&manager)) }),
+        ..Listener::default()
+    }
+}
+
+fn sidecar_listener(service: &Service) -> Listener {
+    let stat_prefix = format!("sidecar_{}", service.name);
+    let filter = match service.protocol {
+        Protocol::Http1 | Protocol::Http2 => Filter {
+            name: "envoy.filters.network.http_connection_manager".to_owned(),
+            config_type: Some(filter::ConfigType::TypedConfig(build::any(
+                &build::connection_manager(&stat_prefix, &service.name),
+            ))),
+        },
+        Protocol::Tcp => Filter {
+            name: "envoy.filters.network.tcp_proxy".to_owned(),
+            config_type: Some(filter::ConfigType::TypedConfig(build::any(&TcpProxy {
+                stat_prefix,
+                max_connect_attempts: build::number(3),
+                cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(service.name.clone())),
+                ..TcpProxy::default()
+            }))),
+        },
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], service.sidecar_port));
+    Listener {
+        name: sidecar_name(&service.name),
+        address: Some(build::address(address)),
+        filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+        ..Listener::default()
+    }
+}
+
+fn sidecar_name(service: &str) -> String {
+    format!("sidecar/{service}")
+}

@@ -1,0 +1,405 @@
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3::Cluster,
+        core::v3::{HealthStatus, address, socket_address::PortSpecifier},
+        endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+        listener::v3::{Listener, filter},
+        route::v3::{RouteConfiguration, header_matcher, route, route_action},
+    },
+    extensions::filters::network::{
+        http_connection_manager::v3::{
+            HttpConnectionManager, http_connection_manager, http_filter,
+        },
+        tcp_proxy::v3::TcpProxy,
+    },
+    service::discovery::v3::Resource as WireResource,
+    r#type::matcher::v3::string_matcher::MatchPattern,
+};
+use prost::{Message, Name};
+use proto::quorate::v1::{
+    Health, Locality as WireLocality, NodeState, RegisterInstance, ReportLeader, SetNodeState,
+    registry_command::Command,
+};
+
+use super::*;
+use crate::{
+    registry::tests::{Mesh, instance, node},
+    resource::ResourceType,
+    snapshot::Snapshot,
+};
+
+#[test]
+fn empty_registry_has_the_routes_of_a_front_proxy() {
+    let told = Told::of(&Mesh::default());
+    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv"]);
+    assert_eq!(told.names(ResourceType::Cluster), Vec::<String>::new());
+    let otherwise = [("*".to_owned(), String::new(), "kv/default/leader".to_owned())];
+    assert_eq!(told.routes("ingress"), []);
+    assert_eq!(told.routes("ingress-kv"), otherwise);
+}
+
+#[test]
+fn service_yields_its_five_resources_and_its_place_in_ingress() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let told = Told::of(&mesh);
+    assert_eq!(told.names(ResourceType::Cluster), ["orders"]);
+    assert_eq!(told.names(ResourceType::Endpoints), ["orders"]);
+    assert_eq!(told.names(ResourceType::Listener), ["orders", "sidecar/orders"]);
+    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv", "orders"]);
+    let route = |domain: &str| (domain.to_owned(), String::new(), "orders".to_owned());
+    assert_eq!(told.routes("orders"), [route("*")]);
+    assert_eq!(told.routes("ingress"), [route("orders"), route("orders:*")]);
+}
+
+#[test]
+fn only_listeners_with_an_address_are_for_everybody() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let told = Told::of(&mesh);
+    let of_all = |name| told.0.get(ResourceType::Listener, name).unwrap().in_wildcard();
+    assert!(of_all("sidecar/orders"));
+    assert!(!of_all("orders"));
+}
+
+#[test]
+fn every_listener_has_what_envoy_and_grpc_refuse_to_miss() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let told = Told::of(&mesh);
+
+    let sidecar: Listener = told.get(ResourceType::Listener, "sidecar/orders");
+    assert_eq!(socket(sidecar.address.as_ref()), "127.0.0.1:21000");
+    let filter::ConfigType::TypedConfig(config) =
+        sidecar.filter_chains[0].filters[0].config_type.clone().unwrap()
+    else {
+        panic!()
+    };
+    let sidecar_manager = decode_any::<HttpConnectionManager>(&config);
+
+    let api: Listener = told.get(ResourceType::Listener, "orders");
+    assert_eq!(api.address, None);
+    let config = api.api_listener.unwrap().api_listener.unwrap();
+    let api_manager = decode_any::<HttpConnectionManager>(&config);
+
+    for manager in [sidecar_manager, api_manager] {
+        assert!(!manager.stat_prefix.is_empty());
+        let Some(http_connection_manager::RouteSpecifier::Rds(rds)) = manager.route_specifier
+        else {
+            panic!()
+        };
+        assert_eq!(rds.route_config_name, "orders");
+        assert!(rds.config_source.unwrap().config_source_specifier.is_some());
+        let Some(http_filter::ConfigType::TypedConfig(router)) =
+            &manager.http_filters.last().unwrap().config_type
+        else {
+            panic!()
+        };
+        assert!(router.type_url.ends_with("router.v3.Router"));
+    }
+}
+
+#[test]
+fn tcp_service_is_proxied_byte_by_byte_and_has_no_route() {
+    let mut mesh = Mesh::default();
+    mesh.register("db", "a", "10.0.0.1:80", 1).unwrap();
+    let mut snapshot = Told::of(&mesh).0;
+    let mut tcp = instance("db", "a", "10.0.0.1:80", 1);
+    tcp.instance.as_mut().unwrap().protocol = "tcp".into();
+    mesh.run(Command::RegisterInstance(tcp)).unwrap();
+    snapshot = snapshot.with_changes(2, translate(&mesh.registry, &mesh.touched));
+    let told = Told(snapshot);
+    assert_eq!(told.names(ResourceType::Listener), ["sidecar/db"]);
+    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv"]);
+    assert_eq!(told.routes("ingress"), []);
+    let listener: Listener = told.get(ResourceType::Listener, "sidecar/db");
+    let Some(filter::ConfigType::TypedConfig(config)) =
+        &listener.filter_chains[0].filters[0].config_type
+    else {
+        panic!()
+    };
+    assert!(!decode_any::<TcpProxy>(config).stat_prefix.is_empty());
+}
+
+#[test]
+fn only_http2_services_are_spoken_to_in_http2() {
+    let mut mesh = Mesh::default();
+    mesh.register("web", "a", "10.0.0.1:80", 1).unwrap();
+    let mut grpc = instance("orders", "a", "10.0.0.1:81", 1);
+    grpc.instance.as_mut().unwrap().protocol = "http2".into();
+    mesh.run(Command::RegisterInstance(grpc)).unwrap();
+    let told = Told::of(&mesh);
+    let options = |name| {
+        told.get::<Cluster>(ResourceType::Cluster, name).typed_extension_protocol_options.len()
+    };
+    assert_eq!((options("web"), options("orders")), (0, 1));
+}
+
+#[test]
+fn endpoints_are_grouped_by_locality_which_weighs_what_can_be_used() {
+    let mut mesh = Mesh::default();
+    let cases = [
+        ("a", 5, Health::Healthy, "z1"),
+        ("b", 7, Health::Unknown, "z1"),
+        ("c", 9, Health::Unhealthy, "z1"),
+        ("d", 0, Health::Draining, "z2"),
+    ];
+    for (at, (id, weight, health, zone)) in cases.into_iter().enumerate() {
+        let command = placed(id, &format!("10.0.0.{}:80", at + 1), weight, health, zone);
+        mesh.run(Command::RegisterInstance(command)).unwrap();
+    }
+    assert_eq!(
+        Told::of(&mesh).endpoints("orders"),
+        [
+            "0 z1 12: 10.0.0.1:80 Healthy 5, 10.0.0.2:80 Unknown 7, 10.0.0.3:80 Unhealthy 9",
+            "0 z2 1: 10.0.0.4:80 Draining 1",
+        ]
+    );
+}
+
+#[test]
+fn instances_that_are_down_are_left_out() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
+    mesh.expire(1).unwrap();
+    assert_eq!(Told::of(&mesh).endpoints("orders"), ["0  1: 10.0.0.2:80 Healthy 1"]);
+    mesh.deregister("orders", "b").unwrap();
+    assert_eq!(Told::of(&mesh).endpoints("orders"), Vec::<String>::new());
+}
+
+#[test]
+fn of_two_instances_at_one_address_the_later_counts() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "b", "10.0.0.1:80", 1).unwrap();
+    let later = placed("a", "10.0.0.1:80", 3, Health::Healthy, "z");
+    mesh.run(Command::RegisterInstance(later)).unwrap();
+    assert_eq!(Told::of(&mesh).endpoints("orders"), ["0 z 3: 10.0.0.1:80 Healthy 3"]);
+}
+
+#[test]
+fn instance_changes_only_the_endpoints_of_its_service() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
+    let changes = translate(&mesh.registry, &mesh.touched);
+    let told: Vec<_> = changes.iter().map(describe).collect();
+    assert_eq!(told, ["put eds orders"]);
+}
+
+#[test]
+fn leader_comes_first_and_the_others_are_the_reserve() {
+    let mut mesh = three_nodes();
+    let all = ["0  3: 10.0.1.1:2379 Healthy 1, 10.0.1.2:2379 Healthy 1, 10.0.1.3:2379 Healthy 1"];
+    assert_eq!(Told::of(&mesh).endpoints("kv/default"), all);
+    assert_eq!(Told::of(&mesh).endpoints("kv/default/leader"), all);
+
+    mesh.lead(2, 2, 7);
+    assert_eq!(Told::of(&mesh).endpoints("kv/default"), all);
+    assert_eq!(
+        Told::of(&mesh).endpoints("kv/default/leader"),
+        ["0  1: 10.0.1.2:2379 Healthy 1", "1  2: 10.0.1.1:2379 Healthy 1, 10.0.1.3:2379 Healthy 1",]
+    );
+}
+
+#[test]
+fn new_leader_changes_one_resource() {
+    let mut mesh = three_nodes();
+    mesh.lead(2, 2, 7);
+    let before = Told::of(&mesh).0;
+    mesh.lead(2, 3, 8);
+    let after = before.with_changes(9, translate(&mesh.registry, &mesh.touched));
+    for kind in ResourceType::all() {
+        let changed: Vec<_> = after
+            .resources(kind)
+            .filter(|it| before.get(kind, it.name()) != Some(it))
+            .map(|it| it.name().to_string())
+            .collect();
+        let expected: &[&str] =
+            if kind == ResourceType::Endpoints { &["kv/default/leader"] } else { &[] };
+        assert_eq!(changed, expected);
+    }
+}
+
+#[test]
+fn leader_that_stops_drains_and_one_that_is_down_is_gone() {
+    let mut mesh = three_nodes();
+    mesh.lead(2, 2, 7);
+    let state = NodeState::Stopping.into();
+    mesh.run(Command::SetNodeState(SetNodeState { node_id: 2, lease_id: 2, state })).unwrap();
+    let reserve = "1  2: 10.0.1.1:2379 Healthy 1, 10.0.1.3:2379 Healthy 1";
+    assert_eq!(
+        Told::of(&mesh).endpoints("kv/default/leader"),
+        ["0  1: 10.0.1.2:2379 Draining 1", reserve]
+    );
+    mesh.expire(2).unwrap();
+    assert_eq!(
+        Told::of(&mesh).endpoints("kv/default/leader"),
+        ["0  2: 10.0.1.1:2379 Healthy 1, 10.0.1.3:2379 Healthy 1"]
+    );
+}
+
+#[test]
+fn replica_that_does_not_serve_yet_is_left_out() {
+    let mut mesh = three_nodes();
+    mesh.run(Command::RecordNode(node(4, 1, 4))).unwrap();
+    mesh.assign(2, 4).unwrap();
+    let report = |serving| ReportLeader { group: 2, leader_id: 1, term: 7, serving };
+    mesh.run(Command::ReportLeader(report(vec![1, 2, 3]))).unwrap();
+    let hosts = |mesh: &Mesh| Told::of(mesh).endpoints("kv/default").concat().matches(':').count();
+    assert_eq!(hosts(&mesh), 1 + 3);
+    mesh.run(Command::ReportLeader(report(vec![1, 2, 3, 4]))).unwrap();
+    assert_eq!(hosts(&mesh), 1 + 4);
+}
+
+#[test]
+fn namespace_is_chosen_by_header_and_the_default_takes_the_rest() {
+    let mut mesh = three_nodes();
+    mesh.decide("orders", &[1, 2, 3]).unwrap();
+    let route =
+        |header: &str, cluster: &str| ("*".to_owned(), header.to_owned(), cluster.to_owned());
+    let told = Told::of(&mesh);
+    assert_eq!(
+        told.routes("ingress-kv"),
+        [
+            route("default", "kv/default/leader"),
+            route("orders", "kv/orders/leader"),
+            route("", "kv/default/leader"),
+        ]
+    );
+    assert_eq!(
+        told.names(ResourceType::Cluster),
+        ["kv/default", "kv/default/leader", "kv/orders", "kv/orders/leader"]
+    );
+}
+
+#[test]
+fn retries_are_safe_and_leave_the_leader() {
+    let told = Told::of(&three_nodes());
+    let route: RouteConfiguration = told.get(ResourceType::Route, "ingress-kv");
+    for route in &route.virtual_hosts[0].routes {
+        let Some(route::Action::Route(action)) = &route.action else { panic!() };
+        let retries = action.retry_policy.as_ref().unwrap();
+        assert_eq!(retries.retry_on, "connect-failure,refused-stream,reset-before-request");
+        let priority = retries.retry_priority.as_ref().unwrap();
+        assert_eq!(priority.name, "envoy.retry_priorities.previous_priorities");
+        assert_eq!(retries.retry_host_predicate.len(), 1);
+    }
+    // Envoy allows three retries at once to a cluster by default: too few for a failover.
+    let cluster: Cluster = told.get(ResourceType::Cluster, "kv/default/leader");
+    let limits = &cluster.circuit_breakers.unwrap().thresholds[0];
+    assert!(limits.max_retries.unwrap().value > 1_000);
+}
+
+fn three_nodes() -> Mesh {
+    let mut mesh = Mesh::default();
+    mesh.nodes(3);
+    mesh.decide("default", &[1, 2, 3]).unwrap();
+    mesh
+}
+
+fn placed(id: &str, address: &str, weight: u32, health: Health, zone: &str) -> RegisterInstance {
+    let mut command = instance("orders", id, address, 1);
+    let it = command.instance.as_mut().unwrap();
+    it.weight = weight;
+    it.set_health(health);
+    it.locality = Some(WireLocality { region: String::new(), zone: zone.to_owned() });
+    command
+}
+
+/// What clients are told of a registry, read back.
+struct Told(Snapshot);
+
+impl Told {
+    fn of(mesh: &Mesh) -> Self {
+        Self(Snapshot::empty().with_changes(1, translate_all(&mesh.registry)))
+    }
+
+    fn names(&self, kind: ResourceType) -> Vec<String> {
+        self.0.resources(kind).map(|it| it.name().to_string()).collect()
+    }
+
+    fn get<M: Message + Name + Default>(&self, kind: ResourceType, name: &str) -> M {
+        let resource = self.0.get(kind, name).unwrap();
+        let wrapped = WireResource::decode(resource.wrapped()).unwrap();
+        decode_any(&wrapped.resource.unwrap())
+    }
+
+    /// Each locality as `priority zone weight: address health weight, …`.
+    fn endpoints(&self, name: &str) -> Vec<String> {
+        let assignment: ClusterLoadAssignment = self.get(ResourceType::Endpoints, name);
+        assert_eq!(assignment.cluster_name, name);
+        assignment.endpoints.iter().map(describe_locality).collect()
+    }
+
+    /// Each domain's routes as domain, namespace header, cluster.
+    fn routes(&self, name: &str) -> Vec<(String, String, String)> {
+        let configuration: RouteConfiguration = self.get(ResourceType::Route, name);
+        let mut routes = Vec::new();
+        for host in &configuration.virtual_hosts {
+            assert!(!host.name.is_empty());
+            for (domain, route) in
+                host.domains.iter().flat_map(|it| host.routes.iter().map(move |route| (it, route)))
+            {
+                let Some(route::Action::Route(action)) = &route.action else { panic!() };
+                let Some(route_action::ClusterSpecifier::Cluster(cluster)) =
+                    &action.cluster_specifier
+                else {
+                    panic!()
+                };
+                let matched = route.r#match.as_ref().unwrap();
+                assert!(matched.path_specifier.is_some());
+                let header = matched.headers.first().map(header_value).unwrap_or_default();
+                routes.push((domain.clone(), header, cluster.clone()));
+            }
+        }
+        routes
+    }
+}
+
+fn describe_locality(
+    it: &envoy_types::pb::envoy::config::endpoint::v3::LocalityLbEndpoints,
+) -> String {
+    let endpoints: Vec<_> = it
+        .lb_endpoints
+        .iter()
+        .map(|endpoint| {
+            let health = HealthStatus::try_from(endpoint.health_status).unwrap();
+            let Some(HostIdentifier::Endpoint(host)) = &endpoint.host_identifier else { panic!() };
+            let weight = endpoint.load_balancing_weight.unwrap().value;
+            format!("{} {health:?} {weight}", socket(host.address.as_ref()))
+        })
+        .collect();
+    let zone = &it.locality.as_ref().unwrap().zone;
+    let weight = it.load_balancing_weight.unwrap().value;
+    format!("{} {zone} {weight}: {}", it.priority, endpoints.join(", "))
+}
+
+fn header_value(matcher: &envoy_types::pb::envoy::config::route::v3::HeaderMatcher) -> String {
+    assert_eq!(matcher.name, "quorate-namespace");
+    let Some(header_matcher::HeaderMatchSpecifier::StringMatch(string)) =
+        &matcher.header_match_specifier
+    else {
+        panic!()
+    };
+    let Some(MatchPattern::Exact(value)) = &string.match_pattern else { panic!() };
+    value.clone()
+}
+
+fn socket(address: Option<&envoy_types::pb::envoy::config::core::v3::Address>) -> String {
+    let Some(address::Address::SocketAddress(socket)) = &address.unwrap().address else { panic!() };
+    let Some(PortSpecifier::PortValue(port)) = socket.port_specifier else { panic!() };
+    format!("{}:{port}", socket.address)
+}
+
+fn decode_any<M: Message + Name + Default>(any: &envoy_types::pb::google::protobuf::Any) -> M {
+    assert_eq!(any.type_url, M::type_url());
+    M::decode(any.value.as_slice()).unwrap()
+}
+
+fn describe(change: &ResourceChange) -> String {
+    match change {
+        ResourceChange::Put(it) => format!("put {} {}", it.kind(), it.name()),
+        ResourceChange::Remove(kind, name) => format!("remove {kind} {name}"),
+    }
+}

@@ -1,0 +1,252 @@
+//! Stories of one stream, as text. Each command prints the responses that it causes.
+//!
+//! ```text
+//! change KIND/NAME=TEXT…    the next snapshot; TEXT `none` removes; kind `api` is a listener that
+//!                           is in no wildcard
+//! request KIND NAME…        a request of the stream's variant; unsubscribe=NAME,… nonce=N error=WHY
+//!                           have=NAME=TEXT,… node=ID version=V
+//! ack KIND | nack KIND WHY  the answer to the latest response of the type, with the same names
+//! connect                   a new stream
+//! client                    who is connected
+//! ```
+//!
+//! A response prints as `NONCE KIND NAME=TEXT… -REMOVED…`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use discovery::resource::{ResourceChange, ResourceType};
+use discovery::snapshot::Snapshot;
+use discovery::stream::{Receipt, Response, Stream, Variant, Violation};
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::google::rpc::Status;
+use goldenscript::{ArgumentConsumer, Command, Context, Runner};
+
+use crate::fixture::{read, resource};
+
+#[test]
+fn delta() {
+    run_all(Variant::Delta, "tests/it/scripts/delta");
+}
+
+#[test]
+fn sotw() {
+    run_all(Variant::Sotw, "tests/it/scripts/sotw");
+}
+
+fn run_all(variant: Variant, folder: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        goldenscript::run(&mut Script::new(variant), &path).expect("the script runs");
+    }
+}
+
+struct Script {
+    stream: Stream,
+    snapshot: Snapshot,
+    /// The latest nonce of each type, and the names last given (SotW).
+    nonces: BTreeMap<String, String>,
+    names: BTreeMap<String, Vec<String>>,
+}
+
+impl Script {
+    fn new(variant: Variant) -> Self {
+        Self {
+            stream: Stream::new(variant, "replica".to_owned()),
+            snapshot: Snapshot::empty(),
+            nonces: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    fn change(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+        let mut changes = Vec::new();
+        while let Some((key, text)) = args.next_key() {
+            let (kind, name) = key.split_once('/').ok_or("KIND/NAME=TEXT")?;
+            changes.push(match (kind, text) {
+                ("api", text) => ResourceChange::Put(
+                    resource(ResourceType::Listener, name, text).not_in_wildcard(),
+                ),
+                (kind, "none") => ResourceChange::Remove(kind_of(kind)?, name.into()),
+                (kind, text) => ResourceChange::Put(resource(kind_of(kind)?, name, text)),
+            });
+        }
+        self.snapshot = self.snapshot.with_changes(self.snapshot.revision() + 1, changes);
+        let responses = self.stream.snapshot_changed(&self.snapshot);
+        Ok(self.print(&responses))
+    }
+
+    fn request(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+        let short = args.next_pos().ok_or("a kind is needed")?;
+        let nonce = args.take_key("nonce").unwrap_or_default();
+        let error = args.take_key("error");
+        let node = args.take_key("node");
+        let unsubscribe = list(args.take_key("unsubscribe"));
+        let have = list(args.take_key("have"));
+        let version = args.take_key("version").unwrap_or_default();
+        let names = std::iter::from_fn(|| args.next_pos().map(str::to_owned)).collect();
+        self.send(short, Parts { names, unsubscribe, have, nonce, error, node, version })
+    }
+
+    fn answer(
+        &mut self,
+        args: &mut ArgumentConsumer<'_>,
+        error: bool,
+    ) -> Result<String, Box<dyn Error>> {
+        let short = args.next_pos().ok_or("a kind is needed")?;
+        let nonce = self.nonces.get(short).ok_or("no response to answer")?.clone();
+        let error = if error { Some(args.next_pos().unwrap_or("bad")) } else { None };
+        let names = match self.stream.variant() {
+            Variant::Delta => Vec::new(),
+            Variant::Sotw => self.names.get(short).cloned().unwrap_or_default(),
+        };
+        self.send(short, Parts { names, nonce: &nonce, error, ..Parts::default() })
+    }
+
+    fn send(&mut self, short: &str, parts: Parts<'_>) -> Result<String, Box<dyn Error>> {
+        let kind = kind_of(short);
+        let type_url = kind.as_ref().map_or(short, |kind| kind.type_url()).to_owned();
+        let node = parts.node.map(|id| Node { id: id.to_owned(), ..Node::default() });
+        let error_detail =
+            parts.error.map(|it| Status { message: it.to_owned(), ..Status::default() });
+        let response_nonce = parts.nonce.to_owned();
+        let responses = match self.stream.variant() {
+            Variant::Delta => {
+                let mut versions = BTreeMap::new();
+                for it in &parts.have {
+                    let (name, text) = it.split_once('=').ok_or("have=NAME=TEXT")?;
+                    let version = resource(kind_of(short)?, name, text).version().to_string();
+                    versions.insert(name.to_owned(), version);
+                }
+                let request = DeltaDiscoveryRequest {
+                    node,
+                    type_url,
+                    resource_names_subscribe: parts.names,
+                    resource_names_unsubscribe: parts.unsubscribe,
+                    initial_resource_versions: versions.into_iter().collect(),
+                    response_nonce,
+                    error_detail,
+                    ..DeltaDiscoveryRequest::default()
+                };
+                self.stream.handle_delta(request, &self.snapshot)
+            }
+            Variant::Sotw => {
+                self.names.insert(short.to_owned(), parts.names.clone());
+                let request = DiscoveryRequest {
+                    version_info: parts.version.to_owned(),
+                    node,
+                    resource_names: parts.names,
+                    type_url,
+                    response_nonce,
+                    error_detail,
+                    ..DiscoveryRequest::default()
+                };
+                self.stream.handle_sotw(request, &self.snapshot)
+            }
+        };
+        Ok(match responses {
+            Ok(responses) => self.print_receipt() + &self.print(&responses),
+            Err(violation @ (Violation::NoTypeUrl | Violation::OtherVariant)) => {
+                format!("violation: {violation}\n")
+            }
+        })
+    }
+
+    fn print_receipt(&self) -> String {
+        match self.stream.receipt() {
+            Some(Receipt::Acked { kind, .. }) => format!("acked {kind}\n"),
+            Some(Receipt::Nacked { kind, names, reason, .. }) => {
+                format!("nacked {kind} {}: {reason}\n", names.join(" "))
+            }
+            Some(Receipt::Stale { kind }) => format!("stale {kind}\n"),
+            Some(Receipt::UnknownType { type_url }) => format!("unknown type {type_url}\n"),
+            Some(Receipt::Asked { .. }) | None => String::new(),
+        }
+    }
+
+    fn print(&mut self, responses: &[Response]) -> String {
+        let mut text = String::new();
+        for response in responses {
+            let (type_url, items, removed) = match self.stream.variant() {
+                Variant::Delta => {
+                    let proto = response.to_delta_proto();
+                    assert_eq!(proto.control_plane.unwrap().identifier, "replica");
+                    let items: Vec<_> = proto
+                        .resources
+                        .iter()
+                        .map(|it| read(it.resource.as_ref().unwrap()))
+                        .collect();
+                    (proto.type_url, items, proto.removed_resources)
+                }
+                Variant::Sotw => {
+                    let proto = response.to_sotw_proto();
+                    assert_eq!(proto.control_plane.unwrap().identifier, "replica");
+                    (proto.type_url, proto.resources.iter().map(read).collect(), Vec::new())
+                }
+            };
+            let kind = ResourceType::from_type_url(&type_url);
+            let short = kind.map_or(type_url, |kind| kind.to_string());
+            write!(text, "{} {short}", response.nonce).unwrap();
+            for item in &items {
+                write!(text, " {}={}", item.name, item.text).unwrap();
+            }
+            for name in &removed {
+                write!(text, " -{name}").unwrap();
+            }
+            if items.is_empty() && removed.is_empty() {
+                text.push_str(" (empty)");
+            }
+            text.push('\n');
+            self.nonces.insert(short, response.nonce.clone());
+        }
+        if text.is_empty() { "nothing\n".to_owned() } else { text }
+    }
+}
+
+impl Runner for Script {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let output = match &*command.name {
+            "change" => self.change(&mut args)?,
+            "request" => self.request(&mut args)?,
+            "ack" => self.answer(&mut args, false)?,
+            "nack" => self.answer(&mut args, true)?,
+            "client" => format!("{:?}\n", self.stream.client()),
+            "connect" => {
+                self.stream = Stream::new(self.stream.variant(), "replica".to_owned());
+                self.nonces.clear();
+                String::new()
+            }
+            name => return Err(format!("unknown command {name}").into()),
+        };
+        args.reject_next()?;
+        Ok(output)
+    }
+}
+
+#[derive(Default)]
+struct Parts<'a> {
+    names: Vec<String>,
+    unsubscribe: Vec<String>,
+    have: Vec<String>,
+    nonce: &'a str,
+    error: Option<&'a str>,
+    node: Option<&'a str>,
+    version: &'a str,
+}
+
+fn kind_of(short: &str) -> Result<ResourceType, String> {
+    let mut all = ResourceType::all().into_iter();
+    all.find(|kind| kind.to_string() == short).ok_or_else(|| format!("unknown kind {short}"))
+}
+
+fn list(text: Option<&str>) -> Vec<String> {
+    text.map(|it| it.split(',').map(str::to_owned).collect()).unwrap_or_default()
+}

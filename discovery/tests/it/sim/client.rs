@@ -1,0 +1,475 @@
+//! Clients, as far as a server can tell them apart.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use discovery::resource::ResourceType;
+use discovery::snapshot::Snapshot;
+use discovery::stream::{Response, Stream, Variant};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::google::rpc::Status;
+use rand::prelude::*;
+
+use super::character::{Behavior, Character};
+use super::wire::{Item, Message, Request, text_of};
+use super::world::{SERVICES, is_bad, touched, uses};
+use ResourceType::{Cluster, Endpoints, Listener, Route};
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    character: Character,
+    types: [TypeState; ResourceType::COUNT],
+    /// Clusters that wait for endpoints before they are used.
+    warming: BTreeSet<String>,
+    reconnected: bool,
+    requests: VecDeque<Request>,
+    responses: VecDeque<Message>,
+    stream: Stream,
+}
+
+/// What the client wants and has, of one type.
+#[derive(Debug, Default)]
+struct TypeState {
+    wildcard: bool,
+    names: BTreeSet<String>,
+    held: BTreeMap<String, Item>,
+    /// On this stream: a request was made, one with a name was, the latest nonce that was seen,
+    /// responses that the server has no answer to, and the latest text of each name.
+    asked: bool,
+    named: bool,
+    nonce: String,
+    unanswered: usize,
+    latest: BTreeMap<String, u64>,
+}
+
+impl Client {
+    pub(crate) fn new(character: Character, rng: &mut StdRng) -> Self {
+        let mut client = Self {
+            character,
+            types: Default::default(),
+            warming: BTreeSet::new(),
+            reconnected: false,
+            requests: VecDeque::new(),
+            responses: VecDeque::new(),
+            stream: Stream::new(character.variant, "replica".to_owned()),
+        };
+        match character.behavior {
+            Behavior::Envoy => {
+                client.types[Cluster.index()].wildcard = true;
+                client.types[Listener.index()].wildcard = true;
+            }
+            Behavior::Grpc => client.choose_targets(rng),
+            Behavior::Wild => {
+                for kind in ResourceType::all() {
+                    client.types[kind.index()].wildcard =
+                        kind.has_wildcard() && rng.random_bool(0.5);
+                }
+            }
+        }
+        client
+    }
+
+    // === Events ===
+
+    /// Loses the connection, if there is one, and makes another.
+    pub(crate) fn connect(&mut self, rng: &mut StdRng) {
+        self.reconnected |= self.types.iter().any(|it| it.asked);
+        self.stream = Stream::new(self.character.variant, "replica".to_owned());
+        self.requests.clear();
+        self.responses.clear();
+        for state in &mut self.types {
+            *state = TypeState {
+                wildcard: state.wildcard,
+                names: std::mem::take(&mut state.names),
+                held: std::mem::take(&mut state.held),
+                ..TypeState::default()
+            };
+        }
+        let mut kinds = ResourceType::all();
+        if self.reconnected {
+            kinds.shuffle(rng);
+        }
+        for kind in kinds {
+            if self.state(kind).wildcard || !self.state(kind).names.is_empty() {
+                let is_legacy = self.state(kind).names.is_empty() && rng.random_bool(0.5);
+                self.ask_first(kind, is_legacy);
+            }
+        }
+    }
+
+    pub(crate) fn notify(&mut self, snapshot: &Snapshot) {
+        let responses = self.stream.snapshot_changed(snapshot);
+        self.sent(&responses);
+    }
+
+    /// The server takes a request.
+    pub(crate) fn take_request(&mut self, snapshot: &Snapshot) {
+        let Some(request) = self.requests.pop_front() else {
+            return;
+        };
+        if request.is_answer {
+            self.types[request.kind.index()].unanswered -= 1;
+        }
+        let type_url = request.kind.type_url().to_owned();
+        let error_detail = request.error.then(Status::default);
+        let responses = match self.character.variant {
+            Variant::Delta => self.stream.handle_delta(
+                DeltaDiscoveryRequest {
+                    type_url,
+                    resource_names_subscribe: request.names,
+                    resource_names_unsubscribe: request.unsubscribe,
+                    initial_resource_versions: request.have.into_iter().collect(),
+                    response_nonce: request.nonce,
+                    error_detail,
+                    ..DeltaDiscoveryRequest::default()
+                },
+                snapshot,
+            ),
+            Variant::Sotw => self.stream.handle_sotw(
+                DiscoveryRequest {
+                    type_url,
+                    resource_names: request.names,
+                    response_nonce: request.nonce,
+                    error_detail,
+                    ..DiscoveryRequest::default()
+                },
+                snapshot,
+            ),
+        };
+        self.sent(&responses.expect("no client here breaks the protocol"));
+    }
+
+    /// The client takes a response: applies it, asks for what it names, and answers.
+    pub(crate) fn take_response(&mut self, rng: &mut StdRng) {
+        let Some(message) = self.responses.pop_front() else {
+            return;
+        };
+        let (kind, nonce) = (message.kind, message.nonce.clone());
+        let error = self.character.picky && message.puts.values().any(|it| is_bad(&it.text));
+        self.apply(message, error);
+        self.types[kind.index()].nonce.clone_from(&nonce);
+        let answers_first = rng.random_bool(0.5);
+        if answers_first {
+            self.answer(kind, &nonce, error);
+        }
+        self.follow();
+        if !answers_first {
+            self.answer(kind, &nonce, error);
+        }
+        self.invariant_cluster_is_known_before_its_route();
+    }
+
+    /// Changes its mind about what it wants.
+    pub(crate) fn act(&mut self, rng: &mut StdRng) {
+        match self.character.behavior {
+            Behavior::Envoy => {}
+            Behavior::Grpc => {
+                let names = self.state(Listener).names.clone();
+                self.choose_targets(rng);
+                let wanted = std::mem::replace(&mut self.types[Listener.index()].names, names);
+                self.want(Listener, wanted);
+                self.follow();
+            }
+            Behavior::Wild => match self.character.variant {
+                Variant::Delta => self.act_wild_delta(rng),
+                Variant::Sotw => self.act_wild_sotw(rng),
+            },
+        }
+    }
+
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.requests.is_empty() || !self.responses.is_empty()
+    }
+
+    // === What it wants ===
+
+    fn state(&self, kind: ResourceType) -> &TypeState {
+        &self.types[kind.index()]
+    }
+
+    fn choose_targets(&mut self, rng: &mut StdRng) {
+        let mut names: BTreeSet<String> =
+            SERVICES.into_iter().filter(|_| rng.random_bool(0.4)).map(str::to_owned).collect();
+        names.insert("nosuch".to_owned());
+        self.types[Listener.index()].names = names;
+    }
+
+    fn act_wild_delta(&mut self, rng: &mut StdRng) {
+        let kind = *ResourceType::all().choose(rng).expect("not empty");
+        let pick = |rng: &mut StdRng| -> Vec<String> {
+            let mut names: Vec<String> = SERVICES.iter().map(ToString::to_string).collect();
+            names.extend(["nosuch", "front", "sidecar/s0"].map(str::to_owned));
+            names.retain(|_| rng.random_bool(0.2));
+            if kind.has_wildcard() && rng.random_bool(0.1) {
+                names.push("*".to_owned());
+            }
+            names
+        };
+        let (names, unsubscribe) = (pick(rng), pick(rng));
+        if !self.state(kind).asked && names.is_empty() {
+            return;
+        }
+        let state = &mut self.types[kind.index()];
+        for name in &unsubscribe {
+            if name == "*" {
+                state.wildcard = false;
+            } else if state.names.remove(name) {
+                state.held.remove(name);
+            }
+        }
+        for name in &names {
+            if name == "*" {
+                state.wildcard = true;
+            } else {
+                state.names.insert(name.clone());
+            }
+        }
+        state.forget_unwanted();
+        // What is asked for on top of what was asked before may have been dropped.
+        self.push(kind, names, unsubscribe, String::new());
+    }
+
+    fn act_wild_sotw(&mut self, rng: &mut StdRng) {
+        let kind = *ResourceType::all().choose(rng).expect("not empty");
+        let mut names: BTreeSet<String> =
+            SERVICES.into_iter().filter(|_| rng.random_bool(0.4)).map(str::to_owned).collect();
+        if rng.random_bool(0.2) {
+            names.insert("nosuch".to_owned());
+        }
+        let state = &mut self.types[kind.index()];
+        let is_legacy = names.is_empty() && !state.named;
+        state.wildcard = kind.has_wildcard() && (rng.random_bool(0.3) || is_legacy);
+        let dropped: Vec<_> = state.names.difference(&names).cloned().collect();
+        for name in dropped {
+            state.held.remove(&name);
+        }
+        state.names = names;
+        state.forget_unwanted();
+        let names = state.list(is_legacy);
+        let nonce = state.nonce.clone();
+        self.push(kind, names, Vec::new(), nonce);
+    }
+
+    /// Asks for what the resources at hand name.
+    fn follow(&mut self) {
+        if self.character.behavior == Behavior::Wild {
+            return;
+        }
+        let routes = self.used_by(Listener);
+        self.want(Route, routes);
+        if self.character.behavior == Behavior::Grpc {
+            let clusters = self.used_by(Route);
+            self.want(Cluster, clusters);
+        }
+        let clusters = self.state(Cluster).held.keys().cloned().collect();
+        self.want(Endpoints, clusters);
+    }
+
+    fn used_by(&self, kind: ResourceType) -> BTreeSet<String> {
+        let held = self.state(kind).held.values();
+        held.flat_map(|it| uses(&it.text).map(str::to_owned)).collect()
+    }
+
+    fn want(&mut self, kind: ResourceType, names: BTreeSet<String>) {
+        let state = &mut self.types[kind.index()];
+        if state.names == names {
+            return;
+        }
+        let old = std::mem::replace(&mut state.names, names);
+        state.forget_unwanted();
+        if kind == Cluster {
+            let held = &state.held;
+            self.warming.retain(|it| held.contains_key(it));
+        }
+        if !state.asked {
+            self.ask_first(kind, false);
+            return;
+        }
+        match self.character.variant {
+            Variant::Delta => {
+                let added = state.names.difference(&old).cloned().collect();
+                let dropped = old.difference(&state.names).cloned().collect();
+                self.push(kind, added, dropped, String::new());
+            }
+            Variant::Sotw => {
+                let (names, nonce) = (state.list(false), state.nonce.clone());
+                self.push(kind, names, Vec::new(), nonce);
+            }
+        }
+    }
+
+    fn ask_first(&mut self, kind: ResourceType, is_legacy: bool) {
+        let names = self.state(kind).list(is_legacy);
+        let have = match self.character.variant {
+            Variant::Delta => {
+                let held = self.state(kind).held.iter();
+                held.filter(|(name, _)| !(kind == Endpoints && self.warming.contains(*name)))
+                    .map(|(name, it)| (name.clone(), it.version.clone()))
+                    .collect()
+            }
+            Variant::Sotw => BTreeMap::new(),
+        };
+        self.push(kind, names, Vec::new(), String::new());
+        self.requests.back_mut().expect("just pushed").have = have;
+    }
+
+    fn push(
+        &mut self,
+        kind: ResourceType,
+        names: Vec<String>,
+        unsubscribe: Vec<String>,
+        nonce: String,
+    ) {
+        let state = &mut self.types[kind.index()];
+        state.asked = true;
+        state.named |= !names.is_empty();
+        let (have, is_answer, error) = (BTreeMap::new(), false, false);
+        self.requests.push_back(Request {
+            kind,
+            names,
+            unsubscribe,
+            have,
+            nonce,
+            is_answer,
+            error,
+        });
+    }
+
+    fn answer(&mut self, kind: ResourceType, nonce: &str, error: bool) {
+        let state = self.state(kind);
+        let names = match self.character.variant {
+            Variant::Delta => Vec::new(),
+            Variant::Sotw => state.list(state.wildcard && !state.named),
+        };
+        self.push(kind, names, Vec::new(), nonce.to_owned());
+        let request = self.requests.back_mut().expect("just pushed");
+        request.is_answer = true;
+        request.error = error;
+    }
+
+    // === What it gets ===
+
+    fn sent(&mut self, responses: &[Response]) {
+        for response in responses {
+            let message = match self.character.variant {
+                Variant::Delta => Message::from_delta(response),
+                Variant::Sotw => Message::from_sotw(response),
+            };
+            let state = &mut self.types[message.kind.index()];
+            state.unanswered += 1;
+            assert!(state.unanswered <= 1, "two unanswered responses: {message:?}");
+            for (name, item) in &message.puts {
+                let latest = state.latest.entry(name.clone()).or_default();
+                assert!(*latest <= touched(&item.text), "{name} went back: {message:?}");
+                *latest = touched(&item.text);
+            }
+            for name in &message.removed {
+                assert!(!message.puts.contains_key(name), "{name} twice: {message:?}");
+            }
+            self.responses.push_back(message);
+        }
+    }
+
+    fn apply(&mut self, message: Message, error: bool) {
+        let kind = message.kind;
+        let is_full_set = self.character.variant == Variant::Sotw && kind.has_wildcard();
+        if error && self.character.strict && !is_full_set {
+            return;
+        }
+        let picky = self.character.picky;
+        let state = &mut self.types[kind.index()];
+        if is_full_set {
+            state.held.retain(|name, _| message.puts.contains_key(name));
+        }
+        for name in &message.removed {
+            state.held.remove(name);
+        }
+        for (name, item) in message.puts {
+            if (picky && is_bad(&item.text)) || !state.wants(&name) {
+                continue;
+            }
+            if kind == Endpoints {
+                self.warming.remove(&name);
+            }
+            let old = state.held.insert(name.clone(), item.clone());
+            if kind == Cluster && old != Some(item) {
+                self.warming.insert(name);
+            }
+        }
+        if kind == Cluster {
+            let held = &state.held;
+            self.warming.retain(|it| held.contains_key(it));
+        }
+    }
+
+    // === Invariants ===
+
+    /// An Envoy that has seen one stream and rejects nothing never has a route to a cluster that
+    /// it does not have.
+    fn invariant_cluster_is_known_before_its_route(&self) {
+        let is_envoy = self.character.behavior == Behavior::Envoy;
+        if !is_envoy || self.character.picky || self.reconnected {
+            return;
+        }
+        for cluster in self.used_by(Route) {
+            let is_known = self.state(Cluster).held.contains_key(&cluster);
+            assert!(is_known, "{cluster} is not known: {self:?}");
+        }
+    }
+
+    /// At rest a client has exactly what there is of what it wants, but for what it rejects.
+    pub(crate) fn invariant_has_what_there_is(&self, snapshot: &Snapshot) {
+        for kind in ResourceType::all() {
+            let state = self.state(kind);
+            for resource in snapshot.resources(kind) {
+                let wanted = state.names.contains(&**resource.name())
+                    || (state.wildcard && resource.in_wildcard());
+                let text = text_of(resource);
+                if self.character.picky && is_bad(&text) {
+                    continue;
+                }
+                let held = state.held.get(&**resource.name()).map(|it| &it.text);
+                assert_eq!(held, wanted.then_some(&text), "{resource:?} at {self:?}");
+            }
+            // A part never says what is gone; a name that is still asked for may linger.
+            if self.character.variant == Variant::Delta || kind.has_wildcard() {
+                for name in state.held.keys() {
+                    let there_is = snapshot.get(kind, name).is_some();
+                    assert!(there_is, "{kind} {name} is gone, not at {self:?}");
+                }
+            }
+        }
+    }
+
+    /// At rest a cluster waits for endpoints only if there are none that the client takes.
+    pub(crate) fn invariant_no_cluster_waits_for_ever(&self, snapshot: &Snapshot) {
+        if self.character.behavior == Behavior::Wild {
+            return;
+        }
+        for name in &self.warming {
+            if let Some(resource) = snapshot.get(Endpoints, name) {
+                let is_rejected = self.character.picky && is_bad(&text_of(resource));
+                assert!(is_rejected, "{name} waits for its endpoints: {self:?}");
+            }
+        }
+    }
+}
+
+impl TypeState {
+    fn wants(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
+    fn forget_unwanted(&mut self) {
+        if !self.wildcard {
+            self.held.retain(|name, _| self.names.contains(name));
+        }
+    }
+
+    fn list(&self, is_legacy: bool) -> Vec<String> {
+        let mut names: Vec<String> = self.names.iter().cloned().collect();
+        if self.wildcard && !is_legacy {
+            names.push("*".to_owned());
+        }
+        names
+    }
+}
