@@ -1,0 +1,126 @@
+//! Where servers are reached: address hints by node id.
+//!
+//! A hint needs no quorum. It names a server, the count of its starts and an address; of two hints
+//! about one server the later start wins. The book is kept in the data directory so that a server
+//! finds its peers again after a full restart, but nothing depends on it: it may be stale or lost.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    identity::replace_file,
+    ids::{NodeId, node_hex},
+};
+
+const FILE: &str = "book.json";
+const DRAFT: &str = "book.json.new";
+/// Servers that the book remembers. More would mean that ids are being made up.
+const CAPACITY: usize = 4096;
+
+/// Where a server was reached, told by itself or by another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    pub node_id: NodeId,
+    pub boot_epoch: u64,
+    pub address: SocketAddr,
+    pub services: Vec<String>,
+}
+
+/// The address book of a server, shared by everything in it.
+#[derive(Clone)]
+pub struct Book {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hints: Mutex<BTreeMap<NodeId, Hint>>,
+    /// None for a book that is not kept.
+    dir: Option<PathBuf>,
+}
+
+impl Book {
+    /// A book that lives in memory only.
+    pub fn in_memory() -> Self {
+        Self { shared: Arc::new(Shared { hints: Mutex::default(), dir: None }) }
+    }
+
+    /// Opens the book of a data directory; an unreadable one is an empty one.
+    pub(crate) fn open(dir: &Path) -> Self {
+        let hints = match fs::read(dir.join(FILE)) {
+            Ok(bytes) => serde_json::from_slice::<Vec<Hint>>(&bytes).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot read the address book, starting with an empty one");
+                Vec::new()
+            }),
+            Err(_) => Vec::new(),
+        };
+        let hints = hints.into_iter().map(|hint| (hint.node_id, hint)).collect();
+        Self { shared: Arc::new(Shared { hints: Mutex::new(hints), dir: Some(dir.to_owned()) }) }
+    }
+
+    /// Takes in a hint and says whether it told anything.
+    pub fn learn(&self, hint: Hint) -> bool {
+        let mut hints = self.lock();
+        if !is_news(hints.get(&hint.node_id), &hint) {
+            return false;
+        }
+        if hints.len() >= CAPACITY && !hints.contains_key(&hint.node_id) {
+            tracing::warn!(node = node_hex(hint.node_id), "address book is full");
+            return false;
+        }
+        tracing::debug!(node = node_hex(hint.node_id), address = %hint.address, "learned address");
+        hints.insert(hint.node_id, hint);
+        self.keep(&hints);
+        true
+    }
+
+    pub fn address(&self, node_id: NodeId) -> Option<SocketAddr> {
+        self.lock().get(&node_id).map(|hint| hint.address)
+    }
+
+    pub fn hint(&self, node_id: NodeId) -> Option<Hint> {
+        self.lock().get(&node_id).cloned()
+    }
+
+    pub fn hints(&self) -> Vec<Hint> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Hint>> {
+        self.shared.hints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, hints: &BTreeMap<NodeId, Hint>) {
+        let Some(dir) = &self.shared.dir else { return };
+        let hints: Vec<&Hint> = hints.values().collect();
+        let kept = serde_json::to_vec_pretty(&hints)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| replace_file(dir, DRAFT, FILE, &bytes));
+        if let Err(error) = kept {
+            tracing::warn!(%error, "cannot keep the address book");
+        }
+    }
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.hints()).finish()
+    }
+}
+
+/// Whether `told` says more than what is known. A server that forgot how often it started cannot
+/// be told from an old hint, and the known one stays.
+fn is_news(known: Option<&Hint>, told: &Hint) -> bool {
+    let usable =
+        told.node_id != 0 && told.address.port() != 0 && !told.address.ip().is_unspecified();
+    usable && known.is_none_or(|known| told.boot_epoch > known.boot_epoch)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Whether a message between servers is meant for this one.
+//!
+//! Membership names servers by id and store, and addresses are only hints, so a message can reach
+//! the wrong server: an address was reused, a disk was wiped or swapped, two meshes were mixed up.
+//! Raft cannot notice that itself, so every message says whom it is for.
+
+use proto::quorate::v1 as pb;
+
+use crate::ids::{GroupId, MeshId, NodeId, node_hex};
+
+/// The server that a message arrived at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Here<'a> {
+    pub(crate) mesh: Option<&'a MeshId>,
+    pub(crate) node_id: NodeId,
+    pub(crate) store_id: u64,
+}
+
+/// Why a message is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the message has no envelope")]
+    NoEnvelope,
+    #[error("message for mesh {target}, but this server belongs to mesh {ours}")]
+    OtherMesh { ours: MeshId, target: String },
+    #[error("message for mesh {target}, but this server belongs to no mesh")]
+    NoMesh { target: String },
+    #[error("message for node {target}, but this is node {ours}: the address is another server's")]
+    OtherNode { ours: String, target: String },
+    #[error(
+        "message for store {target:016x} of this node, but its store is {ours:016x}: \
+         its disk was swapped or restored"
+    )]
+    OtherStore { ours: u64, target: u64 },
+    #[error("message from node 0 or from this node itself")]
+    BadSource,
+    #[error("group {0} is not hosted here")]
+    NoGroup(GroupId),
+    #[error("node {0} is not a member of the group")]
+    NotAMember(String),
+}
+
+/// Checks everything but the group; returns its id and the sender's.
+pub(crate) fn check(
+    envelope: Option<&pb::Envelope>,
+    here: Here<'_>,
+) -> Result<(GroupId, NodeId), Refusal> {
+    let envelope = envelope.ok_or(Refusal::NoEnvelope)?;
+    match here.mesh {
+        None => return Err(Refusal::NoMesh { target: envelope.mesh_id.clone() }),
+        Some(ours) if ours.as_str() != envelope.mesh_id => {
+            return Err(Refusal::OtherMesh {
+                ours: ours.clone(),
+                target: envelope.mesh_id.clone(),
+            });
+        }
+        Some(_) => {}
+    }
+    if envelope.target_id != here.node_id {
+        return Err(Refusal::OtherNode {
+            ours: node_hex(here.node_id),
+            target: node_hex(envelope.target_id),
+        });
+    }
+    // Zero: the sender does not know the store.
+    if envelope.target_store_id != 0 && envelope.target_store_id != here.store_id {
+        return Err(Refusal::OtherStore { ours: here.store_id, target: envelope.target_store_id });
+    }
+    if envelope.source_id == 0 || envelope.source_id == here.node_id {
+        return Err(Refusal::BadSource);
+    }
+    Ok((envelope.group, envelope.source_id))
+}
+
+impl From<Refusal> for tonic::Status {
+    fn from(refusal: Refusal) -> Self {
+        Self::failed_precondition(refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+use super::*;
+
+#[test]
+fn a_message_is_taken_or_refused_by_name() {
+    let ours = MeshId::generate();
+    let here = Here { mesh: Some(&ours), node_id: 1, store_id: 10 };
+    let good = pb::Envelope {
+        mesh_id: ours.to_string(),
+        group: 2,
+        source_id: 5,
+        target_id: 1,
+        target_store_id: 10,
+    };
+    type Change = fn(&mut pb::Envelope);
+    let cases: [(&str, Change, Result<(), &str>); 8] = [
+        ("as it should be", |_| {}, Ok(())),
+        ("store not known to the sender", |it| it.target_store_id = 0, Ok(())),
+        ("other mesh", |it| it.mesh_id = "other".into(), Err("message for mesh other, but")),
+        ("no mesh", |it| it.mesh_id.clear(), Err("message for mesh , but")),
+        ("other node", |it| it.target_id = 3, Err("message for node 0000000000000003, but")),
+        ("other store", |it| it.target_store_id = 11, Err("its disk was swapped")),
+        ("from nobody", |it| it.source_id = 0, Err("message from node 0")),
+        ("from ourselves", |it| it.source_id = 1, Err("this node itself")),
+    ];
+    for (name, change, expected) in cases {
+        let mut envelope = good.clone();
+        change(&mut envelope);
+        match (check(Some(&envelope), here), expected) {
+            (Ok(found), Ok(())) => assert_eq!(found, (2, 5), "{name}"),
+            (Err(refusal), Err(text)) => {
+                assert!(refusal.to_string().contains(text), "{name}: {refusal}");
+            }
+            (found, expected) => panic!("{name}: {found:?}, expected {expected:?}"),
+        }
+    }
+    assert_eq!(check(None, here), Err(Refusal::NoEnvelope));
+    let blank = Here { mesh: None, ..here };
+    let refusal = check(Some(&good), blank).unwrap_err();
+    assert_eq!(refusal, Refusal::NoMesh { target: ours.to_string() });
+    assert_eq!(tonic::Status::from(refusal).code(), tonic::Code::FailedPrecondition);
+}

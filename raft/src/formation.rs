@@ -1,0 +1,177 @@
+//! Becoming a first member of a mesh: reserve, commit or release, as a pure machine.
+//!
+//! `quorate init` reserves every listed server for one formation and then commits it on all. A
+//! reservation keeps a second `init` out and ends by itself. A server that missed the commit adopts
+//! the formation from a member's Hello. Nothing forms by itself, by a timer or twice.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use proto::quorate::v1 as pb;
+
+use crate::{
+    identity::{FormationMemberRecord, FormationRecord},
+    ids::{MeshId, NodeId},
+};
+
+/// How long a server stays reserved for a formation that is neither committed nor released.
+pub(crate) const RESERVATION: Duration = Duration::from_secs(10);
+
+/// What a server is when it is asked to form.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) node_id: NodeId,
+    pub(crate) store_id: u64,
+    pub(crate) mesh: Option<MeshId>,
+    pub(crate) formation: Option<pb::Formation>,
+    pub(crate) awaits_forming: bool,
+}
+
+/// The reservation that a server may be under.
+#[derive(Debug, Default)]
+pub(crate) struct Reservations {
+    held: Option<(pb::Formation, Instant)>,
+}
+
+/// Why a step of forming is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FormError {
+    #[error("malformed formation: {0}")]
+    Malformed(&'static str),
+    #[error("the formation does not name this server with its store")]
+    NotAMember,
+    #[error("this server already belongs to mesh {0}")]
+    InMesh(MeshId),
+    #[error("this server does not wait to be formed")]
+    NotAwaited,
+    #[error("this server is reserved for another formation")]
+    Held,
+    #[error("this server is not reserved for this formation, or not any more")]
+    NotHeld,
+}
+
+/// What a commit asks of the caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// Make it durable, then answer.
+    Store(FormationRecord),
+    /// It is durable already.
+    Done,
+}
+
+impl Reservations {
+    /// Holds the server for a formation. Repeating it prolongs the hold.
+    pub(crate) fn reserve(
+        &mut self,
+        candidate: &Candidate,
+        formation: &pb::Formation,
+        now: Instant,
+    ) -> Result<(), FormError> {
+        if check(candidate, formation)? == Standing::Formed {
+            return Ok(());
+        }
+        if self.current(now).is_some_and(|held| held != formation) {
+            return Err(FormError::Held);
+        }
+        self.held = Some((formation.clone(), now + RESERVATION));
+        Ok(())
+    }
+
+    /// Makes the server a member, if it is held for exactly this formation.
+    pub(crate) fn commit(
+        &mut self,
+        candidate: &Candidate,
+        formation: &pb::Formation,
+        now: Instant,
+    ) -> Result<Commit, FormError> {
+        if check(candidate, formation)? == Standing::Formed {
+            return Ok(Commit::Done);
+        }
+        if self.current(now) != Some(formation) {
+            return Err(FormError::NotHeld);
+        }
+        Ok(Commit::Store(to_record(formation)))
+    }
+
+    /// Gives up a hold; a hold for another formation stays.
+    pub(crate) fn release(&mut self, formation: &pb::Formation) {
+        self.held.take_if(|(held, _)| held == formation);
+    }
+
+    /// Takes over a formation that a member reports, if this server missed its commit.
+    pub(crate) fn adopt(
+        &mut self,
+        candidate: &Candidate,
+        formation: &pb::Formation,
+        now: Instant,
+    ) -> Result<Commit, FormError> {
+        if check(candidate, formation)? == Standing::Formed {
+            return Ok(Commit::Done);
+        }
+        if self.current(now).is_some_and(|held| held != formation) {
+            return Err(FormError::Held);
+        }
+        Ok(Commit::Store(to_record(formation)))
+    }
+
+    fn current(&self, now: Instant) -> Option<&pb::Formation> {
+        self.held.as_ref().filter(|(_, until)| now < *until).map(|(formation, _)| formation)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Blank,
+    /// This very formation is committed here.
+    Formed,
+}
+
+fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, FormError> {
+    if formation.mesh_id.parse::<MeshId>().is_err() {
+        return Err(FormError::Malformed("mesh id"));
+    }
+    let ids: BTreeSet<NodeId> = formation.members.iter().map(|member| member.node_id).collect();
+    if ids.len() != formation.members.len() || ids.contains(&0) {
+        return Err(FormError::Malformed("members are not distinct servers"));
+    }
+    let names_us = formation
+        .members
+        .iter()
+        .any(|member| member.node_id == candidate.node_id && member.store_id == candidate.store_id);
+    if !names_us {
+        return Err(FormError::NotAMember);
+    }
+    if candidate.formation.as_ref() == Some(formation) {
+        return Ok(Standing::Formed);
+    }
+    if let Some(mesh) = &candidate.mesh {
+        return Err(FormError::InMesh(mesh.clone()));
+    }
+    if !candidate.awaits_forming {
+        return Err(FormError::NotAwaited);
+    }
+    Ok(Standing::Blank)
+}
+
+pub(crate) fn to_record(formation: &pb::Formation) -> FormationRecord {
+    let members = formation.members.iter().map(|member| FormationMemberRecord {
+        node_id: member.node_id,
+        store_id: member.store_id,
+        address: member.address.clone(),
+    });
+    FormationRecord { mesh_id: formation.mesh_id.clone(), members: members.collect() }
+}
+
+pub(crate) fn from_record(record: &FormationRecord) -> pb::Formation {
+    let members = record.members.iter().map(|member| pb::FormationMember {
+        node_id: member.node_id,
+        store_id: member.store_id,
+        address: member.address.clone(),
+    });
+    pb::Formation { mesh_id: record.mesh_id.clone(), members: members.collect() }
+}
+
+#[cfg(test)]
+mod tests;

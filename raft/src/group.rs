@@ -1,0 +1,258 @@
+//! One replicated group on this server: writing, reading, membership and status.
+
+mod membership;
+mod read;
+mod status;
+mod tasks;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use openraft::{
+    async_runtime::watch::WatchReceiver as _,
+    errors::{InitializeError as Refused, RaftError},
+};
+use proto::quorate::v1 as pb;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{self, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+pub(crate) use self::write::Proposed;
+pub use self::{
+    membership::ChangeError,
+    read::ReadError,
+    status::{MemberStatus, Role, Status},
+    write::{Applied, WriteError},
+};
+use self::{read::ReadRequest, tasks::Watched};
+use crate::{
+    db::Db,
+    host::Timing,
+    ids::{GroupId, Member, MeshId, NodeId},
+    log_store::GroupLog,
+    peers::Peers,
+    rows::StorageError,
+    state::Published,
+    types::{Metrics, Node, Raft},
+    view::View,
+};
+
+/// How long to wait before asking again who leads, when the answer was nobody.
+const LEADER_POLL: Duration = Duration::from_millis(20);
+
+/// A group that this server hosts. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: GroupId,
+    namespace: String,
+    node_id: NodeId,
+    mesh: MeshId,
+    raft: Raft,
+    log: GroupLog,
+    published: Arc<Published>,
+    db: Arc<Db>,
+    peers: Peers,
+    reads: mpsc::Sender<ReadRequest>,
+    status: watch::Receiver<Status>,
+    tasks: Mutex<JoinSet<()>>,
+    /// Ends what other servers have open here.
+    stopping: CancellationToken,
+}
+
+/// What [`Group::start`] is made of.
+pub(crate) struct Parts {
+    pub(crate) id: GroupId,
+    pub(crate) namespace: String,
+    pub(crate) node_id: NodeId,
+    pub(crate) mesh: MeshId,
+    pub(crate) raft: Raft,
+    pub(crate) log: GroupLog,
+    pub(crate) published: Arc<Published>,
+    pub(crate) db: Arc<Db>,
+    pub(crate) peers: Peers,
+    pub(crate) timing: Timing,
+    /// Where a group that failed is reported.
+    pub(crate) failures: mpsc::Sender<(GroupId, String)>,
+}
+
+/// A group could not be given its first voters.
+#[derive(Debug, thiserror::Error)]
+pub enum InitializeError {
+    #[error("this server is not among the first voters")]
+    NotAVoter,
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+impl Group {
+    pub(crate) fn start(parts: Parts) -> Self {
+        let Parts { id, namespace, node_id, mesh, raft, log, published, db, peers, .. } = parts;
+        let (reads, read_queue) = mpsc::channel(read::QUEUE);
+        let (status_tx, status) = watch::channel(with_metrics(&raft, status::from_metrics));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tasks::watch_metrics(Watched {
+            id,
+            raft: raft.clone(),
+            status: status_tx,
+            failures: parts.failures,
+        }));
+        let (on, timing) = (published.clone(), parts.timing);
+        tasks.spawn(tasks::report_snapshots(id, raft.clone(), on, timing));
+        let inner = Inner {
+            id,
+            namespace,
+            node_id,
+            mesh,
+            raft,
+            log,
+            published,
+            db,
+            peers,
+            reads,
+            status,
+            tasks: Mutex::new(tasks),
+            stopping: CancellationToken::new(),
+        };
+        let group = Self { inner: Arc::new(inner) };
+        // The task ends when the last handle to the group, which owns the queue's sender, is gone.
+        let asking = read::Asking::of(&group);
+        group.lock_tasks().spawn(asking.run(read_queue));
+        group
+    }
+
+    pub fn id(&self) -> GroupId {
+        self.inner.id
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.inner.namespace
+    }
+
+    /// Whether this server has never voted in the group and holds nothing of it: it may become a
+    /// first voter.
+    pub fn is_blank(&self) -> bool {
+        self.inner.log.is_blank() && *self.inner.published.applied.borrow() == 0
+    }
+
+    /// Gives the group its first voters. All of them must be given the same set; a group that has
+    /// been given its voters, here or by its leader, stays as it is.
+    pub async fn initialize(&self, first_voters: &[Member]) -> Result<(), InitializeError> {
+        if !first_voters.iter().any(|member| member.node_id == self.inner.node_id) {
+            return Err(InitializeError::NotAVoter);
+        }
+        let voters: BTreeMap<NodeId, Node> = first_voters
+            .iter()
+            .map(|member| (member.node_id, Node { store_id: member.store_id }))
+            .collect();
+        match self.inner.raft.initialize(voters).await {
+            Ok(()) | Err(RaftError::APIError(Refused::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(Refused::NotInMembers(_))) => Err(InitializeError::NotAVoter),
+            Err(RaftError::Fatal(_)) => Err(InitializeError::Stopped),
+        }
+    }
+
+    /// The rows as applied here. Linearizable only after [`Group::read_barrier`].
+    pub fn view(&self) -> Result<View, StorageError> {
+        self.inner.published.view(&self.inner.db)
+    }
+
+    pub fn status(&self) -> Status {
+        with_metrics(&self.inner.raft, status::from_metrics)
+    }
+
+    /// The status as it changes. A change of nothing but the time since the quorum was heard is
+    /// not told; ask [`Group::status`] for that.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.inner.status.clone()
+    }
+
+    /// The index up to which the state machine has published.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.inner.published.applied.subscribe()
+    }
+
+    /// Stops taking part, and brings the state to disk.
+    pub async fn stop(&self) {
+        self.inner.stopping.cancel();
+        if self.inner.raft.shutdown().await.is_err() {
+            tracing::warn!(group = self.id(), "the group's task had ended by itself");
+        }
+        let mut tasks = std::mem::take(&mut *self.lock_tasks());
+        tasks.shutdown().await;
+        let (published, db) = (self.inner.published.clone(), self.inner.db.clone());
+        match task::spawn_blocking(move || published.flush(&db)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, group = self.id(), "not flushed at stop"),
+            Err(error) => tracing::warn!(%error, group = self.id(), "not flushed at stop"),
+        }
+    }
+
+    /// Resolves when the group is being stopped.
+    pub(crate) fn stopping(&self) -> WaitForCancellationFutureOwned {
+        self.inner.stopping.clone().cancelled_owned()
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    /// This server's part and who leads, as every write and read asks.
+    pub(crate) fn leadership(&self) -> (Role, Option<NodeId>) {
+        with_metrics(&self.inner.raft, |metrics| (status::role(metrics), metrics.current_leader))
+    }
+
+    /// Whether a server is a member, as far as known here. Nobody can tell before the first
+    /// membership is known.
+    pub(crate) fn may_be_member(&self, node_id: NodeId) -> bool {
+        with_metrics(&self.inner.raft, |metrics| {
+            let membership = metrics.membership_config.membership();
+            membership.nodes().next().is_none() || membership.get_node(&node_id).is_some()
+        })
+    }
+
+    /// The address line of a message to a member.
+    fn envelope_to(&self, target: NodeId) -> pb::Envelope {
+        let target_store_id = with_metrics(&self.inner.raft, |metrics| {
+            let node = metrics.membership_config.membership().get_node(&target);
+            node.map_or(0, |node| node.store_id)
+        });
+        pb::Envelope {
+            mesh_id: self.inner.mesh.to_string(),
+            group: self.inner.id,
+            source_id: self.inner.node_id,
+            target_id: target,
+            target_store_id,
+        }
+    }
+
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} {:?})", self.inner.id, self.inner.namespace)
+    }
+}
+
+/// Looks at the metrics for a moment: a borrow held across an await can block the core.
+fn with_metrics<R>(raft: &Raft, look: impl FnOnce(&Metrics) -> R) -> R {
+    look(&raft.metrics().borrow_watched())
+}
+
+fn remaining(deadline: Instant) -> Option<Duration> {
+    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}

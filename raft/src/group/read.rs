@@ -1,0 +1,170 @@
+//! Linearizable reads: the leader confirms that it still leads, then the reader waits until what
+//! was committed by then is applied here.
+//!
+//! On another replica all reads that arrive while one question is under way share the next one.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::{
+    ReadPolicy,
+    errors::{LinearizableReadError, RaftError},
+};
+use proto::quorate::v1 as pb;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, Instant},
+};
+use tonic::Request;
+
+use super::{Group, Inner, Role, remaining};
+use crate::{ids::NodeId, network};
+
+/// Reads waiting for the next question to the leader. Readers wait beyond this.
+pub(super) const QUEUE: usize = 1024;
+/// How long one question to the leader may take.
+const QUESTION: Duration = Duration::from_secs(2);
+/// Pause before a failed question is asked again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// A read that waits for an index.
+pub(super) type ReadRequest = oneshot::Sender<Option<u64>>;
+
+/// Why a read is not linearizable.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the group has no leader")]
+    NoLeader,
+    #[error("this server does not lead the group")]
+    NotLeader { leader: Option<NodeId> },
+    #[error("no quorum confirmed the read within the deadline")]
+    DeadlineExceeded,
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// A point that a leader confirmed: everything acknowledged before the question is at or below.
+pub(crate) struct ReadPoint {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+impl Group {
+    /// Returns once everything that was acknowledged before the call is applied here, with the
+    /// index of that point.
+    pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, ReadError> {
+        let deadline = Instant::now() + deadline;
+        let index = self.read_index_by(deadline).await?;
+        let mut applied = self.watch_applied();
+        let reached = applied.wait_for(|applied| *applied >= index);
+        match time::timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(index),
+            Ok(Err(_)) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::DeadlineExceeded),
+        }
+    }
+
+    /// Has a quorum confirm that this server leads, after the call began; returns the term.
+    pub async fn confirm_leadership(&self, deadline: Duration) -> Result<u64, ReadError> {
+        time::timeout(deadline, self.read_point())
+            .await
+            .unwrap_or(Err(ReadError::DeadlineExceeded))
+            .map(|point| point.term)
+    }
+
+    /// Asks openraft for a read point, if this server leads.
+    pub(crate) async fn read_point(&self) -> Result<ReadPoint, ReadError> {
+        match self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => {
+                let id = *linearizer.read_log_id().log_id();
+                Ok(ReadPoint { term: id.leader_id.term, index: id.index })
+            }
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(ReadError::NotLeader { leader: forward.leader_id })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ReadError::DeadlineExceeded)
+            }
+            Err(RaftError::Fatal(_)) => Err(ReadError::Stopped),
+        }
+    }
+
+    async fn read_index_by(&self, deadline: Instant) -> Result<u64, ReadError> {
+        loop {
+            let leadership = self.leadership();
+            let Some(left) = remaining(deadline) else {
+                return Err(match leadership.1 {
+                    Some(_) => ReadError::DeadlineExceeded,
+                    None => ReadError::NoLeader,
+                });
+            };
+            let index = match leadership {
+                (Role::Stopped, _) => return Err(ReadError::Stopped),
+                (Role::Leader, _) => match time::timeout(left, self.read_point()).await {
+                    Ok(Ok(point)) => Some(point.index),
+                    Ok(Err(ReadError::Stopped)) => return Err(ReadError::Stopped),
+                    Ok(Err(_)) | Err(_) => None,
+                },
+                (_, None) => {
+                    self.await_leader(left).await;
+                    continue;
+                }
+                (_, Some(_)) => {
+                    let (reply, answer) = oneshot::channel();
+                    let asked = async {
+                        self.inner.reads.send(reply).await.ok()?;
+                        answer.await.ok()?
+                    };
+                    time::timeout(left, asked).await.ok().flatten()
+                }
+            };
+            match index {
+                Some(index) => return Ok(index),
+                None => time::sleep(RETRY.min(left)).await,
+            }
+        }
+    }
+}
+
+/// The task that asks the leader on behalf of all readers of this replica.
+pub(super) struct Asking {
+    group: std::sync::Weak<Inner>,
+}
+
+impl Asking {
+    pub(super) fn of(group: &Group) -> Self {
+        Self { group: Arc::downgrade(&group.inner) }
+    }
+
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<ReadRequest>) {
+        while let Some(first) = queue.recv().await {
+            // Only reads that waited before the question was asked may use its answer.
+            let mut waiting = vec![first];
+            while let Ok(next) = queue.try_recv() {
+                waiting.push(next);
+            }
+            let Some(inner) = self.group.upgrade() else { return };
+            let index = ask_leader(&Group { inner }).await;
+            for reader in waiting {
+                let _ = reader.send(index);
+            }
+        }
+    }
+}
+
+async fn ask_leader(group: &Group) -> Option<u64> {
+    let leader = group.leadership().1.filter(|leader| *leader != group.inner.node_id)?;
+    let message = pb::ReadIndexRequest { envelope: Some(group.envelope_to(leader)) };
+    let mut client = network::client(group.inner.peers.channel(leader));
+    let reply = match time::timeout(QUESTION, client.read_index(Request::new(message))).await {
+        Ok(Ok(reply)) => reply.into_inner(),
+        Ok(Err(status)) => {
+            tracing::debug!(group = group.id(), %status, "the leader gave no read index");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    match reply.outcome? {
+        pb::read_index_reply::Outcome::Index(index) => Some(index),
+        pb::read_index_reply::Outcome::NotLeader(_) => None,
+    }
+}

@@ -1,0 +1,209 @@
+//! Telling other servers where this one is, and learning where they are.
+//!
+//! Hints travel only between servers of one mesh. A seed may be wrong, down, this server itself, or
+//! of another mesh: then it is named once and left alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use proto::quorate::v1::{self as pb, mesh_client::MeshClient};
+use tokio::{task, time};
+use tonic::{Request, Status, transport::Channel};
+
+use crate::{
+    book::Hint,
+    host::Host,
+    ids::node_hex,
+    peers::{MESSAGE_BYTES, channel_to},
+};
+
+/// Time between rounds while a seed has not answered, or this server has no mesh.
+const EAGER: Duration = Duration::from_millis(500);
+/// Time between rounds otherwise.
+const CALM: Duration = Duration::from_secs(5);
+/// How long one exchange may take.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Exchanges under way at once.
+const PARALLEL: usize = 16;
+/// Servers spoken to in one round, beside the seeds; larger meshes take turns.
+const PER_ROUND: usize = 64;
+
+/// Exchanges hints, round after round.
+pub(crate) struct Greeter {
+    host: Host,
+    seeds: Vec<SocketAddr>,
+    answered: BTreeSet<SocketAddr>,
+    /// Addresses that answered for another mesh, already named.
+    foreign: BTreeSet<SocketAddr>,
+    /// Connections of the last round, used again.
+    channels: BTreeMap<SocketAddr, Channel>,
+    round: usize,
+}
+
+impl Greeter {
+    pub(crate) fn new(host: Host, seeds: Vec<SocketAddr>) -> Self {
+        Self {
+            host,
+            seeds,
+            answered: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            channels: BTreeMap::new(),
+            round: 0,
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut mesh = self.host.mesh();
+        loop {
+            self.greet_all().await;
+            let settled = self.host.mesh_id().is_some()
+                && self.seeds.iter().all(|seed| self.answered.contains(seed));
+            let pause = if settled { CALM } else { EAGER };
+            tokio::select! {
+                () = time::sleep(pause) => {}
+                // A server that has just become a member is awaited by the others.
+                Ok(()) = mesh.changed() => {}
+            }
+        }
+    }
+
+    async fn greet_all(&mut self) {
+        let targets = self.targets();
+        self.channels.retain(|address, _| targets.contains(address));
+        for address in targets {
+            self.channels.entry(address).or_insert_with(|| channel_to(address));
+        }
+        let request = self.request();
+        let replies: Vec<_> = stream::iter(self.channels.clone())
+            .map(|(address, channel)| {
+                let request = request.clone();
+                async move { (address, greet(channel, request).await) }
+            })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        for (address, reply) in replies {
+            match reply {
+                Ok(reply) => self.take_in(address, reply).await,
+                Err(status) => {
+                    tracing::debug!(%address, message = status.message(), "no answer to hello");
+                }
+            }
+        }
+    }
+
+    fn targets(&mut self) -> BTreeSet<SocketAddr> {
+        let ours = self.host.advertise();
+        let known: Vec<SocketAddr> =
+            self.host.book().hints().into_iter().map(|hint| hint.address).collect();
+        let skip = (self.round * PER_ROUND).checked_rem(known.len()).unwrap_or(0);
+        self.round = self.round.wrapping_add(1);
+        let turn = known.iter().cycle().skip(skip).take(known.len().min(PER_ROUND));
+        self.seeds.iter().chain(turn).copied().filter(|address| *address != ours).collect()
+    }
+
+    fn request(&self) -> pb::HelloRequest {
+        let mesh = self.host.mesh_id();
+        let known = if mesh.is_some() { self.host.book().hints() } else { Vec::new() };
+        pb::HelloRequest {
+            mesh_id: mesh.map(|mesh| mesh.to_string()).unwrap_or_default(),
+            sender: Some(to_proto(&self.host.own_hint())),
+            known: known.iter().map(to_proto).collect(),
+        }
+    }
+
+    async fn take_in(&mut self, address: SocketAddr, reply: pb::HelloReply) {
+        let Some(server) = reply.server else { return };
+        self.answered.insert(address);
+        let ours = self.host.mesh_id().map(|mesh| mesh.to_string()).unwrap_or_default();
+        if server.node_id == self.host.identity().node_id {
+            return;
+        }
+        if !ours.is_empty() && !server.mesh_id.is_empty() && server.mesh_id != ours {
+            if self.foreign.insert(address) {
+                tracing::warn!(
+                    %address, node = node_hex(server.node_id), theirs = server.mesh_id, ours,
+                    "this address answers for another mesh; it is left alone"
+                );
+            }
+            return;
+        }
+        self.foreign.remove(&address);
+        if ours.is_empty() {
+            if let Some(formation) = reply.formation
+                && formation.mesh_id == server.mesh_id
+            {
+                self.adopt(formation).await;
+            }
+            return;
+        }
+        if server.mesh_id == ours {
+            learn(&self.host, reply.known);
+        }
+    }
+
+    async fn adopt(&self, formation: pb::Formation) {
+        let host = self.host.clone();
+        let mesh = formation.mesh_id.clone();
+        match task::spawn_blocking(move || host.adopt_formation(&formation)).await {
+            Ok(Ok(())) => tracing::info!(mesh, "adopted the formation that a member told of"),
+            Ok(Err(error)) => tracing::debug!(mesh, %error, "formation not adopted"),
+            Err(error) => tracing::warn!(mesh, %error, "adopting a formation failed"),
+        }
+    }
+}
+
+/// Answers a Hello.
+pub(crate) fn answer(host: &Host, request: pb::HelloRequest) -> pb::HelloReply {
+    let server = host.server_identity();
+    let same_mesh = !server.mesh_id.is_empty() && server.mesh_id == request.mesh_id;
+    let mut known = Vec::new();
+    if same_mesh {
+        learn(host, request.sender.clone().into_iter().chain(request.known).collect());
+        known = host.book().hints().iter().map(to_proto).collect();
+        known.push(to_proto(&host.own_hint()));
+    }
+    let formation = host.formation().borrow().clone().filter(|formation| {
+        let sender = request.sender.as_ref().map(|sender| sender.node_id);
+        request.mesh_id.is_empty()
+            && formation.members.iter().any(|member| Some(member.node_id) == sender)
+    });
+    pb::HelloReply { server: Some(server), known, formation }
+}
+
+async fn greet(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloReply, Status> {
+    let mut client = MeshClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+    time::timeout(LIMIT, client.hello(Request::new(request)))
+        .await
+        .map_err(|_| Status::deadline_exceeded("no answer in time"))?
+        .map(tonic::Response::into_inner)
+}
+
+fn learn(host: &Host, hints: Vec<pb::AddressHint>) {
+    let ours = host.identity().node_id;
+    for hint in hints {
+        let Ok(address) = hint.address.parse() else { continue };
+        if hint.node_id == ours {
+            continue;
+        }
+        host.book().learn(Hint {
+            node_id: hint.node_id,
+            boot_epoch: hint.boot_epoch,
+            address,
+            services: hint.services,
+        });
+    }
+}
+
+fn to_proto(hint: &Hint) -> pb::AddressHint {
+    pb::AddressHint {
+        node_id: hint.node_id,
+        boot_epoch: hint.boot_epoch,
+        address: hint.address.to_string(),
+        services: hint.services.clone(),
+    }
+}

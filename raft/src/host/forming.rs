@@ -1,0 +1,162 @@
+//! A host's membership of a mesh: formed, adopted or joined, and durable before it is told.
+
+use std::{io, time::Instant};
+
+use proto::quorate::v1 as pb;
+
+use super::{Host, lock};
+use crate::{
+    book::Hint,
+    formation::{Candidate, Commit, FormError, from_record, to_record},
+    ids::MeshId,
+};
+
+/// This server belongs to another mesh.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this server belongs to mesh {ours}, not {theirs}")]
+pub struct MeshMismatch {
+    pub ours: MeshId,
+    pub theirs: MeshId,
+}
+
+/// A mesh could not be adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error(transparent)]
+    Mismatch(#[from] MeshMismatch),
+    #[error("cannot write the identity file")]
+    Io(#[source] io::Error),
+}
+
+/// A server could not form a mesh by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum FormAloneError {
+    #[error("this server joined mesh {0}, it was not formed alone")]
+    InMesh(MeshId),
+    #[error("cannot write the identity file")]
+    Io(#[source] io::Error),
+}
+
+/// A step of forming was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FormStepError {
+    #[error(transparent)]
+    Refused(#[from] FormError),
+    #[error("cannot write the identity file")]
+    Io(#[source] io::Error),
+}
+
+impl Host {
+    /// Makes this server belong to a mesh that it was told of, durably.
+    pub fn adopt_mesh(&self, theirs: &MeshId) -> Result<(), AdoptError> {
+        let mut dir = lock(&self.inner.dir);
+        if let Some(ours) = self.mesh_id() {
+            if ours == *theirs {
+                return Ok(());
+            }
+            return Err(MeshMismatch { ours, theirs: theirs.clone() }.into());
+        }
+        dir.set_mesh(theirs).map_err(AdoptError::Io)?;
+        drop(dir);
+        self.inner.mesh.send_replace(Some(theirs.clone()));
+        Ok(())
+    }
+
+    /// Forms a mesh of this server alone, durably. Returns the formation it has if it was formed.
+    pub fn form_alone(&self) -> Result<pb::Formation, FormAloneError> {
+        if let Some(formation) = self.inner.formation.borrow().clone() {
+            return Ok(formation);
+        }
+        let mut dir = lock(&self.inner.dir);
+        if let Some(ours) = self.mesh_id() {
+            return Err(FormAloneError::InMesh(ours));
+        }
+        let formation = pb::Formation {
+            mesh_id: MeshId::generate().to_string(),
+            members: vec![pb::FormationMember {
+                node_id: self.inner.identity.node_id,
+                store_id: self.inner.identity.store_id,
+                address: self.inner.config.advertise.to_string(),
+            }],
+        };
+        dir.set_formation(to_record(&formation)).map_err(FormAloneError::Io)?;
+        drop(dir);
+        self.publish_formation(formation.clone());
+        Ok(formation)
+    }
+
+    pub(crate) fn reserve(&self, formation: &pb::Formation) -> Result<(), FormStepError> {
+        let candidate = self.candidate();
+        lock(&self.inner.reservations).reserve(&candidate, formation, Instant::now())?;
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, formation: &pb::Formation) {
+        lock(&self.inner.reservations).release(formation);
+    }
+
+    /// Blocks while the disk syncs.
+    pub(crate) fn commit(&self, formation: &pb::Formation) -> Result<(), FormStepError> {
+        self.become_member(|reservations, candidate| {
+            reservations.commit(candidate, formation, Instant::now())
+        })
+    }
+
+    /// Takes over a formation that a member told of. Blocks while the disk syncs.
+    pub(crate) fn adopt_formation(&self, formation: &pb::Formation) -> Result<(), FormStepError> {
+        self.become_member(|reservations, candidate| {
+            reservations.adopt(candidate, formation, Instant::now())
+        })
+    }
+
+    /// Makes a formation public that is durable, with its members' addresses as first hints.
+    pub(super) fn publish_formation(&self, formation: pb::Formation) {
+        let ours = self.inner.identity.node_id;
+        for member in formation.members.iter().filter(|member| member.node_id != ours) {
+            if let Ok(address) = member.address.parse() {
+                // Epoch 0: any hint of the server itself is newer.
+                self.inner.book.learn(Hint {
+                    node_id: member.node_id,
+                    boot_epoch: 0,
+                    address,
+                    services: Vec::new(),
+                });
+            }
+        }
+        if let Ok(mesh) = formation.mesh_id.parse::<MeshId>() {
+            self.inner.mesh.send_replace(Some(mesh));
+        }
+        self.inner.formation.send_replace(Some(formation));
+    }
+
+    fn become_member(
+        &self,
+        decide: impl FnOnce(
+            &mut crate::formation::Reservations,
+            &Candidate,
+        ) -> Result<Commit, FormError>,
+    ) -> Result<(), FormStepError> {
+        // Held throughout, so that no other formation or mesh comes in between.
+        let mut dir = lock(&self.inner.dir);
+        let candidate = self.candidate();
+        let decided = decide(&mut lock(&self.inner.reservations), &candidate)?;
+        let record = match decided {
+            Commit::Done => return Ok(()),
+            Commit::Store(record) => record,
+        };
+        let formation = from_record(&record);
+        dir.set_formation(record).map_err(FormStepError::Io)?;
+        self.publish_formation(formation);
+        Ok(())
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            node_id: self.inner.identity.node_id,
+            store_id: self.inner.identity.store_id,
+            mesh: self.mesh_id(),
+            formation: self.inner.formation.borrow().clone(),
+            awaits_forming: self.inner.config.awaits_forming,
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The data directory: who this server is, and the lock that keeps a second process out.
+//!
+//! ```text
+//! DIR/identity    node id, store id, mesh id, formation, boot epoch, services
+//! DIR/book.json   address hints, best effort
+//! DIR/raft/       log store        DIR/data/   state       DIR/tmp/   Raft snapshots in transfer
+//! ```
+//!
+//! Opening checks first and creates last: a refusal leaves no trace. The identity file is replaced
+//! whole and synced, so it is always either the old or the new one. A server whose directory is
+//! empty is a new server with a new id; it never takes an old id again.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{MeshId, NodeId};
+
+/// Layout of the data directory that this version reads and writes.
+const FORMAT: u32 = 1;
+const IDENTITY_FILE: &str = "identity";
+const IDENTITY_DRAFT: &str = "identity.new";
+const HEADER: &str = "quorate-identity";
+/// What a volume that was just made may hold.
+const IGNORED: [&str; 1] = ["lost+found"];
+
+/// Who a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub node_id: NodeId,
+    pub store_id: u64,
+    pub mesh_id: Option<MeshId>,
+    /// Counts the starts of this server.
+    pub boot_epoch: u64,
+    pub services: BTreeSet<String>,
+    /// Whether the data directory was made by this start.
+    pub first_start: bool,
+}
+
+/// An open data directory. It stays locked while this, or a database in it, lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    record: Record,
+    first_start: bool,
+    lock: Arc<DirLock>,
+}
+
+/// Why a data directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    #[error("data directory {} is used by another process", .0.display())]
+    Locked(PathBuf),
+    #[error(
+        "data directory {} belongs to a server with services {ours}, not {wanted}; \
+         give it its services back or choose another directory", .path.display()
+    )]
+    OtherServices { path: PathBuf, ours: String, wanted: String },
+    #[error("data directory {} belongs to mesh {ours}, not {wanted}", .path.display())]
+    OtherMesh { path: PathBuf, ours: MeshId, wanted: MeshId },
+    #[error(
+        "data directory {} has format {found}, this version reads up to {FORMAT}; \
+         use the version that wrote it or a newer one", .path.display()
+    )]
+    NewerFormat { path: PathBuf, found: u32 },
+    #[error("identity file in {} is damaged: {reason}", .path.display())]
+    Damaged { path: PathBuf, reason: &'static str },
+    #[error(
+        "{} is not empty and has no identity file: it is no data directory, or part of one",
+        .0.display()
+    )]
+    NotADataDir(PathBuf),
+    #[error("cannot use data directory {}", .path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An exclusive lock on a directory, held by its open handle.
+#[derive(Debug)]
+pub(crate) struct DirLock(#[expect(dead_code, reason = "the open handle is the lock")] File);
+
+/// What the identity file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    node_id: NodeId,
+    store_id: u64,
+    /// Whether the log store was made and marked with the store id.
+    store_made: bool,
+    mesh_id: Option<String>,
+    formation: Option<FormationRecord>,
+    boot_epoch: u64,
+    services: BTreeSet<String>,
+}
+
+/// The formation that made this server a member of its mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FormationRecord {
+    pub(crate) mesh_id: String,
+    pub(crate) members: Vec<FormationMemberRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FormationMemberRecord {
+    pub(crate) node_id: NodeId,
+    pub(crate) store_id: u64,
+    pub(crate) address: String,
+}
+
+impl DataDir {
+    /// Opens the directory, or makes it if there is none or it is empty, and counts the start.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a directory that is in use, damaged, of a newer format, or that belongs to other
+    /// services or to another mesh than `expected_mesh`. Nothing is created or changed then.
+    pub fn open(
+        path: &Path,
+        services: &BTreeSet<String>,
+        expected_mesh: Option<&MeshId>,
+    ) -> Result<Self, DataDirError> {
+        let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
+        let (lock, found) = if path.try_exists().map_err(in_dir)? {
+            let lock = DirLock::take(path)?;
+            (Some(lock), read_record(path)?)
+        } else {
+            (None, None)
+        };
+        let first_start = found.is_none();
+        let mut record = match found {
+            Some(record) => {
+                check(path, &record, services, expected_mesh)?;
+                record
+            }
+            None => Record::new(services.clone()),
+        };
+        let lock = match lock {
+            Some(lock) => lock,
+            None => {
+                fs::create_dir_all(path).map_err(in_dir)?;
+                let lock = DirLock::take(path)?;
+                // Another process may have made the directory between the look and the lock.
+                if read_record(path)?.is_some() {
+                    return Err(DataDirError::Locked(path.to_owned()));
+                }
+                lock
+            }
+        };
+        record.boot_epoch += 1;
+        let dir = Self { path: path.to_owned(), record, first_start, lock: Arc::new(lock) };
+        dir.save().map_err(in_dir)?;
+        Ok(dir)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn identity(&self) -> Identity {
+        let Record { node_id, store_id, mesh_id, boot_epoch, services, .. } = self.record.clone();
+        Identity {
+            node_id,
+            store_id,
+            mesh_id: mesh_id.and_then(|text| text.parse().ok()),
+            boot_epoch,
+            services,
+            first_start: self.first_start,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> Arc<DirLock> {
+        self.lock.clone()
+    }
+
+    pub(crate) fn store_made(&self) -> bool {
+        self.record.store_made
+    }
+
+    pub(crate) fn formation(&self) -> Option<&FormationRecord> {
+        self.record.formation.as_ref()
+    }
+
+    /// Remembers, durably, that the log store exists.
+    pub(crate) fn set_store_made(&mut self) -> io::Result<()> {
+        self.update(|record| record.store_made = true)
+    }
+
+    /// Remembers the mesh, durably.
+    pub(crate) fn set_mesh(&mut self, mesh_id: &MeshId) -> io::Result<()> {
+        self.update(|record| record.mesh_id = Some(mesh_id.to_string()))
+    }
+
+    /// Remembers the formation and its mesh, durably and both or neither.
+    pub(crate) fn set_formation(&mut self, formation: FormationRecord) -> io::Result<()> {
+        self.update(|record| {
+            record.mesh_id = Some(formation.mesh_id.clone());
+            record.formation = Some(formation);
+        })
+    }
+
+    fn update(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let old = self.record.clone();
+        change(&mut self.record);
+        if self.record == old {
+            return Ok(());
+        }
+        self.save().inspect_err(|_| self.record = old)
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let body = serde_json::to_string_pretty(&self.record)?;
+        let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
+        replace_file(&self.path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
+    }
+}
+
+impl Record {
+    fn new(services: BTreeSet<String>) -> Self {
+        Self {
+            node_id: random_id(),
+            store_id: random_id(),
+            store_made: false,
+            mesh_id: None,
+            formation: None,
+            boot_epoch: 0,
+            services,
+        }
+    }
+}
+
+impl DirLock {
+    #[cfg(test)]
+    pub(crate) fn unlocked_for_tests() -> Arc<Self> {
+        Arc::new(Self(tempfile::tempfile().expect("a temporary file")))
+    }
+
+    fn take(path: &Path) -> Result<Self, DataDirError> {
+        let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
+        let handle = File::open(path).map_err(in_dir)?;
+        match handle.try_lock() {
+            Ok(()) => Ok(Self(handle)),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(in_dir(source)),
+        }
+    }
+}
+
+/// Writes `bytes` under the name `file` in `dir`: the old content or the new one, never a mixture,
+/// also after a crash.
+pub(crate) fn replace_file(dir: &Path, draft: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = dir.join(draft);
+    let mut out = File::create(&draft)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    drop(out);
+    fs::rename(&draft, dir.join(file))?;
+    File::open(dir)?.sync_all()
+}
+
+fn read_record(path: &Path) -> Result<Option<Record>, DataDirError> {
+    let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
+    let text = match fs::read_to_string(path.join(IDENTITY_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return if is_empty(path).map_err(in_dir)? {
+                Ok(None)
+            } else {
+                Err(DataDirError::NotADataDir(path.to_owned()))
+            };
+        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(damaged(path, "not text"));
+        }
+        Err(error) => return Err(in_dir(error)),
+    };
+    parse(path, &text).map(Some)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Record, DataDirError> {
+    let (header, body) = text.split_once('\n').ok_or_else(|| damaged(path, "no header"))?;
+    let mut words = header.split(' ');
+    if words.next() != Some(HEADER) {
+        return Err(damaged(path, "no header"));
+    }
+    let format = words.next().and_then(|word| word.parse::<u32>().ok());
+    let format = format.ok_or_else(|| damaged(path, "no format"))?;
+    if format > FORMAT {
+        return Err(DataDirError::NewerFormat { path: path.to_owned(), found: format });
+    }
+    let sum = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
+    let body = body.trim_end();
+    if sum != Some(crc32c::crc32c(body.as_bytes())) {
+        return Err(damaged(path, "checksum does not match"));
+    }
+    let record: Record =
+        serde_json::from_str(body).map_err(|_| damaged(path, "content does not parse"))?;
+    if record.mesh_id.as_ref().is_some_and(|text| text.parse::<MeshId>().is_err()) {
+        return Err(damaged(path, "mesh id does not parse"));
+    }
+    Ok(record)
+}
+
+fn check(
+    path: &Path,
+    record: &Record,
+    services: &BTreeSet<String>,
+    expected_mesh: Option<&MeshId>,
+) -> Result<(), DataDirError> {
+    if record.services != *services {
+        return Err(DataDirError::OtherServices {
+            path: path.to_owned(),
+            ours: list(&record.services),
+            wanted: list(services),
+        });
+    }
+    let ours = record.mesh_id.as_ref().and_then(|text| text.parse::<MeshId>().ok());
+    if let (Some(ours), Some(wanted)) = (ours, expected_mesh)
+        && ours != *wanted
+    {
+        return Err(DataDirError::OtherMesh {
+            path: path.to_owned(),
+            ours,
+            wanted: wanted.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        // A crash before the first identity was in place leaves its draft.
+        let known = IGNORED.iter().chain([&IDENTITY_DRAFT]).any(|known| name == **known);
+        if !known {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn damaged(path: &Path, reason: &'static str) -> DataDirError {
+    DataDirError::Damaged { path: path.to_owned(), reason }
+}
+
+fn list(services: &BTreeSet<String>) -> String {
+    services.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+fn random_id() -> u64 {
+    rand::random::<u64>().max(1)
+}
+
+#[cfg(test)]
+mod tests;

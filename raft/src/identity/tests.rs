@@ -1,0 +1,129 @@
+use super::*;
+
+#[test]
+fn a_first_start_makes_an_identity_that_later_starts_find() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("made/by/open");
+    let first = open(&path, &["data"], None).unwrap().identity();
+    assert!(first.first_start && first.node_id != 0 && first.store_id != 0);
+    let second = open(&path, &["data"], None).unwrap().identity();
+    assert_eq!(second, Identity { boot_epoch: 2, first_start: false, ..first });
+}
+
+#[test]
+fn mesh_and_formation_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mesh = MeshId::generate();
+    let formation = FormationRecord {
+        mesh_id: mesh.to_string(),
+        members: vec![FormationMemberRecord {
+            node_id: 1,
+            store_id: 2,
+            address: "127.0.0.1:7400".to_owned(),
+        }],
+    };
+    open(dir.path(), &["disco"], None).unwrap().set_formation(formation.clone()).unwrap();
+    let again = open(dir.path(), &["disco"], Some(&mesh)).unwrap();
+    assert_eq!(again.identity().mesh_id, Some(mesh));
+    assert_eq!(again.formation(), Some(&formation));
+}
+
+#[test]
+fn what_a_fresh_volume_holds_is_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("lost+found")).unwrap();
+    assert!(open(dir.path(), &["data"], None).unwrap().identity().first_start);
+}
+
+#[test]
+fn every_refusal_names_its_reason_and_changes_nothing() {
+    let mesh = MeshId::generate();
+    type Spoil = fn(&Path, &MeshId);
+    let member: Spoil = |path, mesh| {
+        open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
+    };
+    let cases: [(&str, Spoil, &[&str], &str); 7] = [
+        ("other services", member, &["disco"], "services data, not disco"),
+        ("more services", member, &["data", "disco"], "services data, not data,disco"),
+        ("other mesh", member, &["data"], "belongs to mesh"),
+        (
+            "newer format",
+            |path, mesh| {
+                open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
+                spoil_identity(path, "quorate-identity 1", "quorate-identity 2");
+            },
+            &["data"],
+            "has format 2",
+        ),
+        (
+            "changed content",
+            |path, mesh| {
+                open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
+                spoil_identity(path, "boot_epoch", "boot_epoxy");
+            },
+            &["data"],
+            "checksum does not match",
+        ),
+        (
+            "no header",
+            |path, _| {
+                fs::create_dir_all(path).unwrap();
+                fs::write(path.join(IDENTITY_FILE), "{}").unwrap();
+            },
+            &["data"],
+            "no header",
+        ),
+        (
+            "no identity",
+            |path, _| fs::create_dir_all(path.join("raft")).unwrap(),
+            &["data"],
+            "no identity file",
+        ),
+    ];
+    for (name, spoil, services, reason) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dir");
+        spoil(&path, &mesh);
+        let before = listing(&path);
+        let error = open(&path, services, Some(&MeshId::generate())).unwrap_err();
+        assert!(error.to_string().contains(reason), "{name}: {error}");
+        assert_eq!(listing(&path), before, "{name}");
+    }
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = open(dir.path(), &["data"], None).unwrap();
+    let refused = open(dir.path(), &["data"], None);
+    assert!(matches!(refused, Err(DataDirError::Locked(_))));
+    drop(held);
+    assert!(open(dir.path(), &["data"], None).is_ok());
+}
+
+fn open(
+    path: &Path,
+    services: &[&str],
+    expected_mesh: Option<&MeshId>,
+) -> Result<DataDir, DataDirError> {
+    let services = services.iter().map(|name| (*name).to_owned()).collect();
+    DataDir::open(path, &services, expected_mesh)
+}
+
+fn spoil_identity(path: &Path, from: &str, to: &str) {
+    let file = path.join(IDENTITY_FILE);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(from));
+    fs::write(&file, text.replacen(from, to, 1)).unwrap();
+}
+
+/// Every file with its content.
+fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), fs::read(path).unwrap_or_default()))
+        .collect();
+    files.sort();
+    files
+}

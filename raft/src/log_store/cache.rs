@@ -1,0 +1,89 @@
+//! The newest entries of one group, in memory.
+//!
+//! The cache is the tail of the log without a hole: it ends with the last entry, and it holds at
+//! least every entry that is not yet on disk, so that reading below it from disk is always right.
+
+use std::collections::VecDeque;
+
+use openraft::EntryPayload;
+
+use crate::types::Entry;
+
+/// Bytes of entries kept per group once they are on disk.
+pub(super) const KEEP_BYTES: usize = 4 << 20;
+/// What an entry is taken to weigh beside its command.
+const ENTRY_OVERHEAD: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Cache {
+    /// Consecutive entries, each with the number of the write that stores it.
+    entries: VecDeque<(u64, Entry)>,
+    bytes: usize,
+}
+
+impl Cache {
+    /// Adds the entry that follows the last one, stored by the write numbered `write`.
+    pub(super) fn push(&mut self, write: u64, entry: Entry) {
+        self.bytes += weight(&entry);
+        self.entries.push_back((write, entry));
+    }
+
+    /// Forgets everything from `index` on.
+    pub(super) fn truncate_from(&mut self, index: u64) {
+        while self.entries.back().is_some_and(|(_, entry)| entry.log_id.index >= index) {
+            self.pop_back();
+        }
+    }
+
+    /// Forgets everything up to `index`.
+    pub(super) fn purge(&mut self, index: u64) {
+        while self.entries.front().is_some_and(|(_, entry)| entry.log_id.index <= index) {
+            self.pop_front();
+        }
+    }
+
+    /// Forgets old entries until the rest is small enough, but none whose write, later than
+    /// `written`, is not on disk.
+    pub(super) fn evict(&mut self, written: u64) {
+        while self.bytes > KEEP_BYTES
+            && self.entries.front().is_some_and(|(write, _)| *write <= written)
+        {
+            self.pop_front();
+        }
+    }
+
+    /// The index of the first cached entry.
+    pub(super) fn first_index(&self) -> Option<u64> {
+        self.entries.front().map(|(_, entry)| entry.log_id.index)
+    }
+
+    pub(super) fn get(&self, index: u64) -> Option<&Entry> {
+        let offset = index.checked_sub(self.first_index()?)?;
+        self.entries.get(usize::try_from(offset).ok()?).map(|(_, entry)| entry)
+    }
+
+    fn pop_front(&mut self) {
+        if let Some((_, entry)) = self.entries.pop_front() {
+            self.bytes -= weight(&entry);
+        }
+    }
+
+    fn pop_back(&mut self) {
+        if let Some((_, entry)) = self.entries.pop_back() {
+            self.bytes -= weight(&entry);
+        }
+    }
+}
+
+/// Roughly what an entry takes in memory or in a message.
+pub(super) fn weight(entry: &Entry) -> usize {
+    ENTRY_OVERHEAD
+        + match &entry.payload {
+            EntryPayload::Blank => 0,
+            EntryPayload::Normal(command) => command.0.len(),
+            EntryPayload::Membership(membership) => membership.nodes().count() * 32,
+        }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,381 @@
+//! The log and vote of one group, as openraft wants them.
+
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use openraft::{
+    LogState, OptionalSend, RaftLogReader,
+    storage::{IOFlushed, RaftLogStorage},
+};
+use prost::Message;
+use proto::quorate::v1 as pb;
+use rocksdb::{Direction, IteratorMode, ReadOptions};
+use tokio::{sync::oneshot, task};
+
+use super::{
+    Kind, LogStore,
+    cache::{Cache, weight},
+    entry_key, index_of, read_error, stopped,
+    writer::{Done, Job},
+};
+use crate::{
+    codec,
+    ids::GroupId,
+    rows::StorageError,
+    types::{Entry, LogId, TypeConfig, Vote},
+};
+
+/// Bytes of entries read at once for a peer or for the state machine. Below the message limit,
+/// with room for one entry of the largest size.
+const READ_BYTES: usize = 4 << 20;
+/// Reads that lose a race against a truncation or purge before it counts as an error.
+const READ_ATTEMPTS: usize = 16;
+
+#[derive(Clone)]
+pub(crate) struct GroupLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    group: GroupId,
+    store: LogStore,
+    state: Mutex<State>,
+    /// The number of the last append that is on disk.
+    written: Arc<AtomicU64>,
+}
+
+/// What the log is once the queue is empty, which is what readers must see at once.
+struct State {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// The index of the first entry stored, if there is one.
+    first: Option<u64>,
+    cache: Cache,
+    /// The number of the last append submitted.
+    write: u64,
+}
+
+/// Part of a read that memory could not answer.
+struct Plan {
+    /// Indexes to read from disk, `from..to`.
+    from: u64,
+    to: u64,
+    /// What follows, from the cache.
+    cached: Vec<Entry>,
+}
+
+impl GroupLog {
+    pub(super) async fn open(store: LogStore, group: GroupId) -> Result<Self, StorageError> {
+        let vote = store.read::<pb::Vote>(group, Kind::Vote)?;
+        let vote = vote.map(|vote| codec::vote_from_proto(Some(vote)));
+        let vote = vote.transpose().map_err(malformed)?;
+        let committed = store.read::<pb::LogId>(group, Kind::Committed)?;
+        let purged = store.read::<pb::LogId>(group, Kind::Purged)?.map(codec::log_id_from_proto);
+        let (first, last) = stored_ends(&store, group)?;
+        if let (Some(first), Some(purged)) = (first, purged)
+            && first <= purged.index
+        {
+            store.submit(Job::sweep(group, first, purged.index)).await?;
+        }
+        let state = State {
+            vote,
+            committed: committed.map(codec::log_id_from_proto),
+            purged,
+            last: last.max(purged),
+            first: last
+                .filter(|last| Some(*last) > purged)
+                .and(first)
+                .map(|first| first.max(purged.map_or(0, |purged| purged.index + 1))),
+            cache: Cache::default(),
+            write: 0,
+        };
+        let written = Arc::new(AtomicU64::new(0));
+        Ok(Self { shared: Arc::new(Shared { group, store, state: Mutex::new(state), written }) })
+    }
+
+    /// Whether this group has never voted nor stored anything here.
+    pub(crate) fn is_blank(&self) -> bool {
+        let state = self.state();
+        state.vote.is_none() && state.last.is_none()
+    }
+
+    pub(crate) fn purged(&self) -> Option<LogId> {
+        self.state().purged
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn submit(&self, job: Job) -> io::Result<()> {
+        self.shared.store.submit(job).await.map_err(io::Error::from)
+    }
+
+    /// Entries in `start..end` as far as they exist, up to `limit` bytes but at least one.
+    async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        for _ in 0..READ_ATTEMPTS {
+            let Plan { from, to, cached } = self.plan(start, end, limit);
+            if from == to {
+                return Ok(cached);
+            }
+            let log = self.clone();
+            let mut entries = task::spawn_blocking(move || log.read_disk(from, to, limit))
+                .await
+                .map_err(io::Error::other)??;
+            let complete = entries.len() as u64 == to - from;
+            let limited = entries.iter().map(weight).sum::<usize>() >= limit;
+            if complete {
+                entries.extend(cached);
+                return Ok(entries);
+            }
+            if limited && !entries.is_empty() {
+                return Ok(entries);
+            }
+            // The log was truncated or purged while it was read: plan anew.
+            task::yield_now().await;
+        }
+        let group = self.shared.group;
+        Err(io::Error::other(format!("the log of group {group} has a hole in {start}..{end}")))
+    }
+
+    fn plan(&self, start: u64, end: u64, limit: usize) -> Plan {
+        let state = self.state();
+        let end = end.min(state.last.map_or(0, |last| last.index + 1));
+        let from = start.max(state.first.unwrap_or(end));
+        if from >= end {
+            return Plan { from, to: from, cached: Vec::new() };
+        }
+        let cached_from = state.cache.first_index().map_or(end, |first| first.clamp(from, end));
+        let mut cached = Vec::new();
+        let mut bytes = 0;
+        for index in cached_from..end {
+            let Some(entry) = state.cache.get(index) else { break };
+            if bytes >= limit {
+                break;
+            }
+            bytes += weight(entry);
+            cached.push(entry.clone());
+        }
+        Plan { from, to: cached_from, cached }
+    }
+
+    /// Consecutive entries from `from` on, up to `to` exclusive or `limit` bytes.
+    fn read_disk(&self, from: u64, to: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        let Shared { group, store, .. } = &*self.shared;
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(entry_key(*group, to).to_vec());
+        let start = entry_key(*group, from);
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for (expected, item) in (from..to).zip(store.db.iterator_opt(mode, options)) {
+            let (key, value) = item.map_err(read_error)?;
+            if index_of(*group, &key) != Some(expected) {
+                break;
+            }
+            let entry = decode_entry(value)?;
+            bytes += weight(&entry);
+            entries.push(entry);
+            if bytes >= limit {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for GroupLog {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let (start, end) = half_open(&range);
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, READ_BYTES).await
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = half_open(&range);
+        let log = self.clone();
+        let chunks = stream::unfold(Some(start), move |next| {
+            let log = log.clone();
+            async move {
+                let start = next?;
+                let read = log.read(start, end, READ_BYTES).await;
+                let next = match &read {
+                    Ok(entries) => entries.last().map(|entry| entry.log_id.index + 1),
+                    Err(_) => None,
+                };
+                let items = match read {
+                    Ok(entries) if entries.is_empty() => return None,
+                    Ok(entries) => entries.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                };
+                Some((stream::iter(items), next.filter(|next| *next < end)))
+            }
+        });
+        futures::StreamExt::flatten(chunks)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.state().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for GroupLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let state = self.state();
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (done, written) = oneshot::channel();
+        let bytes = codec::vote_to_proto(vote).encode_to_vec();
+        let group = self.shared.group;
+        self.submit(Job::meta(group, Kind::Vote, bytes, true, Done::Reply(done))).await?;
+        written.await.map_err(|_| stopped())?;
+        self.state().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// Not synced and not waited for: a lost mark only means that fewer entries are known to be
+    /// committed at the next start.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let Some(committed) = committed else { return Ok(()) };
+        self.state().committed = Some(committed);
+        let bytes = codec::log_id_to_proto(&committed).encode_to_vec();
+        let group = self.shared.group;
+        self.submit(Job::meta(group, Kind::Committed, bytes, false, Done::Nobody)).await
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.state().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        let write = {
+            let mut state = self.state();
+            state.write += 1;
+            let write = state.write;
+            for entry in entries {
+                encoded.push((entry.log_id.index, codec::entry_to_proto(&entry).encode_to_vec()));
+                state.last = Some(entry.log_id);
+                state.first.get_or_insert(entry.log_id.index);
+                state.cache.push(write, entry);
+            }
+            state.cache.evict(self.shared.written.load(Ordering::Acquire));
+            write
+        };
+        let written = self.shared.written.clone();
+        let done = Done::Flushed { written, write, flushed };
+        self.submit(Job::append(self.shared.group, encoded, done)).await
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |last| last.index + 1);
+        let to = {
+            let mut state = self.state();
+            let Some(old) = state.last.filter(|old| old.index >= from) else { return Ok(()) };
+            state.last = last.max(state.purged);
+            state.first = state.first.filter(|first| *first < from);
+            state.cache.truncate_from(from);
+            old.index
+        };
+        self.submit(Job::truncate(self.shared.group, from, to)).await
+    }
+
+    async fn purge(&mut self, purged: LogId) -> io::Result<()> {
+        let swept = {
+            let mut state = self.state();
+            if state.purged >= Some(purged) {
+                return Ok(());
+            }
+            let first = state.first.filter(|first| *first <= purged.index);
+            let last = state.last.map_or(0, |last| last.index);
+            if first.is_some() {
+                state.first = (last > purged.index).then_some(purged.index + 1);
+            }
+            state.purged = Some(purged);
+            state.last = state.last.max(Some(purged));
+            state.cache.purge(purged.index);
+            first.map(|first| (first, last.min(purged.index)))
+        };
+        let bytes = codec::log_id_to_proto(&purged).encode_to_vec();
+        self.submit(Job::purge(self.shared.group, bytes, swept)).await
+    }
+}
+
+/// The first index and the last log id on disk.
+fn stored_ends(
+    store: &LogStore,
+    group: GroupId,
+) -> Result<(Option<u64>, Option<LogId>), StorageError> {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(entry_key(group, 0).to_vec());
+    let mut iterator = store.db.raw_iterator_opt(options);
+    iterator.seek(entry_key(group, 0));
+    let first = iterator.key().and_then(|key| index_of(group, key));
+    iterator.seek_for_prev(entry_key(group, u64::MAX));
+    let last = match (iterator.key().and_then(|key| index_of(group, key)), iterator.value()) {
+        (Some(_), Some(value)) => Some(decode_entry(value.into())?.log_id),
+        _ => None,
+    };
+    iterator.status().map_err(read_error)?;
+    Ok((first, last))
+}
+
+fn decode_entry(value: Box<[u8]>) -> Result<Entry, StorageError> {
+    let entry = pb::Entry::decode(Bytes::from(value))
+        .map_err(|error| StorageError::with_source("malformed log entry", error))?;
+    codec::entry_from_proto(entry).map_err(malformed)
+}
+
+fn malformed(error: codec::Malformed) -> StorageError {
+    StorageError::with_source("malformed record in the log store", error)
+}
+
+/// A range of indexes as `start..end`.
+fn half_open(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}

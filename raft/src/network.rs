@@ -1,0 +1,372 @@
+//! How openraft reaches the other members of a group.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream};
+use openraft::{
+    OptionalSend, RPCTypes, RaftNetworkFactory,
+    alias::SnapshotOf,
+    base::{BoxFuture, BoxStream},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{
+        Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+    },
+    raft::{
+        AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult,
+        TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+        VoteResponse,
+    },
+};
+use proto::quorate::v1::{self as pb, raft_client::RaftClient};
+use tokio::{sync::mpsc, task, time};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, transport::Channel};
+
+use crate::{
+    codec,
+    ids::{GroupId, MeshId, NodeId},
+    peers::{MESSAGE_BYTES, Peers},
+    state::{SnapshotData, SnapshotFile, StateStore},
+    types::{LogId, Node, TypeConfig, Vote},
+};
+
+/// Size of a piece of a Raft snapshot.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Pieces read ahead of the network.
+const CHUNKS_AHEAD: usize = 4;
+/// How long to leave an unreachable peer alone: briefly, so that it is found when it returns.
+const BACKOFF: [Duration; 3] =
+    [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(150)];
+
+/// Makes the clients of one group.
+pub(crate) struct NetworkFactory {
+    pub(crate) mesh: MeshId,
+    pub(crate) group: GroupId,
+    pub(crate) node_id: NodeId,
+    pub(crate) peers: Peers,
+    pub(crate) store: StateStore,
+}
+
+/// A client for one member of one group, over the connection that all share.
+pub(crate) struct Network {
+    envelope: pb::Envelope,
+    peers: Peers,
+    store: StateStore,
+}
+
+type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: NodeId, node: &Node) -> Network {
+        Network {
+            envelope: pb::Envelope {
+                mesh_id: self.mesh.to_string(),
+                group: self.group,
+                source_id: self.node_id,
+                target_id: target,
+                target_store_id: node.store_id,
+            },
+            peers: self.peers.clone(),
+            store: self.store.clone(),
+        }
+    }
+}
+
+/// A client of the gRPC service on a connection.
+pub(crate) fn client(channel: Channel) -> RaftClient<Channel> {
+    RaftClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES)
+}
+
+impl Network {
+    fn client(&self) -> RaftClient<Channel> {
+        client(self.peers.channel(self.envelope.target_id))
+    }
+
+    /// Runs a call with one answer within the time that openraft gives it.
+    async fn call<T>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Rpc<T> {
+        match time::timeout(option.soft_ttl(), call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.envelope.source_id,
+                target: self.envelope.target_id,
+                timeout: option.soft_ttl(),
+            })),
+        }
+    }
+
+    fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
+        pb::VoteRequest {
+            envelope: Some(self.envelope.clone()),
+            vote: Some(codec::vote_to_proto(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(codec::log_id_to_proto),
+            leadership_transfer: rpc.leadership_transfer,
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::View(view) = snapshot.snapshot else {
+            return Err(local_error("a received Raft snapshot is not sent on"));
+        };
+        let store = self.store.clone();
+        let file = task::spawn_blocking(move || SnapshotFile::export(&store, &view))
+            .await
+            .map_err(local_error)?
+            .map_err(local_error)?;
+        let header = pb::SnapshotHeader {
+            envelope: Some(self.envelope.clone()),
+            vote: Some(codec::vote_to_proto(&vote)),
+            meta: Some(codec::snapshot_meta_to_proto(&snapshot.meta)),
+            size_bytes: file.size(),
+        };
+        tracing::info!(group = self.envelope.group, bytes = file.size(), "sending a Raft snapshot");
+        let (parts, queue) = mpsc::channel(CHUNKS_AHEAD);
+        let reading = task::spawn_blocking(move || read_parts(&file, header, &parts));
+        let reply = self.client().snapshot(ReceiverStream::new(queue)).await;
+        let reply = reply.map_err(|status| StreamingError::from(rpc_error(&status)))?;
+        reading.await.map_err(local_error)?.map_err(local_error)?;
+        let vote = codec::vote_from_proto(reply.into_inner().vote).map_err(local_error)?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for Network {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            // openraft waits out its backoff when it is asked for a request, so asking comes
+            // before dialing: a peer that refuses connections is not dialed without a pause.
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
+            };
+            let input = stream::iter([first]).chain(input);
+            // Answers come in the order of the requests and do not repeat what was asked.
+            let asked = Arc::new(Mutex::new(VecDeque::new()));
+            let noted = asked.clone();
+            let envelope = self.envelope.clone();
+            let requests = input.map(move |request| {
+                let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+                let range = (request.prev_log_id, last);
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
+                append_to_proto(envelope.clone(), &request)
+            });
+            let replies =
+                self.client().append(requests).await.map_err(|status| rpc_error(&status))?;
+            let replies = stream::unfold(Some(replies.into_inner()), move |replies| {
+                let asked = asked.clone();
+                async move {
+                    let mut replies = replies?;
+                    let reply = match replies.message().await {
+                        Ok(None) => return None,
+                        Ok(Some(reply)) => reply,
+                        Err(status) => return Some((Err(rpc_error(&status)), None)),
+                    };
+                    let range = asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some((prev, last)) = range else {
+                        let error = NetworkError::from_string("an answer to no request");
+                        return Some((Err(error.into()), None));
+                    };
+                    match append_result(reply, prev, last) {
+                        Ok(Ok(matching)) => Some((Ok(Ok(matching)), Some(replies))),
+                        // Nothing after a conflict or a higher vote is of use.
+                        other => Some((other, None)),
+                    }
+                }
+            });
+            Ok(Box::pin(replies) as BoxStream<'s, _>)
+        })
+    }
+}
+
+impl NetVote<TypeConfig> for Network {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let mut client = self.client();
+        let call = client.vote(self.vote_request(&rpc));
+        vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<TypeConfig>> {
+        let mut client = self.client();
+        let call = client.pre_vote(self.vote_request(&rpc));
+        vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
+    }
+}
+
+impl NetSnapshot<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    // No limit on the whole transfer, whose size is unknown: a dead connection is noticed by its
+    // probes.
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = self.send_snapshot(vote, snapshot) => sent,
+        }
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for Network {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
+        let message = pb::TransferLeaderRequest {
+            envelope: Some(self.envelope.clone()),
+            from: Some(codec::vote_to_proto(request.from_leader())),
+            to: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(codec::log_id_to_proto),
+        };
+        let mut client = self.client();
+        let call = client.transfer_leader(Request::new(message));
+        let reply = self.call(RPCTypes::TransferLeader, &option, call).await?;
+        if reply.accepted {
+            return Ok(Ok(()));
+        }
+        let actual =
+            codec::vote_from_proto(reply.vote).map_err(|error| NetworkError::new(&error))?;
+        let expected = *request.from_leader();
+        Ok(Err(TransferLeaderError::VoteChanged { expected, actual }))
+    }
+}
+
+impl NetBackoff<TypeConfig> for Network {
+    fn backoff(&self) -> Option<Backoff> {
+        let [first, second, rest] = BACKOFF;
+        Some(Backoff::new([first, second].into_iter().chain(std::iter::repeat(rest))))
+    }
+}
+
+fn append_to_proto(
+    envelope: pb::Envelope,
+    request: &AppendEntriesRequest<TypeConfig>,
+) -> pb::AppendRequest {
+    pb::AppendRequest {
+        envelope: Some(envelope),
+        vote: Some(codec::vote_to_proto(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(codec::log_id_to_proto),
+        committed: request.leader_commit.as_ref().map(codec::log_id_to_proto),
+        entries: request.entries.iter().map(codec::entry_to_proto).collect(),
+    }
+}
+
+fn append_result(
+    reply: pb::AppendReply,
+    prev: Option<LogId>,
+    last: Option<LogId>,
+) -> Rpc<StreamAppendResult<TypeConfig>> {
+    let malformed = |_| RPCError::from(NetworkError::from_string("malformed answer to an append"));
+    let outcome = reply.outcome.ok_or(codec::Malformed("append reply")).map_err(malformed)?;
+    Ok(match outcome {
+        pb::append_reply::Outcome::Success(_) => Ok(last),
+        pb::append_reply::Outcome::Partial(partial) => {
+            Ok(partial.matching.map(codec::log_id_from_proto))
+        }
+        pb::append_reply::Outcome::Conflict(_) => {
+            let prev = prev.ok_or(codec::Malformed("conflict")).map_err(malformed)?;
+            Err(StreamAppendError::Conflict(prev))
+        }
+        pb::append_reply::Outcome::HigherVote(vote) => {
+            let vote = codec::vote_from_proto(Some(vote)).map_err(malformed)?;
+            Err(StreamAppendError::HigherVote(vote))
+        }
+    })
+}
+
+fn vote_from_reply(reply: pb::VoteReply) -> Rpc<VoteResponse<TypeConfig>> {
+    let vote = codec::vote_from_proto(reply.vote).map_err(|error| NetworkError::new(&error))?;
+    let last = reply.last_log_id.map(codec::log_id_from_proto);
+    Ok(VoteResponse::new(vote, last, reply.granted))
+}
+
+/// Reads a file into messages until it ends or nobody wants them. Blocks.
+fn read_parts(
+    file: &SnapshotFile,
+    header: pb::SnapshotHeader,
+    parts: &mpsc::Sender<pb::SnapshotPart>,
+) -> std::io::Result<()> {
+    let part = |part| pb::SnapshotPart { part: Some(part) };
+    if parts.blocking_send(part(pb::snapshot_part::Part::Header(header))).is_err() {
+        return Ok(());
+    }
+    let mut chunks = file.reader()?;
+    while let Some((offset, data)) = chunks.next(CHUNK_BYTES)? {
+        let crc32c = crc32c::crc32c(&data);
+        let chunk = pb::SnapshotChunk { offset, data: data.into(), crc32c };
+        if parts.blocking_send(part(pb::snapshot_part::Part::Chunk(chunk))).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A peer that cannot be reached, or that refuses us by name, is left alone for a moment.
+fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
+    match status.code() {
+        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
+            RPCError::Unreachable(Unreachable::from_string(describe(status)))
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::DeadlineExceeded
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::DataLoss
+        | Code::Unauthenticated => RPCError::Network(NetworkError::from_string(describe(status))),
+    }
+}
+
+fn describe(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// A failure on this side. The transfer is tried again; the group goes on.
+fn local_error(error: impl ToString) -> StreamingError<TypeConfig> {
+    StreamingError::Network(NetworkError::from_string(error.to_string()))
+}

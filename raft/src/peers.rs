@@ -1,0 +1,132 @@
+//! One connection per peer, shared by everything that talks to it.
+//!
+//! A peer is an id. Its address is looked up in the book at every dial, so a peer that returns
+//! under another address is found as soon as its hint arrives.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
+
+use crate::{
+    book::Book,
+    ids::{NodeId, node_hex},
+};
+
+/// Largest message between servers, on both sides.
+pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
+/// How long a dial may take.
+const DIAL: Duration = Duration::from_secs(1);
+/// A silent connection is probed after this long, and given up after as long again.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// Bytes in flight, per stream and per connection.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// The connections of a server to its peers.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    book: Book,
+    channels: Arc<Mutex<HashMap<NodeId, Line>>>,
+}
+
+/// A connection and the address that was known when it was made.
+struct Line {
+    address: Option<SocketAddr>,
+    channel: Channel,
+}
+
+/// No connection could be made, so nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("no address is known of node {0}")]
+    NoAddress(String),
+    #[error("cannot connect to {address}")]
+    Refused {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0} does not answer")]
+    Timeout(SocketAddr),
+}
+
+impl Peers {
+    pub(crate) fn new(book: Book) -> Self {
+        Self { book, channels: Arc::default() }
+    }
+
+    /// The connection to a peer, made when it is first used.
+    pub(crate) fn channel(&self, peer: NodeId) -> Channel {
+        let address = self.book.address(peer);
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = channels.get(&peer)
+            && line.address == address
+        {
+            return line.channel.clone();
+        }
+        // The peer has moved: a connection to its old address may hang until a probe fails.
+        let book = self.book.clone();
+        let channel =
+            connect(move || book.address(peer).ok_or_else(|| DialError::NoAddress(node_hex(peer))));
+        channels.insert(peer, Line { address, channel: channel.clone() });
+        channel
+    }
+}
+
+/// A connection to an address, made when it is first used.
+pub(crate) fn channel_to(address: SocketAddr) -> Channel {
+    connect(move || Ok(address))
+}
+
+/// Whether a call failed before anything was sent.
+pub(crate) fn surely_not_sent(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<DialError>() || error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn connect(
+    resolve: impl Fn() -> Result<SocketAddr, DialError> + Clone + Send + Sync + 'static,
+) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let address = resolve();
+        async move { dial(address?).await.map(TokioIo::new) }
+    });
+    // The authority is a placeholder: the connector decides where to.
+    Endpoint::from_static("http://peer.quorate.invalid")
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect_with_connector_lazy(connector)
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, DialError> {
+    let stream = time::timeout(DIAL, TcpStream::connect(address))
+        .await
+        .map_err(|_| DialError::Timeout(address))?
+        .map_err(|source| DialError::Refused { address, source })?;
+    stream.set_nodelay(true).map_err(|source| DialError::Refused { address, source })?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests;

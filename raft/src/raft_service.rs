@@ -1,0 +1,317 @@
+//! The gRPC service `Raft`: what the other members of a group ask of this one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use openraft::{
+    alias::SnapshotOf,
+    base::BoxStream,
+    raft::{
+        AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError,
+        TransferLeaderRequest, VoteRequest, VoteResponse,
+    },
+};
+use proto::quorate::v1::{self as pb, raft_server};
+use tokio::task;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    codec::{self, Malformed},
+    envelope::Refusal,
+    group::{Group, Proposed, ReadError},
+    host::Host,
+    state::{Receiver, SnapshotData, Staged, StateStore},
+    types::{SnapshotMeta, TypeConfig, Vote},
+};
+
+/// Answers for the groups of a host.
+pub(crate) struct RaftService {
+    pub(crate) host: Host,
+}
+
+type Replies = BoxStream<'static, Result<pb::AppendReply, Status>>;
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    type AppendStream = Replies;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Replies>, Status> {
+        // The answer starts at once: a leader with nothing to send yet must not wait for it.
+        let host = self.host.clone();
+        // An idle leader would otherwise hold the connection of a stopping server open.
+        let stopping = host.stopping();
+        let replies = stream::once(append(host, request.into_inner())).try_flatten();
+        Ok(Response::new(Box::pin(replies.take_until(stopping))))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteReply>, Status> {
+        let request = request.into_inner();
+        let group = self.host.receive(request.envelope.as_ref())?;
+        let response = group.raft().vote(vote_request(&request)?).await.map_err(stopped)?;
+        Ok(Response::new(vote_reply(&response)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteReply>, Status> {
+        let request = request.into_inner();
+        let group = self.host.receive(request.envelope.as_ref())?;
+        let response = group.raft().pre_vote(vote_request(&request)?).await.map_err(stopped)?;
+        Ok(Response::new(vote_reply(&response)))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotPart>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|part| part.part);
+        let Some(pb::snapshot_part::Part::Header(header)) = first else {
+            return Err(Status::invalid_argument("a Raft snapshot starts with its header"));
+        };
+        let group = self.host.receive(header.envelope.as_ref())?;
+        let vote = leader_vote(header.vote)?;
+        let meta = codec::snapshot_meta_from_proto(header.meta).map_err(malformed)?;
+        let last = meta.last_log_id.ok_or(Malformed("snapshot meta")).map_err(malformed)?;
+        if last.leader_id.term > vote.leader_id.term {
+            return Err(malformed(Malformed("snapshot meta")));
+        }
+        tracing::info!(group = group.id(), bytes = header.size_bytes, "receiving a Raft snapshot");
+        let store = self.host.state_store();
+        let staged = receive(store, &group, parts, header.size_bytes, meta.clone()).await?;
+        let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Staged(staged) };
+        let response = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        let vote = Some(codec::vote_to_proto(&response.vote));
+        Ok(Response::new(pb::SnapshotReply { vote }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderReply>, Status> {
+        let request = request.into_inner();
+        let group = self.host.receive_from_member(request.envelope.as_ref())?;
+        let from = leader_vote(request.from)?;
+        let last = request.last_log_id.map(codec::log_id_from_proto);
+        let transfer = TransferLeaderRequest::new(from, request.to, last);
+        let answer = group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?;
+        let (accepted, vote) = match answer {
+            Ok(()) => (true, from),
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => (false, actual),
+            Err(TransferLeaderError::LogNotFlushed { .. }) => (false, from),
+        };
+        let vote = Some(codec::vote_to_proto(&vote));
+        Ok(Response::new(pb::TransferLeaderReply { vote, accepted }))
+    }
+
+    async fn propose(
+        &self,
+        request: Request<pb::ProposeRequest>,
+    ) -> Result<Response<pb::ProposeReply>, Status> {
+        let request = request.into_inner();
+        let group = self.host.receive_from_member(request.envelope.as_ref())?;
+        let outcome = match group.propose(request.command).await {
+            Proposed::Applied(applied) => pb::propose_reply::Outcome::Applied(pb::Applied {
+                index: applied.index,
+                reply: applied.reply,
+            }),
+            Proposed::NotLeader { leader, quorum_lost } => {
+                pb::propose_reply::Outcome::NotLeader(pb::NotLeader {
+                    leader_id: leader.unwrap_or(0),
+                    quorum_lost,
+                })
+            }
+            Proposed::Unknown(error) => return Err(Status::aborted(error.to_string())),
+        };
+        Ok(Response::new(pb::ProposeReply { outcome: Some(outcome) }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexReply>, Status> {
+        let request = request.into_inner();
+        let group = self.host.receive_from_member(request.envelope.as_ref())?;
+        let outcome = match group.read_point().await {
+            Ok(point) => pb::read_index_reply::Outcome::Index(point.index),
+            Err(ReadError::NotLeader { leader }) => {
+                let leader_id = leader.unwrap_or(0);
+                let not_leader = pb::NotLeader { leader_id, quorum_lost: false };
+                pb::read_index_reply::Outcome::NotLeader(not_leader)
+            }
+            Err(error @ (ReadError::NoLeader | ReadError::DeadlineExceeded)) => {
+                return Err(Status::unavailable(error.to_string()));
+            }
+            Err(error @ ReadError::Stopped) => return Err(Status::aborted(error.to_string())),
+        };
+        Ok(Response::new(pb::ReadIndexReply { outcome: Some(outcome) }))
+    }
+}
+
+/// One leader's append stream. The first message says which group it is for.
+async fn append(
+    host: Host,
+    mut requests: Streaming<pb::AppendRequest>,
+) -> Result<impl Stream<Item = Result<pb::AppendReply, Status>>, Status> {
+    let first = requests.message().await?;
+    let first = first.ok_or_else(|| Status::invalid_argument("an empty append stream"))?;
+    let group = host.receive(first.envelope.as_ref())?;
+    // openraft takes requests, not failures: a failure ends its input and is told at the end.
+    let failure = Arc::new(Mutex::new(None));
+    let told = failure.clone();
+    let input = stream::unfold((Some(first), requests), move |(first, mut requests)| {
+        let (host, failure) = (host.clone(), failure.clone());
+        async move {
+            let next = match first {
+                Some(first) => Ok(Some(first)),
+                None => requests.message().await,
+            };
+            let checked = next.and_then(|request| {
+                request
+                    .map(|request| {
+                        host.receive(request.envelope.as_ref())?;
+                        append_request(request)
+                    })
+                    .transpose()
+            });
+            match checked {
+                Ok(request) => Some((request?, (None, requests))),
+                Err(status) => {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+                    None
+                }
+            }
+        }
+    });
+    // openraft would wait for the next request for as long as an idle leader sends none.
+    let input = input.take_until(group.stopping());
+    let results: BoxStream<'static, _> = Box::pin(group.raft().stream_append(input));
+    let replies = results.map(|result| result.map(append_reply).map_err(stopped));
+    let end =
+        stream::once(
+            async move { told.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err) },
+        );
+    let replies = replies.chain(end.filter_map(|failure| async { failure }));
+    Ok(replies.take_until(group.stopping()))
+}
+
+/// Receives a table file and makes a generation of it. Everything that can be wrong with it shows
+/// here and is told to the sender, before openraft is involved.
+async fn receive(
+    store: StateStore,
+    group: &Group,
+    mut parts: Streaming<pb::SnapshotPart>,
+    size: u64,
+    meta: SnapshotMeta,
+) -> Result<Staged, Status> {
+    let opened = store.clone();
+    let mut receiver = blocking(move || Receiver::new(&opened, size)).await?;
+    while let Some(part) = parts.message().await? {
+        let Some(pb::snapshot_part::Part::Chunk(chunk)) = part.part else {
+            return Err(Status::invalid_argument("a part that is no chunk"));
+        };
+        receiver = blocking(move || {
+            receiver.write(chunk.offset, &chunk.data, chunk.crc32c).map(|()| receiver)
+        })
+        .await?;
+    }
+    let id = group.id();
+    let file = blocking(move || receiver.finish()).await?;
+    blocking(move || Staged::ingest(&store, id, &file, &meta)).await
+}
+
+async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
+    call: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Status> {
+    task::spawn_blocking(call)
+        .await
+        .map_err(|_| Status::internal("receiving a Raft snapshot failed"))?
+        .map_err(|error| {
+            tracing::warn!(%error, source = ?error.source(), "refused a Raft snapshot");
+            Status::internal(error.to_string())
+        })
+}
+
+fn append_request(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    let vote = leader_vote(request.vote)?;
+    let prev_log_id = request.prev.map(codec::log_id_from_proto);
+    let first = prev_log_id.map_or(0, |prev| prev.index.saturating_add(1));
+    let mut entries = Vec::with_capacity(request.entries.len());
+    for (expected, entry) in (first..u64::MAX).zip(request.entries) {
+        let entry = codec::entry_from_proto(entry).map_err(malformed)?;
+        if entry.log_id.index != expected || entry.log_id.leader_id.term > vote.leader_id.term {
+            return Err(malformed(Malformed("entries")));
+        }
+        entries.push(entry);
+    }
+    let leader_commit = request.committed.map(codec::log_id_from_proto);
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+fn append_reply(result: StreamAppendResult<TypeConfig>) -> pb::AppendReply {
+    let outcome = match result {
+        Ok(_) => pb::append_reply::Outcome::Success(pb::Blank {}),
+        Err(StreamAppendError::Conflict(_)) => pb::append_reply::Outcome::Conflict(pb::Blank {}),
+        Err(StreamAppendError::HigherVote(vote)) => {
+            pb::append_reply::Outcome::HigherVote(codec::vote_to_proto(&vote))
+        }
+    };
+    pb::AppendReply { outcome: Some(outcome) }
+}
+
+fn vote_request(request: &pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
+    let vote = codec::vote_from_proto(request.vote).map_err(malformed)?;
+    let last = request.last_log_id.map(codec::log_id_from_proto);
+    let mut rpc = VoteRequest::new(vote, last);
+    rpc.leadership_transfer = request.leadership_transfer;
+    Ok(rpc)
+}
+
+fn vote_reply(response: &VoteResponse<TypeConfig>) -> pb::VoteReply {
+    pb::VoteReply {
+        vote: Some(codec::vote_to_proto(&response.vote)),
+        granted: response.vote_granted,
+        last_log_id: response.last_log_id.as_ref().map(codec::log_id_to_proto),
+    }
+}
+
+/// The vote of a leader, which a quorum has granted.
+fn leader_vote(vote: Option<pb::Vote>) -> Result<Vote, Status> {
+    let vote = codec::vote_from_proto(vote).map_err(malformed)?;
+    if !vote.committed {
+        return Err(malformed(Malformed("vote")));
+    }
+    Ok(vote)
+}
+
+fn malformed(error: Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("the group does not answer: {error}"))
+}
+
+impl Host {
+    /// The group that a message is for, if it is meant for this server.
+    pub(crate) fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
+        self.receive_with_source(envelope).map(|(group, _)| group)
+    }
+
+    /// The same for messages that only a known member sends. Votes and appends may come from one
+    /// that this server has not heard of: its own membership may be behind.
+    fn receive_from_member(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
+        let (group, source) = self.receive_with_source(envelope)?;
+        if !group.may_be_member(source) {
+            return Err(Refusal::NotAMember(crate::ids::node_hex(source)));
+        }
+        Ok(group)
+    }
+}

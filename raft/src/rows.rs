@@ -1,0 +1,137 @@
+//! Ordered rows of a group's state, and the state machine that reads and writes them.
+//!
+//! A row is a key and a value, both bytes. A state machine sees its rows through [`Read`] and
+//! [`Write`] and never a database, so its rules are tested on [`MemoryRows`].
+
+use std::{collections::BTreeMap, error::Error, ops::Bound, sync::Arc};
+
+use bytes::Bytes;
+
+/// The rows of one group at one point.
+pub trait Read {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Visits the rows in `start..end` ascending, or descending with `reverse`. No `end` means no
+    /// bound; `visit` returns false to stop.
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError>;
+}
+
+/// Rows that can be changed. Reads see the writes made before them.
+pub trait Write: Read {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>);
+    fn delete(&mut self, key: Vec<u8>);
+}
+
+/// A replicated, deterministic machine: the same commands in the same order leave the same rows
+/// and replies on every replica.
+pub trait StateMachine: Send + 'static {
+    /// Builds what the machine keeps in memory from the rows: at start, and after a Raft snapshot
+    /// replaced them.
+    fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError>;
+
+    /// Applies one committed command. What depends only on the command, a refusal for instance, is
+    /// a reply; an error stops the node.
+    fn apply(
+        &mut self,
+        entry: EntryMeta,
+        command: &[u8],
+        rows: &mut dyn Write,
+    ) -> Result<Bytes, StorageError>;
+
+    /// Tells readers that everything up to the log index `applied` is in the rows. Called after
+    /// the rows are written and before the writers are answered.
+    fn publish(&mut self, applied: u64);
+}
+
+/// Where a command stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryMeta {
+    pub index: u64,
+    pub term: u64,
+}
+
+/// The store failed, or holds what it must not hold. The node stops.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("storage failed: {context}")]
+pub struct StorageError {
+    context: String,
+    #[source]
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl StorageError {
+    pub fn new(context: impl Into<String>) -> Self {
+        Self { context: context.into(), source: None }
+    }
+
+    pub fn with_source(
+        context: impl Into<String>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { context: context.into(), source: Some(Arc::new(source)) }
+    }
+}
+
+impl From<StorageError> for std::io::Error {
+    fn from(error: StorageError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Rows in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryRows(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl MemoryRows {
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Read for MemoryRows {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        if end.is_some_and(|end| end <= start) {
+            return Ok(());
+        }
+        let range = self.0.range::<[u8], _>((
+            Bound::Included(start),
+            end.map_or(Bound::Unbounded, Bound::Excluded),
+        ));
+        let mut visit_row = |(key, value): (&Vec<u8>, &Vec<u8>)| visit(key, value);
+        if reverse {
+            range.rev().all(&mut visit_row);
+        } else {
+            range.into_iter().all(&mut visit_row);
+        }
+        Ok(())
+    }
+}
+
+impl Write for MemoryRows {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.0.insert(key, value);
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.0.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests;

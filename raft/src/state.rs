@@ -1,0 +1,178 @@
+//! The state of the groups, in the RocksDB instance `data/`, and openraft's view of it.
+//!
+//! A group's rows live in one column family per *generation*, beside the id of the last applied
+//! entry and the membership: all of it is written in one batch, so whatever a flush leaves on disk
+//! is the state after some entry, and the log replays the rest. There is no write-ahead log here.
+//!
+//! A Raft snapshot is reported only after a flush, so the log is never purged beyond what a crash
+//! leaves. Its rows are not copied until a peer needs them: what openraft holds is a view of the
+//! database, exported into a table file when it is sent. A received table file becomes a new
+//! generation; the group's record is switched to it durably and the old family dropped, so no row
+//! that the leader had deleted can survive.
+
+mod batch;
+mod machine;
+mod snapshot;
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+
+pub(crate) use self::{
+    machine::State,
+    snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
+};
+use crate::{
+    db::{DEFAULT_FAMILY, Db, state_options},
+    identity::DirLock,
+    ids::GroupId,
+    rows::StorageError,
+    view::View,
+};
+
+/// The state of every group of a server.
+#[derive(Clone)]
+pub(crate) struct StateStore {
+    pub(crate) db: Arc<Db>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tmp: PathBuf,
+    next_generation: AtomicU64,
+    next_file: AtomicU64,
+}
+
+/// What readers of a group share with its state machine.
+pub(crate) struct Published {
+    family: Mutex<String>,
+    /// The index up to which readers were told; zero before anything was applied.
+    pub(crate) applied: watch::Sender<u64>,
+    /// Bytes of commands applied since the start.
+    pub(crate) applied_bytes: AtomicU64,
+}
+
+impl StateStore {
+    /// Opens the store, empties the directory for transfers and drops column families that no
+    /// group's record names: what a crash left behind. Fails if a named one is missing.
+    pub(crate) fn open(
+        dir: &Path,
+        lock: Arc<DirLock>,
+        recorded: &[(GroupId, u64)],
+    ) -> Result<Self, StorageError> {
+        let tmp = dir.join("tmp");
+        empty_dir(&tmp).map_err(|error| StorageError::with_source("cannot empty tmp/", error))?;
+        let path = dir.join("data");
+        let db = Db::open_state(&path, lock)?;
+        let mut wanted: BTreeSet<String> =
+            recorded.iter().map(|(group, generation)| family_name(*group, *generation)).collect();
+        let mut next_generation = 1;
+        for name in db_families(&path)? {
+            let Some((_, generation)) = parse_family(&name) else { continue };
+            next_generation = next_generation.max(generation + 1);
+            if !wanted.remove(&name) {
+                tracing::info!(family = name, "dropping a column family that no group uses");
+                db.drop_cf(&name).map_err(|error| StorageError::with_source("drop", error))?;
+            }
+        }
+        if let Some(missing) = wanted.first() {
+            return Err(StorageError::new(format!(
+                "the state {missing} is missing although the log store names it; \
+                 the data directory is incomplete"
+            )));
+        }
+        let shared = Shared {
+            tmp,
+            next_generation: AtomicU64::new(next_generation),
+            next_file: AtomicU64::new(1),
+        };
+        Ok(Self { db: Arc::new(db), shared: Arc::new(shared) })
+    }
+
+    /// Makes an empty column family of a new generation.
+    pub(crate) fn create_family(&self, group: GroupId) -> Result<u64, StorageError> {
+        let generation = self.shared.next_generation.fetch_add(1, Ordering::Relaxed);
+        self.db
+            .create_cf(family_name(group, generation), &state_options())
+            .map_err(|error| StorageError::with_source("cannot make a column family", error))?;
+        Ok(generation)
+    }
+
+    pub(crate) fn drop_family(&self, group: GroupId, generation: u64) {
+        if let Err(error) = self.db.drop_cf(&family_name(group, generation)) {
+            tracing::warn!(%error, group, generation, "cannot drop a column family");
+        }
+    }
+
+    pub(crate) fn view(&self, group: GroupId, generation: u64) -> Option<View> {
+        View::open(&self.db, &family_name(group, generation))
+    }
+
+    /// A fresh name in the directory for transfers.
+    pub(crate) fn transfer_path(&self) -> PathBuf {
+        let number = self.shared.next_file.fetch_add(1, Ordering::Relaxed);
+        self.shared.tmp.join(format!("snapshot-{number}.sst"))
+    }
+}
+
+impl Published {
+    pub(crate) fn new(family: String) -> Self {
+        Self {
+            family: Mutex::new(family),
+            applied: watch::Sender::new(0),
+            applied_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// A view of the rows as they are now.
+    pub(crate) fn view(&self, db: &Arc<Db>) -> Result<View, StorageError> {
+        // Held while the family is looked up, so that an install cannot drop it in between.
+        let family = self.family.lock().unwrap_or_else(PoisonError::into_inner);
+        View::open(db, &family).ok_or_else(|| StorageError::new("the group's state is gone"))
+    }
+
+    /// Brings the rows to disk. Blocks.
+    pub(crate) fn flush(&self, db: &Arc<Db>) -> Result<(), StorageError> {
+        let family = self.family.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(family) = db.cf_handle(&family) else { return Ok(()) };
+        db.flush_cf(&family).map_err(|error| StorageError::with_source("cannot flush", error))
+    }
+
+    fn switch(&self, family: String) {
+        *self.family.lock().unwrap_or_else(PoisonError::into_inner) = family;
+    }
+}
+
+pub(crate) fn family_name(group: GroupId, generation: u64) -> String {
+    format!("group-{group}-{generation}")
+}
+
+fn parse_family(name: &str) -> Option<(GroupId, u64)> {
+    let (group, generation) = name.strip_prefix("group-")?.split_once('-')?;
+    Some((group.parse().ok()?, generation.parse().ok()?))
+}
+
+fn db_families(path: &Path) -> Result<Vec<String>, StorageError> {
+    let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), path)
+        .map_err(|error| StorageError::with_source("cannot list column families", error))?;
+    Ok(families.into_iter().filter(|name| name != DEFAULT_FAMILY).collect())
+}
+
+fn empty_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::create_dir_all(path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! openraft's state machine: applies committed entries, makes and installs Raft snapshots.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
+
+use futures::{Stream, StreamExt};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder,
+    alias::SnapshotOf,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
+};
+use prost::Message;
+use proto::quorate::v1 as pb;
+use tokio::task;
+
+use super::{
+    Published, SnapshotData, SnapshotFile, Staged, StateStore, batch::BatchRows, family_name,
+};
+use crate::{
+    codec,
+    db::without_wal,
+    ids::GroupId,
+    log_store::LogStore,
+    rows::{EntryMeta, StateMachine, StorageError},
+    types::{Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},
+    view::{View, system_key},
+};
+
+/// Entries applied in one batch at most.
+const BATCH_ENTRIES: usize = 1024;
+/// System rows: the id of the last applied entry, and the membership.
+const APPLIED: &[u8] = b"applied";
+const MEMBERSHIP: &[u8] = b"membership";
+
+/// The state of one group as openraft drives it.
+pub(crate) struct State {
+    /// None only while a blocking call has it, or after one panicked.
+    core: Option<Box<Core>>,
+    log: LogStore,
+    namespace: String,
+}
+
+/// Everything that a blocking call needs.
+struct Core {
+    store: StateStore,
+    group: GroupId,
+    generation: u64,
+    machine: Exclusive,
+    published: Arc<Published>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    /// Whether openraft was ever told of a Raft snapshot.
+    reported: bool,
+}
+
+/// A machine that is only ever used by one call at a time. openraft wants the state shareable
+/// between threads, which a machine need not be.
+struct Exclusive(Mutex<Box<dyn StateMachine>>);
+
+/// Flushes and reports a Raft snapshot, beside the state machine.
+pub(crate) struct Builder {
+    /// None once it was built.
+    plan: Option<Result<Plan, StorageError>>,
+}
+
+struct Plan {
+    store: StateStore,
+    group: GroupId,
+    generation: u64,
+    view: View,
+    meta: SnapshotMeta,
+}
+
+impl State {
+    /// Loads the state of a group's generation. Blocks.
+    pub(crate) fn open(
+        store: StateStore,
+        log: LogStore,
+        group: GroupId,
+        record: &pb::StoredGroup,
+        machine: Box<dyn StateMachine>,
+    ) -> Result<(Self, Arc<Published>), StorageError> {
+        let generation = record.generation;
+        let published = Arc::new(Published::new(family_name(group, generation)));
+        let mut core = Core {
+            store,
+            group,
+            generation,
+            machine: Exclusive(Mutex::new(machine)),
+            published: published.clone(),
+            applied: None,
+            membership: StoredMembership::default(),
+            reported: false,
+        };
+        core.load()?;
+        // Everything found at the start had been flushed.
+        core.reported = core.applied.is_some();
+        let state = Self { core: Some(Box::new(core)), log, namespace: record.namespace.clone() };
+        Ok((state, published))
+    }
+
+    pub(crate) fn applied(&self) -> Option<LogId> {
+        self.core.as_ref().and_then(|core| core.applied)
+    }
+
+    /// Runs a blocking call off the async threads.
+    async fn block<R: Send + 'static>(
+        &mut self,
+        call: impl FnOnce(&mut Core) -> Result<R, StorageError> + Send + 'static,
+    ) -> io::Result<R> {
+        let mut core =
+            self.core.take().ok_or_else(|| StorageError::new("the state machine panicked"))?;
+        let (core, result) = task::spawn_blocking(move || {
+            let result = call(&mut core);
+            (core, result)
+        })
+        .await
+        .map_err(|error| StorageError::with_source("the state machine panicked", error))?;
+        self.core = Some(core);
+        Ok(result?)
+    }
+
+    fn core(&self) -> io::Result<&Core> {
+        let panicked = || io::Error::from(StorageError::new("the state machine panicked"));
+        self.core.as_deref().ok_or_else(panicked)
+    }
+}
+
+impl Exclusive {
+    fn get(&mut self) -> &mut dyn StateMachine {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut()
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for State {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let core = self.core()?;
+        Ok((core.applied, core.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut batches = entries.ready_chunks(BATCH_ENTRIES);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.into_iter().collect::<io::Result<Vec<_>>>()?;
+            let (entries, responders): (Vec<Entry>, Vec<Option<ApplyResponder<TypeConfig>>>) =
+                batch.into_iter().unzip();
+            let replies = self.block(move |core| core.apply(&entries)).await?;
+            for (responder, reply) in responders.into_iter().zip(replies) {
+                if let Some(responder) = responder {
+                    responder.send(reply);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let panicked = || StorageError::new("the state machine panicked");
+        Builder { plan: Some(self.core.as_deref_mut().ok_or_else(panicked).and_then(Core::plan)) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<()> {
+        let core = self.core()?;
+        let (store, group) = (core.store.clone(), core.group);
+        let wanted = meta.clone();
+        let staged: Staged = match data {
+            SnapshotData::Staged(staged) => staged,
+            SnapshotData::View(view) => task::spawn_blocking(move || {
+                let file = SnapshotFile::export(&store, &view)?;
+                Staged::ingest(&store, group, &file, &wanted)
+            })
+            .await
+            .map_err(io::Error::other)??,
+        };
+        // Kept from here on: this call may be dropped once the record names the generation.
+        let generation = staged.keep();
+        let record = pb::StoredGroup { namespace: self.namespace.clone(), generation };
+        self.log.put_record(group, &record).await?;
+        let meta = meta.clone();
+        self.block(move |core| core.switch(generation, meta)).await
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotData>>> {
+        if !self.core()?.reported {
+            return Ok(None);
+        }
+        self.block(Core::current_snapshot).await.map(Some)
+    }
+}
+
+impl Core {
+    /// Reads what this crate keeps, then lets the machine read its rows.
+    fn load(&mut self) -> Result<(), StorageError> {
+        let view = self.published.view(&self.store.db)?;
+        self.applied = read_applied(&view)?;
+        self.membership = read_membership(&view)?;
+        self.machine.get().load(&view)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, StorageError> {
+        let store = self.store.clone();
+        let family = family_name(self.group, self.generation);
+        let family = store
+            .db
+            .cf_handle(&family)
+            .ok_or_else(|| StorageError::new(format!("column family {family} is gone")))?;
+        let mut rows = BatchRows::new(&store.db, family.clone());
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut bytes = 0;
+        for entry in entries {
+            let meta = EntryMeta { index: entry.log_id.index, term: entry.log_id.leader_id.term };
+            replies.push(match &entry.payload {
+                EntryPayload::Blank => Reply::default(),
+                EntryPayload::Normal(command) => {
+                    bytes += command.0.len() as u64;
+                    Reply(self.machine.get().apply(meta, &command.0, &mut rows)?)
+                }
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                    Reply::default()
+                }
+            });
+        }
+        let Some(last) = entries.last() else { return Ok(replies) };
+        let mut batch = rows.into_batch();
+        let applied = codec::log_id_to_proto(&last.log_id).encode_to_vec();
+        batch.put_cf(&family, system_key(APPLIED), applied);
+        let membership = codec::stored_membership_to_proto(&self.membership).encode_to_vec();
+        batch.put_cf(&family, system_key(MEMBERSHIP), membership);
+        store
+            .db
+            .write_opt(batch, &without_wal())
+            .map_err(|error| StorageError::with_source("cannot write applied rows", error))?;
+        self.applied = Some(last.log_id);
+        self.published.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.publish();
+        Ok(replies)
+    }
+
+    /// Readers are told only of what is written.
+    fn publish(&mut self) {
+        if let Some(applied) = self.applied {
+            self.machine.get().publish(applied.index);
+            self.published.applied.send_replace(applied.index);
+        }
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+
+    fn plan(&mut self) -> Result<Plan, StorageError> {
+        self.reported = true;
+        Ok(Plan {
+            store: self.store.clone(),
+            group: self.group,
+            generation: self.generation,
+            view: self.published.view(&self.store.db)?,
+            meta: self.meta(),
+        })
+    }
+
+    /// A view of the state as it is, flushed so that its log id may be reported.
+    fn current_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, StorageError> {
+        let view = self.published.view(&self.store.db)?;
+        let meta = self.meta();
+        flush(&self.store, self.group, self.generation)?;
+        self.reported = true;
+        Ok(SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::View(view) })
+    }
+
+    /// Makes an ingested generation, which the group's record names by now, the state.
+    fn switch(&mut self, generation: u64, meta: SnapshotMeta) -> Result<(), StorageError> {
+        let old = std::mem::replace(&mut self.generation, generation);
+        self.published.switch(family_name(self.group, self.generation));
+        self.store.drop_family(self.group, old);
+        self.load()?;
+        if self.meta() != meta {
+            return Err(StorageError::new("an installed Raft snapshot differs from its header"));
+        }
+        self.reported = true;
+        Ok(())
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
+        let plan = self.plan.take().unwrap_or_else(|| Err(StorageError::new("built twice")))?;
+        let Plan { store, group, generation, view, meta } = plan;
+        task::spawn_blocking(move || flush(&store, group, generation))
+            .await
+            .map_err(io::Error::other)??;
+        Ok(SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::View(view) })
+    }
+}
+
+/// Brings a generation to disk. A generation that is gone was replaced by a newer one, on disk.
+pub(super) fn flush(
+    store: &StateStore,
+    group: GroupId,
+    generation: u64,
+) -> Result<(), StorageError> {
+    let Some(family) = store.db.cf_handle(&family_name(group, generation)) else { return Ok(()) };
+    store.db.flush_cf(&family).map_err(|error| StorageError::with_source("cannot flush", error))
+}
+
+pub(super) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
+    let stored = view.system(APPLIED)?;
+    let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
+    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
+    Ok(stored.map(codec::log_id_from_proto))
+}
+
+pub(super) fn read_membership(view: &View) -> Result<StoredMembership, StorageError> {
+    let Some(bytes) = view.system(MEMBERSHIP)? else { return Ok(StoredMembership::default()) };
+    let stored = pb::StoredMembership::decode(bytes.as_slice())
+        .map_err(|error| StorageError::with_source("malformed membership", error))?;
+    codec::stored_membership_from_proto(stored)
+        .map_err(|error| StorageError::with_source("malformed membership", error))
+}

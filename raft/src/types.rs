@@ -1,0 +1,84 @@
+//! The types that openraft is parameterized with.
+
+use std::fmt;
+
+use bytes::Bytes;
+use openraft::impls::leader_id_std;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{ids::NodeId, state::State};
+
+openraft::declare_raft_types!(
+    /// One leader per term (`leader_id_std`), so that a term names its leader and can fence.
+    pub(crate) TypeConfig:
+        D = Command,
+        R = Reply,
+        NodeId = NodeId,
+        Node = Node,
+        LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
+);
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, State>;
+pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type Membership = openraft::Membership<NodeId, Node>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type LeaderTerm = openraft::alias::CommittedLeaderIdOf<TypeConfig>;
+pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// A command of the state machine, opaque here.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Command(pub(crate) Bytes);
+
+/// What the state machine answers to a command, opaque here.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Reply(pub(crate) Bytes);
+
+/// What membership says of a member beside its id: never an address.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) store_id: u64,
+}
+
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(LeaderTerm::new(term), index)
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Command({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+// openraft's `serde` feature asks for these; nothing here is stored or sent through serde.
+impl Serialize for Command {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(|bytes| Self(bytes.into()))
+    }
+}
+
+impl Serialize for Reply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reply {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(|bytes| Self(bytes.into()))
+    }
+}

@@ -1,0 +1,178 @@
+//! Electing, writing and reading.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::{HostError, Role, WriteError};
+
+use crate::fleet::{
+    DEADLINE, Fleet, Server, Setup, Words, put, rows, spawn, until, until_role, within,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_alone_writes_reads_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alone");
+    let server = Server::start(&path, Setup::default()).await;
+    let formation = server.host.form_alone().unwrap();
+    assert_eq!(server.host.form_alone().unwrap(), formation);
+    let group = server.start_group().await;
+    assert!(group.is_blank());
+    group.initialize(&[server.member()]).await.unwrap();
+    let applied = group.write(Bytes::from("put a 1"), DEADLINE).await.unwrap();
+    assert_eq!(applied.reply, format!("put a 1 at {}", applied.index));
+    assert!(group.read_barrier(DEADLINE).await.unwrap() >= applied.index);
+    assert_eq!(rows(&group), ["a=1"]);
+    assert!(!group.is_blank());
+    drop(group);
+    let path = server.stop().await;
+
+    let server = Server::start(&path, Setup::default()).await;
+    assert_eq!(server.host.formation().borrow().as_ref(), Some(&formation));
+    assert_eq!(server.host.groups_on_disk().unwrap(), [2]);
+    let group = server.start_group().await;
+    assert_eq!(rows(&group), ["a=1"], "applied before the group is handed out");
+    group.initialize(&[server.member()]).await.unwrap();
+    put(&group, "put b 2").await;
+    assert_eq!(rows(&group), ["a=1", "b=2"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_through_a_follower_is_read_everywhere() {
+    let fleet = Fleet::form(3).await;
+    let follower = fleet.follower().await;
+    let applied = put(&follower.group(), "put a 1").await;
+    for server in &fleet.servers {
+        let group = server.group();
+        assert!(group.read_barrier(DEADLINE).await.unwrap() >= applied.index);
+        assert_eq!(rows(&group), ["a=1"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_writers_on_all_servers_lose_nothing_and_repeat_nothing() {
+    let fleet = Fleet::form(3).await;
+    fleet.leader().await;
+    let mut writers = Vec::new();
+    for number in 0..150 {
+        let group = fleet.servers[number % 3].group();
+        writers.push(spawn(async move {
+            let command = Bytes::from(format!("add key{number}"));
+            (number, group.write(command, DEADLINE).await)
+        }));
+    }
+    let mut last = 0;
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        if let (number, Ok(applied)) = within(writer).await.unwrap() {
+            last = last.max(applied.index);
+            acknowledged.push(format!("key{number}=x"));
+        }
+    }
+    assert!(acknowledged.len() > 100, "{} acknowledged", acknowledged.len());
+    let rows = fleet.converged(last).await;
+    assert!(rows.iter().all(|row| row.ends_with("=x")), "nothing was applied twice: {rows:?}");
+    for row in acknowledged {
+        assert!(rows.contains(&row), "{row} is lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_on_a_follower_never_reads_the_past() {
+    let fleet = Fleet::form(3).await;
+    let (leader, follower) = (fleet.leader().await.group(), fleet.follower().await.group());
+    for round in 0..30 {
+        put(&leader, &format!("put a {round}")).await;
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let follower = follower.clone();
+                spawn(async move {
+                    follower.read_barrier(DEADLINE).await.unwrap();
+                    rows(&follower)
+                })
+            })
+            .collect();
+        for reader in readers {
+            assert_eq!(within(reader).await.unwrap(), [format!("a={round}")]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_confirms_itself_and_a_follower_does_not() {
+    let fleet = Fleet::form(3).await;
+    let leader = fleet.leader().await.group();
+    let term = leader.confirm_leadership(DEADLINE).await.unwrap();
+    assert!(term > 0);
+    assert!(leader.status().quorum_age.is_some());
+    assert!(fleet.follower().await.group().confirm_leadership(DEADLINE).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_stops_and_another_goes_on() {
+    let mut fleet = Fleet::form(3).await;
+    put(&fleet.leader().await.group(), "put a 1").await;
+    let old = fleet.leader().await.id();
+    fleet.stop(old).await;
+    let group = fleet.servers[0].group();
+    let applied = put(&group, "put b 2").await;
+    assert_ne!(fleet.leader().await.id(), old);
+    assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_nothing_is_acknowledged_and_rows_are_still_read() {
+    let mut fleet = Fleet::form(3).await;
+    put(&fleet.leader().await.group(), "put a 1").await;
+    let survivor = fleet.leader().await.id();
+    let others: Vec<u64> =
+        fleet.servers.iter().map(Server::id).filter(|id| *id != survivor).collect();
+    for id in others {
+        fleet.stop(id).await;
+    }
+    let group = fleet.servers[0].group();
+    let error = group.write(Bytes::from("put b 2"), Duration::from_secs(3)).await.unwrap_err();
+    assert!(!matches!(error, WriteError::Stopped | WriteError::TooLarge { .. }), "{error}");
+    assert!(group.read_barrier(Duration::from_millis(300)).await.is_err());
+    assert!(rows(&group).contains(&"a=1".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_too_large_is_refused_at_once() {
+    let fleet = Fleet::form(1).await;
+    let refused = fleet.servers[0].group().write(vec![0; 9 << 20].into(), DEADLINE).await;
+    assert!(matches!(refused, Err(WriteError::TooLarge { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_fails_ends_the_host() {
+    let mut fleet = Fleet::form(1).await;
+    let server = fleet.servers.remove(0);
+    let group = server.group();
+    until_role(&group, Role::Leader).await;
+    let refused = group.write(Bytes::from("fail"), DEADLINE).await;
+    assert!(refused.is_err());
+    let error = server.failed().await;
+    assert!(matches!(error, HostError::Group { group: 2, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_group_can_be_started_again() {
+    let fleet = Fleet::form(3).await;
+    put(&fleet.leader().await.group(), "put a 1").await;
+    let follower = fleet.follower().await;
+    let group = follower.group();
+    let again = follower.host.start_group(2, "words", Words).await;
+    assert!(matches!(again, Err(raft::StartGroupError::Running)));
+    group.stop().await;
+    assert!(follower.host.group(2).is_none());
+    let refused = group.write(Bytes::from("put b 2"), DEADLINE).await;
+    assert!(matches!(refused, Err(WriteError::Stopped)));
+    let renamed = follower.host.start_group(2, "other", Words).await;
+    assert!(matches!(renamed, Err(raft::StartGroupError::OtherNamespace { .. })));
+    let group = follower.start_group().await;
+    let applied = put(&fleet.leader().await.group(), "put c 3").await;
+    until("the restarted group", || (group.status().applied >= applied.index).then_some(())).await;
+    assert_eq!(fleet.converged(applied.index).await, ["a=1", "c=3"]);
+}

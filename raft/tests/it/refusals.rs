@@ -1,0 +1,194 @@
+//! What a server does not accept: messages for others, and data directories that are not whole.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use proto::quorate::v1::{self as pb, raft_client::RaftClient};
+use raft::{DataDir, Host, HostConfig, MeshId, OpenError, StartGroupError, Timing};
+use tonic::{Code, transport::Channel};
+
+use crate::fleet::{Fleet, Server, Setup, Words, put, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_for_another_server_are_refused_by_name() {
+    let fleet = Fleet::form(3).await;
+    fleet.leader().await;
+    let (target, source) = (&fleet.servers[0], &fleet.servers[1]);
+    let good = pb::Envelope {
+        mesh_id: target.host.identity().mesh_id.unwrap().to_string(),
+        group: 2,
+        source_id: source.id(),
+        target_id: target.id(),
+        target_store_id: target.member().store_id,
+    };
+    let cases: [(&str, pb::Envelope); 5] = [
+        (
+            "message for mesh",
+            pb::Envelope { mesh_id: MeshId::generate().to_string(), ..good.clone() },
+        ),
+        ("message for node", pb::Envelope { target_id: source.id(), ..good.clone() }),
+        ("message for store", pb::Envelope { target_store_id: 1, ..good.clone() }),
+        ("group 77 is not hosted here", pb::Envelope { group: 77, ..good.clone() }),
+        ("message from node 0", pb::Envelope { source_id: 0, ..good.clone() }),
+    ];
+    let mut client = client(target).await;
+    for (text, envelope) in cases {
+        let envelope = Some(envelope);
+        let vote = pb::VoteRequest { envelope: envelope.clone(), ..pb::VoteRequest::default() };
+        let append =
+            pb::AppendRequest { envelope: envelope.clone(), ..pb::AppendRequest::default() };
+        let header =
+            pb::SnapshotHeader { envelope: envelope.clone(), ..pb::SnapshotHeader::default() };
+        let part = pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) };
+        let transfer = pb::TransferLeaderRequest {
+            envelope: envelope.clone(),
+            ..pb::TransferLeaderRequest::default()
+        };
+        let propose =
+            pb::ProposeRequest { envelope: envelope.clone(), ..pb::ProposeRequest::default() };
+        let read = pb::ReadIndexRequest { envelope };
+        let mut appended = client.append(tokio_stream::once(append)).await.unwrap().into_inner();
+        let refusals = [
+            client.vote(vote.clone()).await.unwrap_err(),
+            client.pre_vote(vote).await.unwrap_err(),
+            appended.message().await.unwrap_err(),
+            client.snapshot(tokio_stream::once(part)).await.unwrap_err(),
+            client.transfer_leader(transfer).await.unwrap_err(),
+            client.propose(propose).await.unwrap_err(),
+            client.read_index(read).await.unwrap_err(),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.code(), Code::FailedPrecondition, "{text}: {refusal}");
+            assert!(refusal.message().contains(text), "{text}: {refusal}");
+        }
+    }
+    let stranger = pb::Envelope { source_id: 12345, ..good.clone() };
+    let propose = pb::ProposeRequest { envelope: Some(stranger), ..pb::ProposeRequest::default() };
+    let refusal = client.propose(propose).await.unwrap_err();
+    assert!(refusal.message().contains("is not a member"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_is_refused_and_the_group_lives_on() {
+    let fleet = Fleet::form(3).await;
+    let leader = fleet.leader().await;
+    let target = fleet.follower().await;
+    let envelope = Some(pb::Envelope {
+        mesh_id: target.host.identity().mesh_id.unwrap().to_string(),
+        group: 2,
+        source_id: leader.id(),
+        target_id: target.id(),
+        target_store_id: 0,
+    });
+    let mut client = client(target).await;
+    let vote = pb::VoteRequest { envelope: envelope.clone(), ..pb::VoteRequest::default() };
+    assert_eq!(client.vote(vote).await.unwrap_err().code(), Code::InvalidArgument);
+    let granted = pb::Vote { term: 1, node_id: leader.id(), committed: true };
+    let gap = pb::Entry {
+        log_id: Some(pb::LogId { term: 1, index: 500 }),
+        payload: Some(pb::entry::Payload::Blank(pb::Blank {})),
+    };
+    for append in [
+        pb::AppendRequest { envelope: envelope.clone(), ..pb::AppendRequest::default() },
+        pb::AppendRequest {
+            envelope: envelope.clone(),
+            vote: Some(pb::Vote { committed: false, ..granted }),
+            ..pb::AppendRequest::default()
+        },
+        pb::AppendRequest {
+            envelope: envelope.clone(),
+            vote: Some(granted),
+            entries: vec![gap],
+            ..pb::AppendRequest::default()
+        },
+    ] {
+        let mut replies = client.append(tokio_stream::once(append)).await.unwrap().into_inner();
+        let refusal = replies.message().await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+    }
+    let header = pb::SnapshotHeader {
+        envelope,
+        vote: Some(granted),
+        meta: Some(pb::SnapshotMeta {
+            last_log_id: Some(pb::LogId { term: 1, index: 900 }),
+            membership: None,
+        }),
+        size_bytes: 3,
+    };
+    let chunk = pb::SnapshotChunk { offset: 0, data: "abc".into(), crc32c: 1 };
+    let parts = [
+        pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) },
+        pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Chunk(chunk)) },
+    ];
+    let refusal = client.snapshot(tokio_stream::iter(parts)).await.unwrap_err();
+    assert!(refusal.message().contains("checksum"), "{refusal}");
+    let applied = put(&leader.group(), "put a 1").await;
+    assert_eq!(fleet.converged(applied.index).await, ["a=1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_needs_a_mesh() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("a"), Setup::default()).await;
+    let refused = server.host.start_group(2, "words", Words).await;
+    assert!(matches!(refused, Err(StartGroupError::NoMesh)));
+}
+
+#[tokio::test]
+async fn a_data_directory_that_is_not_whole_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, other) = (dir.path().join("ours"), dir.path().join("other"));
+    let raft = ours.join("raft");
+    drop(open(&ours).await.unwrap());
+    drop(open(&other).await.unwrap());
+    unlocked(&ours).await;
+    unlocked(&other).await;
+
+    fs::rename(&raft, dir.path().join("kept")).unwrap();
+    assert!(matches!(open(&ours).await, Err(OpenError::StoreMissing)));
+    assert!(!raft.exists(), "nothing is made on a refusal");
+    fs::create_dir(&raft).unwrap();
+    assert!(matches!(open(&ours).await, Err(OpenError::StoreMissing)));
+    assert_eq!(fs::read_dir(&raft).unwrap().count(), 0, "nothing is made on a refusal");
+
+    fs::remove_dir(&raft).unwrap();
+    fs::rename(other.join("raft"), &raft).unwrap();
+    assert!(matches!(open(&ours).await, Err(OpenError::StoreSwapped { .. })));
+    unlocked(&ours).await;
+    fs::remove_dir_all(&raft).unwrap();
+    fs::rename(dir.path().join("kept"), &raft).unwrap();
+    open(&ours).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_state_is_refused_rather_than_rebuilt_from_a_purged_log() {
+    let mut fleet = Fleet::form(1).await;
+    put(&fleet.servers[0].group(), "put a 1").await;
+    let path = fleet.servers.remove(0).stop().await;
+    fs::remove_dir_all(path.join("data")).unwrap();
+    let refused = open(&path).await.unwrap_err();
+    assert!(matches!(refused, OpenError::Storage(_)), "{refused}");
+}
+
+async fn open(path: &Path) -> Result<Host, OpenError> {
+    Host::open(unlocked(path).await, config())
+}
+
+/// The data directory, once its last user in this process is really gone.
+async fn unlocked(path: &Path) -> DataDir {
+    let services = BTreeSet::from(["data".to_owned()]);
+    until("the lock", || DataDir::open(path, &services, None).ok()).await
+}
+
+fn config() -> HostConfig {
+    HostConfig {
+        advertise: "127.0.0.1:7400".parse().unwrap(),
+        seeds: Vec::new(),
+        awaits_forming: true,
+        timing: Timing::quick(),
+        version: "test".to_owned(),
+    }
+}
+
+async fn client(server: &Server) -> RaftClient<Channel> {
+    RaftClient::connect(format!("http://{}", server.address)).await.unwrap()
+}
