@@ -1,0 +1,191 @@
+//! Aggregated discovery (ADS), both variants, over gRPC.
+//!
+//! One task serves one stream: it feeds requests and snapshots to a [`Stream`](discovery::stream::Stream) and
+//! sends what that machine owes the client. A snapshot is a level, not an event: a task that was
+//! busy finds the latest one and never those in between, so nothing is queued for a slow client.
+//!
+//! Streams outlive a lost quorum: they serve the last revision, and go on when there is another.
+//!
+//! The service is written by hand, since the generated one would have each response decoded into
+//! its own structs; here the resources of a response are bytes shared by all streams. The services
+//! of single types (CDS, EDS, …) would be more paths to the same task.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use discovery::snapshot::Snapshot;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codegen::{Body as HttpBody, BoxFuture, Service, StdError, http},
+    server::{Grpc, NamedService, StreamingService},
+};
+use tonic_prost::ProstCodec;
+use tracing::Instrument;
+
+use self::{
+    conversation::Conversation,
+    variant::{Delta, Sotw, Variant},
+};
+use crate::{MESSAGE_LIMIT, ready::Gate};
+
+mod conversation;
+mod variant;
+
+/// Responses made but not yet taken by the connection. One is enough: the next is made from the
+/// snapshot that is the latest by then.
+const RESPONSE_QUEUE: usize = 1;
+
+const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+const STREAM_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// The ADS gRPC service. Clones serve the same streams.
+#[derive(Clone)]
+pub struct AdsServer {
+    streams: Arc<Streams>,
+}
+
+/// What all streams share.
+struct Streams {
+    /// Tells clients which server, and which build of it, answers.
+    control_plane_id: String,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    gate: Gate,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    /// Streams opened since the start: the number of the next one in traces.
+    opened: AtomicU64,
+}
+
+impl AdsServer {
+    pub(crate) fn new(
+        control_plane_id: String,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        gate: Gate,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+    ) -> Self {
+        let opened = AtomicU64::new(0);
+        let streams = Streams { control_plane_id, snapshots, gate, tasks, stopping, opened };
+        Self { streams: Arc::new(streams) }
+    }
+}
+
+impl Streams {
+    /// Starts the task of a stream, unless there is nothing to serve yet: an empty answer would
+    /// tell a client to drop all it has.
+    fn open<V: Variant>(
+        &self,
+        requests: Streaming<V::Request>,
+    ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
+        self.gate.check()?;
+        if self.stopping.is_cancelled() {
+            return Err(Status::unavailable("this server is stopping"));
+        }
+        let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
+        let conversation = Conversation::<V>::new(
+            self.control_plane_id.clone(),
+            requests,
+            responses,
+            self.snapshots.clone(),
+            self.stopping.clone(),
+        );
+        let span = tracing::info_span!(
+            "ads",
+            stream = self.opened.fetch_add(1, Ordering::Relaxed),
+            variant = V::NAME,
+            client = tracing::field::Empty,
+        );
+        self.tasks.spawn(conversation.run().instrument(span));
+        Ok(ReceiverStream::new(outgoing))
+    }
+}
+
+/// One method of the service.
+struct Method<V> {
+    streams: Arc<Streams>,
+    variant: PhantomData<V>,
+}
+
+impl<V: Variant> StreamingService<V::Request> for Method<V> {
+    type Response = V::Response;
+    type ResponseStream = ReceiverStream<Result<V::Response, Status>>;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<V::Request>>) -> Self::Future {
+        let opened = self.streams.open::<V>(request.into_inner());
+        Box::pin(std::future::ready(opened.map(Response::new)))
+    }
+}
+
+fn answer<V, B>(
+    streams: &Arc<Streams>,
+    request: http::Request<B>,
+) -> BoxFuture<http::Response<Body>, Infallible>
+where
+    V: Variant,
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    let method = Method::<V> { streams: Arc::clone(streams), variant: PhantomData };
+    Box::pin(async move {
+        let codec = ProstCodec::<V::Response, V::Request>::default();
+        let mut grpc = Grpc::new(codec)
+            .apply_max_message_size_config(Some(MESSAGE_LIMIT), Some(MESSAGE_LIMIT));
+        Ok(grpc.streaming(method, request).await)
+    })
+}
+
+impl<B> Service<http::Request<B>> for AdsServer
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        match request.uri().path() {
+            STREAM_PATH => answer::<Sotw, B>(&self.streams, request),
+            DELTA_PATH => answer::<Delta, B>(&self.streams, request),
+            path => {
+                let status = Status::unimplemented(format!("there is no method {path}"));
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
+        }
+    }
+}
+
+impl NamedService for AdsServer {
+    const NAME: &'static str = SERVICE;
+}
+
+impl fmt::Debug for AdsServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdsServer")
+            .field("control_plane_id", &self.streams.control_plane_id)
+            .field("opened", &self.streams.opened)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! The board: what this replica has applied, for readers to look at.
+//!
+//! One machine writes ([`Publisher`]), once per batch of commands and after their rows are written;
+//! anyone reads ([`Board`]). A reader never sees half a batch, and never waits for longer than it
+//! takes to apply one.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use discovery::{registry::Registry, snapshot::Snapshot};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+/// The writing side.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    registry: Arc<RwLock<Registry>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    topology: watch::Sender<u64>,
+    applied: watch::Sender<u64>,
+}
+
+/// The reading side.
+#[derive(Clone, Debug)]
+pub(crate) struct Board {
+    registry: Arc<RwLock<Registry>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    topology: watch::Receiver<u64>,
+    applied: watch::Receiver<u64>,
+}
+
+impl Publisher {
+    pub(crate) fn new() -> (Self, Board) {
+        let registry = Arc::new(RwLock::new(Registry::default()));
+        let (snapshots, latest) = watch::channel(Arc::new(Snapshot::empty()));
+        let (topology, latest_topology) = watch::channel(0);
+        let (applied, latest_applied) = watch::channel(0);
+        let board = Board {
+            registry: Arc::clone(&registry),
+            snapshots: latest,
+            topology: latest_topology,
+            applied: latest_applied,
+        };
+        (Self { registry, snapshots, topology, applied }, board)
+    }
+
+    /// Changes the registry that readers see.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Registry)) {
+        change(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Wakes those who follow the snapshot.
+    pub(crate) fn announce_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.snapshots.send_replace(snapshot);
+    }
+
+    /// Wakes those who follow which servers, nodes and groups there are.
+    pub(crate) fn announce_topology(&self, applied: u64) {
+        self.topology.send_replace(applied);
+    }
+
+    /// Wakes those who wait for a log index. Comes last: what they wait for is there.
+    pub(crate) fn announce_applied(&self, applied: u64) {
+        self.applied.send_replace(applied);
+    }
+}
+
+impl Board {
+    /// Reads the registry. Whatever is called in between holds back the next batch: keep it short.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
+        read(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The latest snapshot, to be followed.
+    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// The log index at which servers, nodes or groups last changed, to be followed. Instances
+    /// come and go without it.
+    pub(crate) fn topology(&self) -> watch::Receiver<u64> {
+        self.topology.clone()
+    }
+
+    /// The log index up to which readers see.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Waits until readers see what the command at a log index did.
+    pub(crate) async fn wait_applied(&self, index: u64, patience: Duration) -> bool {
+        let mut applied = self.applied.clone();
+        let deadline = Instant::now() + patience;
+        let reached = timeout_at(deadline, applied.wait_for(|it| *it >= index)).await;
+        matches!(reached, Ok(Ok(_)))
+    }
+}

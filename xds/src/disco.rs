@@ -1,0 +1,314 @@
+//! The composition: what runs on a DISCO server, from its start to its stop.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use proto::quorate::v1::{Formation, registry_server::RegistryServer};
+use raft::{Group, Host, InitializeError, Member, Role, StartGroupError};
+use thiserror::Error;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    MESSAGE_LIMIT,
+    ads::AdsServer,
+    board::Publisher,
+    lease_keeper::LeaseKeeper,
+    leases::Leases,
+    machine::RegistryMachine,
+    own_record,
+    placer::Placer,
+    proposals::Proposals,
+    ready::{Gate, Readiness},
+    registry_service::RegistryService,
+    renewals::Renewals,
+    shared::{Formed, Shared},
+};
+
+/// The DISCO group.
+const GROUP: u32 = 1;
+const NAMESPACE: &str = "disco";
+
+/// How long a server that starts looks for a quorum, to serve what is the latest. Without one it
+/// serves what it has.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often a server finds out whether there is a quorum, which nobody announces.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for streams to end and for the leadership to be handed over, each.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a DISCO server is to be.
+#[derive(Clone, Debug)]
+pub struct DiscoConfig {
+    /// What people call the server.
+    pub name: String,
+    pub region: String,
+    pub zone: String,
+    pub version: String,
+    /// Voters that a data group should have, and the number of nodes that its decision waits for.
+    pub data_voters_wanted: usize,
+    /// Whether the server forms a mesh alone, if it belongs to none.
+    pub single: bool,
+}
+
+/// The `disco` service of one server. Clones are handles to it.
+#[derive(Clone)]
+pub struct Disco {
+    shared: Arc<Shared>,
+    readiness: watch::Sender<Readiness>,
+    /// Taken by the run.
+    publisher: Arc<Mutex<Option<Publisher>>>,
+}
+
+/// Why the service ended although nobody asked it to.
+#[derive(Debug, Error)]
+pub enum DiscoError {
+    #[error("the service runs already")]
+    Running,
+    #[error("the server cannot form a mesh alone")]
+    FormAlone(#[source] raft::FormAloneError),
+    #[error("the formation of the mesh cannot be followed any more")]
+    FormationLost,
+    #[error("the disco group cannot be started")]
+    StartGroup(#[source] StartGroupError),
+    #[error("the disco group cannot be given its first voters")]
+    Initialize(#[source] InitializeError),
+    #[error("a task of the service ended: {0}")]
+    Task(&'static str),
+    #[error("a task of the service panicked")]
+    Panic(#[source] tokio::task::JoinError),
+}
+
+impl Disco {
+    /// The service, before it runs: its gRPC services can be given to a listener, and turn callers
+    /// away until the server belongs to a mesh and knows what there is.
+    pub fn start(host: Host, config: DiscoConfig) -> Self {
+        let (publisher, board) = Publisher::new();
+        let (readiness, ready) = watch::channel(Readiness::not_formed());
+        let shared = Shared::new(host, config, board, Leases::new(), Gate::new(ready));
+        Self { shared, readiness, publisher: Arc::new(Mutex::new(Some(publisher))) }
+    }
+
+    /// Whether the server serves and is well, to be followed.
+    pub fn ready(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// Aggregated discovery, for the mesh listener.
+    pub fn ads_service(&self) -> AdsServer {
+        let identity = self.shared.host.identity();
+        let version = &self.shared.config.version;
+        let shared = &self.shared;
+        AdsServer::new(
+            format!("{:016x}/quorate-{version}", identity.node_id),
+            shared.board.snapshots(),
+            shared.gate.clone(),
+            shared.tasks.clone(),
+            shared.stopping.clone(),
+        )
+    }
+
+    /// The registry, for the mesh listener.
+    pub fn registry_service(
+        &self,
+    ) -> RegistryServer<impl proto::quorate::v1::registry_server::Registry + use<>> {
+        RegistryServer::new(RegistryService::new(Arc::clone(&self.shared)))
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Runs the service until `shutdown`: then streams end, and the leadership is handed over.
+    ///
+    /// The host must go on until this has returned.
+    ///
+    /// # Errors
+    ///
+    /// The service ended by itself: the process must end too.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), DiscoError> {
+        let publisher = self.publisher.lock().await.take().ok_or(DiscoError::Running)?;
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            ended = self.serve(publisher) => ended,
+        };
+        self.stop().await;
+        ended
+    }
+
+    async fn serve(&self, publisher: Publisher) -> Result<(), DiscoError> {
+        let formation = self.formation().await?;
+        let machine = RegistryMachine::new(publisher, self.shared.leases.clone());
+        let group = self
+            .shared
+            .host
+            .start_group(GROUP, NAMESPACE, machine)
+            .await
+            .map_err(DiscoError::StartGroup)?;
+        let was_blank = group.is_blank();
+        if was_blank {
+            let voters: Vec<Member> = formation.members.iter().map(member).collect();
+            group.initialize(&voters).await.map_err(DiscoError::Initialize)?;
+        }
+        let shared = &self.shared;
+        let (board, leases) = (shared.board.clone(), shared.leases.clone());
+        let formed = Formed {
+            group: group.clone(),
+            proposals: Proposals::new(group.clone(), board.clone()),
+            renewals: Renewals::new(shared.host.clone(), group, board, leases),
+        };
+        let formed = shared.formed.get_or_init(|| formed).clone();
+        self.supervise(formed, was_blank).await
+    }
+
+    /// Runs the parts until one ends, which none should.
+    async fn supervise(&self, formed: Formed, was_blank: bool) -> Result<(), DiscoError> {
+        let Shared { board, leases, stopping, config, .. } = &*self.shared;
+        let group = formed.group.clone();
+        let mut parts = JoinSet::new();
+        let keeper = LeaseKeeper::new(group.clone(), board.clone(), leases.clone());
+        parts.spawn(part("lease keeper", keeper.run(stopping.clone())));
+        let placer = Placer::new(group.clone(), board.clone(), config.data_voters_wanted);
+        parts.spawn(part("placer", placer.run(stopping.clone())));
+        let renewals = formed.renewals.clone();
+        parts.spawn(part("renewals", renewals.run(stopping.clone())));
+        let shared = Arc::clone(&self.shared);
+        parts.spawn(part("own record", async move { own_record::keep(&shared, &formed).await }));
+        let disco = self.clone();
+        parts.spawn(part("readiness", async move { disco.watch(group, was_blank).await }));
+        match parts.join_next().await {
+            Some(Ok(name)) => Err(DiscoError::Task(name)),
+            Some(Err(error)) => Err(DiscoError::Panic(error)),
+            None => Ok(()),
+        }
+    }
+
+    async fn formation(&self) -> Result<Formation, DiscoError> {
+        let host = &self.shared.host;
+        if self.shared.config.single {
+            return host.form_alone().map_err(DiscoError::FormAlone);
+        }
+        let (mut formation, mut mesh) = (host.formation(), host.mesh());
+        loop {
+            if let Some(formation) = formation.borrow_and_update().clone() {
+                return Ok(formation);
+            }
+            if let Some(mesh) = &*mesh.borrow_and_update() {
+                tracing::warn!(%mesh, "this server is not among those that formed the mesh");
+                self.readiness.send_replace(Readiness::not_a_member(mesh));
+            }
+            tokio::select! {
+                changed = formation.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
+                changed = mesh.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
+            }
+        }
+    }
+
+    /// Opens the gate once there is something to serve, then tells whether there is a quorum.
+    async fn watch(&self, group: Group, was_blank: bool) {
+        let mut status = group.watch_status();
+        let mut caught_up = Box::pin(catch_up(&self.shared, &group, was_blank));
+        let mut probe = Box::pin(probe_quorum(&self.shared, &group));
+        let mut serving = false;
+        loop {
+            status.mark_unchanged();
+            let has_leader = self.shared.hears_quorum(&group.status());
+            self.readiness.send_if_modified(|it| {
+                let next = Readiness::of_group(serving, has_leader);
+                let changed = *it != next;
+                *it = next;
+                changed
+            });
+            tokio::select! {
+                () = &mut caught_up, if !serving => serving = true,
+                () = &mut probe => probe.set(probe_quorum(&self.shared, &group)),
+                changed = status.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn stop(&self) {
+        let Shared { stopping, tasks, formed, .. } = &*self.shared;
+        stopping.cancel();
+        tasks.close();
+        if timeout(STOP_PATIENCE, tasks.wait()).await.is_err() {
+            tracing::debug!(streams = tasks.len(), "not every stream ended in time");
+        }
+        if let Some(formed) = formed.get() {
+            hand_over(&formed.group).await;
+        }
+    }
+}
+
+/// Waits until this server knows what was known when it started.
+///
+/// A server that has been away asks for the latest first, or its clients would be taken back to
+/// what it last knew. Without a quorum there is no later: what it has is served, unless it never
+/// had anything, which is not the same as knowing that there is nothing.
+async fn catch_up(shared: &Shared, group: &Group, was_blank: bool) {
+    loop {
+        match group.read_barrier(CATCH_UP_PATIENCE).await {
+            Ok(index) => {
+                shared.note_quorum();
+                if shared.board.wait_applied(index, CATCH_UP_PATIENCE).await {
+                    return;
+                }
+            }
+            Err(error) if was_blank => {
+                tracing::debug!(%error, "waiting for the group's first leader");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    revision = shared.board.revision(),
+                    "no quorum: serving what this server knew when it stopped"
+                );
+                return;
+            }
+        }
+    }
+}
+
+/// After a while, asks whether there is a quorum. A leader knows.
+async fn probe_quorum(shared: &Shared, group: &Group) {
+    sleep(PROBE).await;
+    if group.status().role != Role::Leader && group.read_barrier(PROBE).await.is_ok() {
+        shared.note_quorum();
+    }
+}
+
+/// Gives the leadership to the voter that is least behind, so that nobody has to wait for an
+/// election.
+async fn hand_over(group: &Group) {
+    let status = group.status();
+    if status.role != Role::Leader {
+        return;
+    }
+    let others = status.members.iter().filter(|it| it.voter && Some(it.node_id) != status.leader);
+    let Some(next) = others.min_by_key(|it| it.lag.unwrap_or(u64::MAX)) else { return };
+    match timeout(STOP_PATIENCE, group.transfer_leader(next.node_id)).await {
+        Ok(Ok(())) => tracing::info!(to = format_args!("{:016x}", next.node_id), "handed over"),
+        Ok(Err(error)) => tracing::debug!(%error, "the leadership was not handed over"),
+        Err(_) => tracing::debug!("the leadership was not handed over in time"),
+    }
+}
+
+async fn part(name: &'static str, run: impl Future<Output = ()>) -> &'static str {
+    run.await;
+    name
+}
+
+fn member(member: &proto::quorate::v1::FormationMember) -> Member {
+    Member { node_id: member.node_id, store_id: member.store_id }
+}
+
+impl fmt::Debug for Disco {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disco")
+            .field("readiness", &*self.readiness.borrow())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,64 @@
+//! The way to the leader's registry service, for what is not a command: renewals.
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::quorate::v1::{RenewReply, RenewRequest, registry_client::RegistryClient};
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    transport::{Channel, Endpoint},
+};
+
+/// Marks a request that a server passes on, so that none travels in circles while servers disagree
+/// about who leads.
+const FORWARDED: &str = "quorate-forwarded";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Well below a third of the shortest lease, so that the owner can try again in time.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One kept connection, to whoever leads.
+#[derive(Debug, Default)]
+pub(crate) struct LeaderLink {
+    kept: Mutex<Option<(SocketAddr, Channel)>>,
+}
+
+impl LeaderLink {
+    /// Renews leases at the server of this address.
+    pub(crate) async fn renew(
+        &self,
+        leader: SocketAddr,
+        lease_ids: Vec<u64>,
+    ) -> Result<RenewReply, Status> {
+        let mut request = Request::new(RenewRequest { lease_ids });
+        request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
+        let reply = RegistryClient::new(self.channel(leader)?).renew(request).await?;
+        Ok(reply.into_inner())
+    }
+
+    fn channel(&self, leader: SocketAddr) -> Result<Channel, Status> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((address, channel)) = &*kept
+            && *address == leader
+        {
+            return Ok(channel.clone());
+        }
+        let channel = Endpoint::from_shared(format!("http://{leader}"))
+            .map_err(|error| Status::internal(error.to_string()))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .connect_lazy();
+        *kept = Some((leader, channel.clone()));
+        Ok(channel)
+    }
+}
+
+/// Whether another server passed the request on.
+pub(crate) fn is_forwarded<T>(request: &Request<T>) -> bool {
+    request.metadata().contains_key(FORWARDED)
+}

@@ -1,0 +1,135 @@
+//! Leases on this server: the table while it leads, and nothing while it does not.
+//!
+//! The table is in the leader's memory only. It is filled from the registry when a leader is
+//! elected, every lease with its full time, and follows what the machine publishes. Time is this
+//! process's monotonic clock.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use discovery::{
+    lease::{DEFAULT_TTL, Frozen, LeaseTable, Proposal, Time},
+    registry::{Outcome, Registry},
+};
+use tokio::time::Instant;
+
+use crate::board::Board;
+
+/// See the module. Clones share the table.
+#[derive(Clone)]
+pub(crate) struct Leases {
+    started: Instant,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Present while this server leads.
+    table: Option<LeaseTable>,
+    /// Leases renewed since the last round of expiries was drawn up. Their owners were heard
+    /// after all.
+    heard: BTreeSet<u64>,
+}
+
+/// What came of a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    /// Leases that have ended: their owners must register again.
+    pub(crate) unknown: Vec<u64>,
+    /// How long the shortest of the others lasts from now.
+    pub(crate) ttl: Duration,
+}
+
+impl Leases {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), state: Arc::default() }
+    }
+
+    /// Begins to count, for every lease there is.
+    pub(crate) fn lead(&self, board: &Board) {
+        let mut state = self.lock();
+        // Read under the lock: what is published later is followed.
+        state.table = Some(board.read(|registry| LeaseTable::new(registry, self.now())));
+        state.heard.clear();
+    }
+
+    /// Stops counting: somebody else leads, or nobody.
+    pub(crate) fn resign(&self) {
+        self.lock().table = None;
+    }
+
+    /// Takes note of what was published.
+    pub(crate) fn follow(&self, registry: &Registry, outcome: &Outcome) {
+        if let Some(table) = &mut self.lock().table {
+            table.follow(registry, outcome, self.now());
+        }
+    }
+
+    /// Begins anew after the registry was replaced.
+    pub(crate) fn reload(&self, registry: &Registry) {
+        if let Some(table) = &mut self.lock().table {
+            *table = LeaseTable::new(registry, self.now());
+        }
+    }
+
+    /// Renews leases, if this server leads.
+    pub(crate) fn renew(&self, lease_ids: &[u64]) -> Option<Renewed> {
+        let now = self.now();
+        let mut state = self.lock();
+        let State { table, heard } = &mut *state;
+        let table = table.as_mut()?;
+        let mut unknown = Vec::new();
+        let mut shortest = None;
+        for lease_id in lease_ids {
+            match table.renew(*lease_id, now) {
+                Some(ttl) => {
+                    heard.insert(*lease_id);
+                    shortest = Some(shortest.map_or(ttl, |it: Duration| it.min(ttl)));
+                }
+                None => unknown.push(*lease_id),
+            }
+        }
+        Some(Renewed { unknown, ttl: shortest.unwrap_or(DEFAULT_TTL) })
+    }
+
+    /// How long a lease lasts, if this server leads.
+    pub(crate) fn ttl(&self, lease_id: u64) -> Option<Duration> {
+        self.lock().table.as_ref()?.ttl(lease_id)
+    }
+
+    /// Draws up a round of expiries.
+    pub(crate) fn due(&self) -> Vec<Proposal> {
+        let now = self.now();
+        let mut state = self.lock();
+        state.heard.clear();
+        state.table.as_mut().map(|table| table.due(now)).unwrap_or_default()
+    }
+
+    /// Whether a lease was renewed since the round was drawn up.
+    pub(crate) fn was_heard(&self, lease_id: u64) -> bool {
+        self.lock().heard.contains(&lease_id)
+    }
+
+    /// Whether the latch holds all expiries.
+    pub(crate) fn frozen(&self) -> Option<Frozen> {
+        self.lock().table.as_ref()?.frozen().cloned()
+    }
+
+    fn now(&self) -> Time {
+        self.started.elapsed()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,46 @@
+//! The `disco` service: the shell around `discovery`.
+//!
+//! A [`Disco`] is a replica of the registry with three faces. To its Raft group it is a state
+//! machine; to Envoys and gRPC clients an xDS server; to instances, data nodes and operators a
+//! registry that can be asked and written.
+//!
+//! ```text
+//!              RegistryMachine ──────► Board ──────► ADS streams    (snapshot)
+//!  raft group ─►  apply, publish         │ └───────► sessions       (servers, nodes, groups)
+//!       ▲                                └─────────► registry reads
+//!       │
+//!       └── Proposals ◄── registry writes, sessions, lease keeper, placer, own record
+//! ```
+//!
+//! Every replica serves reads and streams from what it has applied, quorum or not, and passes
+//! writes and renewals on to the leader. Only the leader counts leases and places groups, and it
+//! acts on neither before a quorum has confirmed it. Nothing here decides what a record means:
+//! the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
+
+mod ads;
+mod board;
+mod disco;
+mod leader_link;
+mod lease_keeper;
+mod leases;
+mod machine;
+mod own_record;
+mod placer;
+mod proposals;
+mod ready;
+mod registry_service;
+mod renewals;
+mod reports;
+mod servers;
+mod session;
+mod shared;
+
+pub use self::{
+    ads::AdsServer,
+    disco::{Disco, DiscoConfig, DiscoError},
+    ready::Readiness,
+};
+
+/// Largest message taken or sent. A client that reconnects names every resource it has, which can
+/// be more than gRPC's default of 4 MiB.
+const MESSAGE_LIMIT: usize = 64 << 20;

@@ -1,0 +1,171 @@
+//! The registry as the state machine of the DISCO group.
+//!
+//! The rules are [`Registry`]'s; this adapter keeps its rows, and tells readers of what is written.
+//! It holds the registry twice: one that is ahead by the batch in hand, and the one on the
+//! [board](crate::board), to which the same batch is applied once its rows are written. So a reader
+//! never sees what a crash could take back, nor half a batch.
+
+use std::{fmt, mem, sync::Arc};
+
+use bytes::Bytes;
+use discovery::{
+    registry::{Outcome, RecordKey, Registry},
+    snapshot::Snapshot,
+    translation,
+};
+use prost::Message;
+use proto::quorate::v1::{
+    RegistryCommand, RegistryRefusal, RegistryReply, registry_refusal::Reason, registry_reply,
+};
+use raft::{
+    EntryMeta, StateMachine, StorageError,
+    rows::{Read, Write},
+};
+
+use crate::{board::Publisher, leases::Leases};
+
+#[cfg(test)]
+mod tests;
+
+/// See the module.
+pub(crate) struct RegistryMachine {
+    registry: Registry,
+    batch: Batch,
+    snapshot: Snapshot,
+    publisher: Publisher,
+    leases: Leases,
+}
+
+/// What was applied and not published.
+#[derive(Default)]
+struct Batch {
+    /// Anything may have changed: the rows were replaced.
+    reloaded: bool,
+    commands: Vec<(EntryMeta, RegistryCommand)>,
+    /// What the commands did, together.
+    outcome: Outcome,
+}
+
+impl RegistryMachine {
+    pub(crate) fn new(publisher: Publisher, leases: Leases) -> Self {
+        Self {
+            registry: Registry::default(),
+            batch: Batch::default(),
+            snapshot: Snapshot::empty(),
+            publisher,
+            leases,
+        }
+    }
+
+    fn publish_registry(&self, batch: &mut Batch) {
+        let commands = mem::take(&mut batch.commands);
+        self.publisher.change(|readable| {
+            if batch.reloaded {
+                readable.clone_from(&self.registry);
+                return;
+            }
+            for (entry, command) in commands {
+                readable.apply(command, entry.index, entry.term);
+            }
+        });
+        if batch.reloaded {
+            self.leases.reload(&self.registry);
+        } else {
+            self.leases.follow(&self.registry, &batch.outcome);
+        }
+    }
+
+    fn publish_snapshot(&mut self, applied: u64, batch: &Batch) {
+        let next = if batch.reloaded {
+            let everything = translation::translate_all(&self.registry);
+            Snapshot::empty().with_changes(applied, everything)
+        } else {
+            let changes = translation::translate(&self.registry, &batch.outcome.touched);
+            // Most commands renew or repeat something: their step would only push a step out of
+            // the snapshot's memory.
+            if changes.is_empty() {
+                return;
+            }
+            self.snapshot.with_changes(applied, changes)
+        };
+        self.snapshot = next;
+        self.publisher.announce_snapshot(Arc::new(self.snapshot.clone()));
+    }
+}
+
+impl StateMachine for RegistryMachine {
+    fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError> {
+        let mut found = Vec::new();
+        rows.scan(b"", None, false, &mut |key, value| {
+            found.push((key.to_vec(), value.to_vec()));
+            true
+        })?;
+        self.registry = Registry::restore(found).map_err(|error| {
+            StorageError::with_source("the registry's rows cannot be read", error)
+        })?;
+        self.batch = Batch { reloaded: true, ..Batch::default() };
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        entry: EntryMeta,
+        command: &[u8],
+        rows: &mut dyn Write,
+    ) -> Result<Bytes, StorageError> {
+        let command = match RegistryCommand::decode(command) {
+            Ok(command) => command,
+            Err(error) => return Ok(refuse_unreadable(&error)),
+        };
+        let outcome = self.registry.apply(command.clone(), entry.index, entry.term);
+        for key in &outcome.touched {
+            match self.registry.record(key) {
+                Some(record) => rows.put(key.encode(), record),
+                None => rows.delete(key.encode()),
+            }
+        }
+        if !outcome.touched.is_empty() {
+            self.batch.commands.push((entry, command));
+        }
+        self.batch.outcome.touched.extend(outcome.touched);
+        self.batch.outcome.leases.extend(outcome.leases);
+        Ok(outcome.reply.encode_to_vec().into())
+    }
+
+    fn publish(&mut self, applied: u64) {
+        let mut batch = mem::take(&mut self.batch);
+        self.publish_registry(&mut batch);
+        self.publish_snapshot(applied, &batch);
+        if batch.reloaded || batch.outcome.touched.iter().any(is_topology) {
+            self.publisher.announce_topology(applied);
+        }
+        self.publisher.announce_applied(applied);
+    }
+}
+
+/// Whether those who follow servers, nodes and groups are to be told.
+fn is_topology(key: &RecordKey) -> bool {
+    match key {
+        RecordKey::Server(_) | RecordKey::Node(_) | RecordKey::Group(_) => true,
+        RecordKey::Service(_) | RecordKey::Instance { .. } => false,
+    }
+}
+
+/// Bytes that are no command are refused, equally on every replica: they were proposed by a server
+/// of another version, and stopping every replica would help nobody.
+fn refuse_unreadable(error: &prost::DecodeError) -> Bytes {
+    let refusal = RegistryRefusal {
+        reason: Reason::Malformed.into(),
+        message: format!("not a command of the registry: {error}"),
+    };
+    let outcome = Some(registry_reply::Outcome::Refused(refusal));
+    RegistryReply { outcome }.encode_to_vec().into()
+}
+
+impl fmt::Debug for RegistryMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryMachine")
+            .field("snapshot", &self.snapshot.revision())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+use std::collections::BTreeMap;
+
+use discovery::resource::ResourceType;
+use proto::quorate::v1::{Health, Instance, RegisterInstance, registry_command::Command};
+use raft::MemoryRows;
+
+use super::*;
+use crate::board::Board;
+
+const TTL_MS: u64 = 10_000;
+
+fn machine() -> (RegistryMachine, Board) {
+    let (publisher, board) = Publisher::new();
+    (RegistryMachine::new(publisher, Leases::new()), board)
+}
+
+fn register(service: &str, id: &str) -> Vec<u8> {
+    let instance = Instance {
+        service: service.to_owned(),
+        id: id.to_owned(),
+        address: "10.0.0.1:80".to_owned(),
+        health: Health::Healthy.into(),
+        ..Instance::default()
+    };
+    let command = RegisterInstance { instance: Some(instance), lease_id: 1, ttl_ms: TTL_MS };
+    RegistryCommand { command: Some(Command::RegisterInstance(command)) }.encode_to_vec()
+}
+
+fn entry(index: u64) -> EntryMeta {
+    EntryMeta { index, term: 1 }
+}
+
+fn clusters(board: &Board) -> Vec<String> {
+    let snapshot = Arc::clone(&board.snapshots().borrow());
+    snapshot.resources(ResourceType::Cluster).map(|it| it.name().to_string()).collect()
+}
+
+#[test]
+fn readers_see_a_batch_once_it_is_published() {
+    let (mut machine, board) = machine();
+    let mut rows = MemoryRows::new();
+    machine.load(&rows).unwrap();
+    machine.apply(entry(1), &register("orders", "o1"), &mut rows).unwrap();
+    machine.apply(entry(2), &register("web", "w1"), &mut rows).unwrap();
+    assert_eq!(board.read(|it| it.services().count()), 0);
+    assert_eq!((board.revision(), clusters(&board).len()), (0, 0));
+
+    machine.publish(2);
+    assert_eq!(board.read(|it| it.services().count()), 2);
+    assert_eq!(board.revision(), 2);
+    assert_eq!(clusters(&board), ["orders", "web"]);
+}
+
+#[test]
+fn what_readers_see_is_what_the_machine_holds() {
+    let (mut machine, board) = machine();
+    let mut rows = MemoryRows::new();
+    machine.load(&rows).unwrap();
+    for index in 1..=20 {
+        let command = register("orders", &format!("o{}", index % 7));
+        machine.apply(entry(index), &command, &mut rows).unwrap();
+        if index % 3 == 0 {
+            machine.publish(index);
+            board.read(|readable| assert_eq!(*readable, machine.registry));
+        }
+    }
+}
+
+#[test]
+fn a_restart_and_a_raft_snapshot_bring_back_the_same() {
+    let (mut before, board_before) = machine();
+    let mut rows = MemoryRows::new();
+    before.load(&rows).unwrap();
+    before.apply(entry(1), &register("orders", "o1"), &mut rows).unwrap();
+    before.apply(entry(2), &register("web", "w1"), &mut rows).unwrap();
+    before.publish(2);
+
+    let (mut after, board_after) = machine();
+    after.load(&rows).unwrap();
+    after.publish(2);
+    assert_eq!(after.registry, before.registry);
+    let versions = |board: &Board| -> BTreeMap<_, _> {
+        let snapshot = Arc::clone(&board.snapshots().borrow());
+        ResourceType::all().map(|kind| (kind, snapshot.type_version(kind))).into()
+    };
+    assert_eq!(versions(&board_after), versions(&board_before));
+
+    after.load(&MemoryRows::new()).unwrap();
+    after.publish(3);
+    assert_eq!(clusters(&board_after), [""; 0]);
+}
+
+#[test]
+fn a_command_that_changes_nothing_makes_no_snapshot() {
+    let (mut machine, board) = machine();
+    let mut rows = MemoryRows::new();
+    machine.load(&rows).unwrap();
+    machine.apply(entry(1), &register("orders", "o1"), &mut rows).unwrap();
+    machine.publish(1);
+    let mut snapshots = board.snapshots();
+    snapshots.mark_unchanged();
+    machine.apply(entry(2), b"\xff no command", &mut rows).unwrap();
+    machine.publish(2);
+    assert!(!snapshots.has_changed().unwrap());
+    assert_eq!(board.revision(), 2);
+}
+
+#[test]
+fn unreadable_commands_are_refused_and_unreadable_rows_stop() {
+    let (mut machine, _board) = machine();
+    let mut rows = MemoryRows::new();
+    machine.load(&rows).unwrap();
+    let reply = machine.apply(entry(1), b"\xff", &mut rows).unwrap();
+    let reply = RegistryReply::decode(reply).unwrap();
+    let Some(registry_reply::Outcome::Refused(refusal)) = reply.outcome else {
+        panic!("accepted: {reply:?}")
+    };
+    assert_eq!(refusal.reason(), Reason::Malformed);
+
+    rows.put(b"what/".to_vec(), Vec::new());
+    assert!(machine.load(&rows).is_err());
+}

@@ -1,0 +1,72 @@
+//! A DISCO server's own record: where it is, of which start.
+//!
+//! It is written by the server itself, whoever leads, and again when it differs.
+
+use std::time::Duration;
+
+use proto::quorate::v1::{AddressHint, Locality, RecordServer, registry_command::Command};
+use tokio::time::sleep;
+
+use crate::{
+    disco::DiscoConfig,
+    shared::{Formed, Shared},
+};
+
+/// Pause after an attempt that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps the record of this server true, for ever.
+pub(crate) async fn keep(shared: &Shared, formed: &Formed) {
+    let mut topology = shared.board.topology();
+    loop {
+        topology.mark_unchanged();
+        let wanted = own_record(shared);
+        if !is_recorded(shared, &wanted) {
+            let Err(error) = formed.proposals.propose(Command::RecordServer(wanted)).await else {
+                continue;
+            };
+            if error.is_refusal() {
+                tracing::error!(%error, "this server's record is refused");
+                return std::future::pending().await;
+            }
+            tracing::debug!(%error, "this server is not recorded yet");
+            sleep(RETRY).await;
+            continue;
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn own_record(shared: &Shared) -> RecordServer {
+    let identity = shared.host.identity();
+    let DiscoConfig { name, region, zone, version, .. } = &shared.config;
+    RecordServer {
+        hint: Some(AddressHint {
+            node_id: identity.node_id,
+            boot_epoch: identity.boot_epoch,
+            address: shared.host.advertise().to_string(),
+            services: identity.services.into_iter().collect(),
+        }),
+        name: name.clone(),
+        locality: Some(Locality { region: region.clone(), zone: zone.clone() }),
+        version: version.clone(),
+    }
+}
+
+fn is_recorded(shared: &Shared, wanted: &RecordServer) -> bool {
+    let Some(hint) = &wanted.hint else { return true };
+    let locality = wanted.locality.clone().unwrap_or_default();
+    shared.board.read(|registry| {
+        registry.server(hint.node_id).is_some_and(|it| {
+            it.boot_epoch == hint.boot_epoch
+                && it.address == shared.host.advertise()
+                && it.services == hint.services
+                && it.name == wanted.name
+                && it.version == wanted.version
+                && it.locality.region == locality.region
+                && it.locality.zone == locality.zone
+        })
+    })
+}

@@ -1,0 +1,68 @@
+//! Whether this server may answer, and whether it is well.
+//!
+//! The two differ. A server *serves* once it knows what there was to know when it started; from
+//! then on it goes on serving, quorum or not. It is *ready* while it serves and has a leader.
+
+use raft::MeshId;
+use tokio::sync::watch;
+use tonic::Status;
+
+/// How the disco service is, for health checks and operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// It answers clients. Once true it stays so.
+    pub serving: bool,
+    /// The group has a leader that this server knows.
+    pub has_leader: bool,
+    /// What is missing, in words.
+    pub reasons: Vec<String>,
+}
+
+impl Readiness {
+    /// Whether the server is as it should be.
+    pub const fn is_ready(&self) -> bool {
+        self.serving && self.has_leader
+    }
+
+    pub(crate) fn not_formed() -> Self {
+        let reason = "this server belongs to no mesh yet; `quorate init` forms one";
+        Self { serving: false, has_leader: false, reasons: vec![reason.to_owned()] }
+    }
+
+    pub(crate) fn not_a_member(mesh: &MeshId) -> Self {
+        let reason = format!(
+            "this server is in mesh {mesh}, but not among the DISCO servers that formed it; start \
+             it with the data directory that it had"
+        );
+        Self { serving: false, has_leader: false, reasons: vec![reason] }
+    }
+
+    pub(crate) fn of_group(serving: bool, has_leader: bool) -> Self {
+        let mut reasons = Vec::new();
+        if !serving {
+            reasons.push("the registry has not caught up since the start".to_owned());
+        }
+        if !has_leader {
+            reasons.push("the disco group has no leader".to_owned());
+        }
+        Self { serving, has_leader, reasons }
+    }
+}
+
+/// Turns callers away while there is nothing to answer them with.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(watch::Receiver<Readiness>);
+
+impl Gate {
+    pub(crate) const fn new(readiness: watch::Receiver<Readiness>) -> Self {
+        Self(readiness)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        let readiness = self.0.borrow();
+        if readiness.serving {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!("not ready: {}", readiness.reasons.join("; "))))
+    }
+}

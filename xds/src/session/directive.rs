@@ -1,0 +1,43 @@
+//! What a data node is told.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use proto::quorate::v1::{AddressHint, Directive};
+
+use super::stay::{Standing, Stay};
+use crate::shared::{Shared, millis};
+
+/// The directive for a node as the registry and the book are, without its meta.
+pub(super) fn of(shared: &Shared, stay: &Stay, ttl: Duration) -> Directive {
+    let node_id = stay.node_id();
+    let mut directive = shared.board.read(|registry| {
+        let groups = registry.groups_of_node(node_id);
+        let hosts: BTreeSet<u64> =
+            groups.iter().flat_map(|it| &it.replicas).map(|it| it.node_id).collect();
+        let mut members = registry.list_members(&Default::default());
+        members.retain(|it| hosts.contains(&it.node_id));
+        let standing = stay.standing(registry);
+        Directive {
+            meta: None,
+            ttl_ms: millis(ttl),
+            addresses: registry.addresses_for_node(node_id),
+            members,
+            groups,
+            stopping_noted: matches!(standing, Standing::Recorded { stopping: true, .. }),
+        }
+    });
+    for hint in &mut directive.addresses {
+        freshen(shared, hint);
+    }
+    directive
+}
+
+/// Puts a later address in the place of the registry's: the book learns without a quorum.
+fn freshen(shared: &Shared, hint: &mut AddressHint) {
+    if let Some(known) = shared.host.book().hint(hint.node_id)
+        && known.boot_epoch > hint.boot_epoch
+    {
+        hint.boot_epoch = known.boot_epoch;
+        hint.address = known.address.to_string();
+    }
+}

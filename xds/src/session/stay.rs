@@ -1,0 +1,197 @@
+//! A data node's stay, as its session sees it: what the node said, and what the registry lacks.
+//!
+//! Nothing is remembered of what was proposed. What remains to be done is read from the registry
+//! each time, so a command that was lost is proposed again, and one that took effect is not.
+
+use std::net::SocketAddr;
+
+use discovery::registry::{Group, Leader, Node, Registry};
+use proto::quorate::v1::{
+    HostedGroup, Locality, NodeHello, NodeRecord, NodeState, NodeStatus, RecordNode, ReportLeader,
+    SetNodeState, registry_command::Command,
+};
+use tonic::Status;
+
+#[cfg(test)]
+mod tests;
+
+/// A learner that is behind by no more than this many entries serves: it has received the data.
+const SERVING_LAG: u64 = 1_000;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Stay {
+    hello: NodeHello,
+    mesh_address: SocketAddr,
+    kv_address: SocketAddr,
+    /// The lease to ask for, unless another holds.
+    lease_id: u64,
+    stopping: bool,
+    status: NodeStatus,
+}
+
+/// How the registry has the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not at all, or with another store.
+    Unknown,
+    /// From an earlier start, or down.
+    Outdated,
+    /// As it is.
+    Recorded { lease_id: u64, stopping: bool },
+}
+
+/// What remains to be done for the node.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Task {
+    Record(RecordNode),
+    Stop(SetNodeState),
+    ReportLeader(ReportLeader),
+}
+
+impl Stay {
+    /// # Errors
+    ///
+    /// The node's addresses are none.
+    pub(crate) fn new(hello: NodeHello, lease_id: u64) -> Result<Self, Status> {
+        let parse = |what: &str, text: &str| {
+            text.parse::<SocketAddr>().map_err(|_| {
+                Status::invalid_argument(format!("{what} {text:?}: an address is IP:PORT"))
+            })
+        };
+        Ok(Self {
+            mesh_address: parse("mesh address", &hello.mesh_address)?,
+            kv_address: parse("kv address", &hello.kv_address)?,
+            hello,
+            lease_id,
+            stopping: false,
+            status: NodeStatus::default(),
+        })
+    }
+
+    pub(crate) fn report(&mut self, status: NodeStatus) {
+        self.status = status;
+    }
+
+    pub(crate) const fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub(crate) const fn node_id(&self) -> u64 {
+        self.hello.node_id
+    }
+
+    pub(crate) const fn boot_epoch(&self) -> u64 {
+        self.hello.boot_epoch
+    }
+
+    pub(crate) const fn mesh_address(&self) -> SocketAddr {
+        self.mesh_address
+    }
+
+    pub(crate) fn standing(&self, registry: &Registry) -> Standing {
+        let known = registry.node(self.node_id());
+        match known.filter(|node| node.store_id == self.hello.store_id) {
+            None => Standing::Unknown,
+            Some(node) if self.is_recorded(node) => Standing::Recorded {
+                lease_id: node.grant.lease_id,
+                stopping: node.state == NodeState::Stopping,
+            },
+            Some(_) => Standing::Outdated,
+        }
+    }
+
+    /// The next thing to propose, most urgent first: who leads decides where traffic goes.
+    pub(crate) fn next_task(&self, registry: &Registry) -> Option<Task> {
+        let Standing::Recorded { lease_id, stopping } = self.standing(registry) else {
+            return Some(Task::Record(self.to_command()));
+        };
+        if self.stopping && !stopping {
+            return Some(Task::Stop(SetNodeState {
+                node_id: self.node_id(),
+                lease_id,
+                state: NodeState::Stopping.into(),
+            }));
+        }
+        let leads = self.status.groups.iter().filter(|it| it.role == "leader");
+        leads
+            .filter_map(|hosted| self.leader_report(registry.group(hosted.group)?, hosted))
+            .map(Task::ReportLeader)
+            .next()
+    }
+
+    fn leader_report(&self, group: &Group, hosted: &HostedGroup) -> Option<ReportLeader> {
+        if !group.has_replica(self.node_id()) {
+            return None;
+        }
+        let leader = Leader { term: hosted.term, node_id: self.node_id() };
+        let serving = serving(group, hosted);
+        let is_news = match group.leader {
+            Some(known) if known == leader => !serving.is_empty() && serving != group.serving,
+            Some(known) => known < leader,
+            None => true,
+        };
+        is_news.then_some(ReportLeader {
+            group: group.group,
+            leader_id: leader.node_id,
+            term: leader.term,
+            serving,
+        })
+    }
+
+    fn is_recorded(&self, node: &Node) -> bool {
+        let Locality { region, zone } = self.hello.locality.clone().unwrap_or_default();
+        node.is_live()
+            && node.boot_epoch == self.hello.boot_epoch
+            && node.mesh_address == self.mesh_address
+            && node.kv_address == self.kv_address
+            && node.name == self.hello.name
+            && node.locality.region == region
+            && node.locality.zone == zone
+    }
+
+    fn to_command(&self) -> RecordNode {
+        let hello = &self.hello;
+        RecordNode {
+            node: Some(NodeRecord {
+                node_id: hello.node_id,
+                store_id: hello.store_id,
+                boot_epoch: hello.boot_epoch,
+                mesh_address: self.mesh_address.to_string(),
+                kv_address: self.kv_address.to_string(),
+                locality: hello.locality.clone(),
+                name: hello.name.clone(),
+                lease_id: self.lease_id,
+                ttl_ms: 0,
+                state: NodeState::Up.into(),
+                granted_index: 0,
+            }),
+        }
+    }
+}
+
+impl Task {
+    pub(crate) fn into_command(self) -> Command {
+        match self {
+            Self::Record(it) => Command::RecordNode(it),
+            Self::Stop(it) => Command::SetNodeState(it),
+            Self::ReportLeader(it) => Command::ReportLeader(it),
+        }
+    }
+}
+
+/// The replicas that hold the data, by a leader's report: its voters, and learners that have
+/// caught up. In the order in which the registry keeps them.
+fn serving(group: &Group, hosted: &HostedGroup) -> Vec<u64> {
+    let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= SERVING_LAG);
+    let mut serving: Vec<u64> = hosted
+        .members
+        .iter()
+        .filter(|it| it.voter || caught_up(it.lag))
+        .map(|it| it.node_id)
+        .filter(|node_id| group.has_replica(*node_id))
+        .collect();
+    serving.sort_unstable();
+    serving.dedup();
+    serving
+}

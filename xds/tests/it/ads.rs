@@ -1,0 +1,154 @@
+//! Streams of discovery.
+
+use std::collections::BTreeMap;
+
+use envoy_types::pb::{
+    envoy::service::discovery::v3::DeltaDiscoveryRequest, google::rpc::Status as Rejection,
+};
+use proto::quorate::v1::DeregisterRequest;
+use tonic::Code;
+
+use crate::harness::{CLUSTER, Delta, Disk, ENDPOINTS, Server, Sotw, instance, register};
+
+async fn deregister(server: &Server, service: &str, id: &str) {
+    let request = DeregisterRequest { service: service.to_owned(), id: id.to_owned() };
+    server.registry().deregister(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_delta_client_follows_instances_and_nothing_else() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let mut stream = Delta::open(&server).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let first = stream.receive().await;
+    assert_eq!((first.type_url.as_str(), first.resources.len()), (CLUSTER, 0));
+    assert!(first.control_plane.unwrap().identifier.ends_with("/quorate-test"));
+
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    registry.register(request.clone()).await.unwrap();
+    let clusters = stream.receive().await;
+    assert_eq!(clusters.resources[0].name, "orders");
+    stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
+    stream.receive_endpoints("orders", &["10.0.0.1:80"]).await;
+
+    registry.register(request).await.unwrap();
+    stream.assert_quiet().await;
+    registry.register(register(instance("orders", "o2", "10.0.0.2:80"))).await.unwrap();
+    stream.receive_endpoints("orders", &["10.0.0.1:80", "10.0.0.2:80"]).await;
+    deregister(&server, "orders", "o1").await;
+    stream.receive_endpoints("orders", &["10.0.0.2:80"]).await;
+    stream.assert_quiet().await;
+}
+
+#[tokio::test]
+async fn a_state_of_the_world_client_follows_too() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut stream = Sotw::open(&server).await.unwrap();
+    stream.subscribe(CLUSTER, &[]).await;
+    assert_eq!(stream.receive(&[]).await.resources, []);
+
+    let mut registry = server.registry();
+    registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+    let clusters = stream.receive(&[]).await;
+    assert_eq!((clusters.type_url.as_str(), clusters.resources.len()), (CLUSTER, 1));
+    stream.subscribe(ENDPOINTS, &["orders"]).await;
+    let endpoints = stream.receive(&["orders"]).await;
+    assert_eq!((endpoints.type_url.as_str(), endpoints.resources.len()), (ENDPOINTS, 1));
+    stream.assert_quiet().await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_everything_and_resends_nothing() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    let lease_id = registry.register(request).await.unwrap().into_inner().lease_id;
+    let mut stream = Delta::open(&server).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let first = stream.receive().await;
+    let has: BTreeMap<_, _> =
+        first.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    assert_eq!(has.len(), 1);
+    server.stop().await;
+    while let Ok(Some(_)) = stream.receive_raw().await {}
+
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut stream = Delta::open(&server).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], has).await;
+    stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
+    // The first thing to come is what was asked for and not had: no cluster before it.
+    let response = stream.receive().await;
+    let names: Vec<_> = response.resources.iter().map(|it| it.name.as_str()).collect();
+    if response.type_url == CLUSTER {
+        assert!(names.is_empty() && response.removed_resources.is_empty(), "{response:?}");
+        stream.receive_endpoints("orders", &["10.0.0.1:80"]).await;
+    } else {
+        assert_eq!(names, ["orders"]);
+    }
+    let renew = proto::quorate::v1::RenewRequest { lease_ids: vec![lease_id] };
+    let renewed = server.registry().renew(renew).await.unwrap().into_inner();
+    assert!(renewed.unknown.is_empty());
+}
+
+#[tokio::test]
+async fn streams_wait_for_a_mesh() {
+    let disk = Disk::new();
+    let server = Server::member(&disk, Vec::new()).await;
+    let refused = Delta::open(&server).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_malformed_request_ends_only_its_stream() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut broken = Delta::open(&server).await.unwrap();
+    let mut other = Delta::open(&server).await.unwrap();
+    broken.send(DeltaDiscoveryRequest::default()).await;
+    assert_eq!(broken.receive_raw().await.unwrap_err().code(), Code::InvalidArgument);
+    other.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    other.receive().await;
+}
+
+#[tokio::test]
+async fn a_rejected_response_is_not_sent_again() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+    let mut stream = Delta::open(&server).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let response = stream.receive_raw().await.unwrap().unwrap();
+    let rejection = Rejection { code: 3, message: "no".to_owned(), ..Rejection::default() };
+    stream
+        .send(DeltaDiscoveryRequest {
+            type_url: response.type_url,
+            response_nonce: response.nonce,
+            error_detail: Some(rejection),
+            ..DeltaDiscoveryRequest::default()
+        })
+        .await;
+    stream.assert_quiet().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_streams_after_what_they_were_owed() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut stream = Delta::open(&server).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    stream.receive().await;
+    server.stop().await;
+    assert!(matches!(stream.receive_raw().await, Ok(None)));
+}

@@ -1,0 +1,177 @@
+//! Three servers.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use proto::quorate::v1::{
+    Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest, RenewRequest,
+};
+use tonic::Code;
+
+use crate::harness::{
+    CLUSTER, Delta, Disk, ENDPOINTS, NodeClient, Server, eventually, form, hello, instance,
+    register,
+};
+
+struct Mesh {
+    disks: Vec<Disk>,
+    servers: Vec<Option<Server>>,
+}
+
+impl Mesh {
+    async fn start() -> Self {
+        let disks: Vec<Disk> = (0..3).map(|_| Disk::new()).collect();
+        let mut servers = Vec::new();
+        for disk in &disks {
+            servers.push(Some(Server::member(disk, Vec::new()).await));
+        }
+        let mesh = Self { disks, servers };
+        form(&mesh.up().collect::<Vec<_>>()).await;
+        for server in mesh.up() {
+            server.ready().await;
+        }
+        mesh
+    }
+
+    fn up(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().flatten()
+    }
+
+    fn at(&self, index: usize) -> &Server {
+        self.servers[index].as_ref().unwrap()
+    }
+
+    async fn leader(&self) -> usize {
+        eventually("somebody leads", || async {
+            (0..3).find(|at| self.servers[*at].as_ref().is_some_and(Server::is_leader))
+        })
+        .await
+    }
+
+    async fn kill(&mut self, index: usize) {
+        self.servers[index].take().unwrap().kill().await;
+    }
+
+    async fn restart(&mut self, index: usize) {
+        let seeds: Vec<SocketAddr> = self.up().map(|it| it.address).collect();
+        self.servers[index] = Some(Server::member(&self.disks[index], seeds).await);
+    }
+}
+
+async fn instances(server: &Server) -> Vec<(String, Health)> {
+    let request = ListInstancesRequest { service: "orders".to_owned() };
+    let reply = server.registry().list_instances(request).await.unwrap().into_inner();
+    reply.instances.iter().map(|it| (it.id.clone(), it.health())).collect()
+}
+
+#[tokio::test]
+async fn any_server_takes_writes_and_serves_them_to_its_clients() {
+    let mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let (here, there) = (mesh.at((leader + 1) % 3), mesh.at((leader + 2) % 3));
+    let mut stream = Delta::open(there).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    stream.receive().await;
+
+    let reply = here.registry().register(register(instance("orders", "o1", "10.0.0.1:80"))).await;
+    let lease_id = reply.unwrap().into_inner().lease_id;
+    assert_eq!(instances(here).await, [("o1".to_owned(), Health::Healthy)]);
+    assert_eq!(stream.receive().await.resources[0].name, "orders");
+
+    let request = RenewRequest { lease_ids: vec![lease_id, 7] };
+    let renewed = there.registry().renew(request).await.unwrap().into_inner();
+    assert_eq!(renewed.unknown, [7], "the leader was asked");
+    eventually("all servers are listed", || async {
+        let mut registry = there.registry();
+        let reply = registry.list_members(ListMembersRequest {}).await.unwrap().into_inner();
+        let up = reply.members.iter().filter(|it| it.state == "up").count();
+        let leaders = reply.members.iter().filter(|it| it.role == "leader").count();
+        (up == 3 && leaders == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_quorum_streams_go_on_and_nothing_ends() {
+    let mut mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let survivor = (leader + 1) % 3;
+    let mut request = register(instance("orders", "o1", "10.0.0.1:80"));
+    request.ttl_ms = 1;
+    let reply = mesh.at(survivor).registry().register(request).await.unwrap().into_inner();
+    let mut stream = Delta::open(mesh.at(survivor)).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    assert_eq!(stream.receive().await.resources[0].name, "orders");
+
+    mesh.kill(leader).await;
+    mesh.kill((leader + 2) % 3).await;
+    let server = mesh.at(survivor);
+    let stale = eventually("the lease's time has passed without a quorum", || async {
+        let mut registry = server.registry();
+        let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
+        let stale = reply.meta.unwrap().stale_for_ms;
+        (stale > 2 * 3_000).then_some(stale)
+    })
+    .await;
+    assert!(stale > 0);
+    assert_eq!(instances(server).await, [("o1".to_owned(), Health::Healthy)]);
+    let renewed = server.registry().renew(RenewRequest { lease_ids: vec![reply.lease_id] }).await;
+    assert!(renewed.unwrap().into_inner().unknown.is_empty());
+    let refused = register(instance("orders", "o2", "10.0.0.2:80"));
+    let refused = server.registry().register(refused).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
+    stream.receive_endpoints("orders", &["10.0.0.1:80"]).await;
+
+    mesh.restart(leader).await;
+    eventually("a quorum writes again", || async {
+        let request = register(instance("orders", "o2", "10.0.0.2:80"));
+        mesh.at(survivor).registry().register(request).await.ok()
+    })
+    .await;
+    stream.receive_endpoints("orders", &["10.0.0.1:80", "10.0.0.2:80"]).await;
+}
+
+#[tokio::test]
+async fn a_node_keeps_its_session_and_its_lease_through_a_change_of_leader() {
+    let mut mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let follower = (leader + 1) % 3;
+    let mut node = NodeClient::open(mesh.at(follower), hello(1)).await.unwrap();
+    node.try_directive().await.unwrap();
+    mesh.servers[leader].take().unwrap().stop().await;
+    // Two more nodes make the three that the first group waits for.
+    let _second = NodeClient::open(mesh.at(follower), hello(2)).await.unwrap();
+    let _third = NodeClient::open(mesh.at((leader + 2) % 3), hello(3)).await.unwrap();
+    let directive = node.directive("the group is decided", |it| !it.groups.is_empty()).await;
+    assert_eq!(directive.groups[0].first_voters.len(), 3);
+    assert_eq!(directive.members.len(), 3);
+
+    let registered = mesh.at(follower).host.group(1).unwrap().status().last_index;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(12);
+    eventually("the lease has been kept beyond its time", || async {
+        node.report(Vec::new()).await;
+        (tokio::time::Instant::now() > deadline).then_some(())
+    })
+    .await;
+    let mut registry = mesh.at(follower).registry();
+    let reply = registry.list_members(ListMembersRequest {}).await.unwrap().into_inner();
+    assert_eq!(reply.members.iter().find(|it| it.node_id == 1).unwrap().state, "up");
+    assert!(mesh.at(follower).host.group(1).unwrap().status().last_index >= registered);
+}
+
+#[tokio::test]
+async fn all_servers_return_with_other_addresses() {
+    let mut mesh = Mesh::start().await;
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    mesh.at(0).registry().register(request).await.unwrap();
+    for index in 0..3 {
+        mesh.servers[index].take().unwrap().stop().await;
+    }
+    for index in [2, 0, 1] {
+        mesh.restart(index).await;
+    }
+    for server in mesh.up() {
+        server.ready().await;
+        assert_eq!(instances(server).await, [("o1".to_owned(), Health::Healthy)]);
+    }
+}

@@ -1,0 +1,133 @@
+//! Registration and its end.
+
+use proto::quorate::v1::{
+    DeregisterRequest, Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest,
+    RenewRequest, SetHealthRequest,
+};
+use tonic::Code;
+
+use crate::harness::{Disk, Server, eventually, instance, register};
+
+async fn health_of(server: &Server, service: &str, id: &str) -> Option<Health> {
+    let request = ListInstancesRequest { service: service.to_owned() };
+    let reply = server.registry().list_instances(request).await.unwrap().into_inner();
+    reply.instances.iter().find(|it| it.id == id).map(|it| it.health())
+}
+
+#[tokio::test]
+async fn a_registered_instance_is_listed_at_once() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+
+    let reply = registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await;
+    let reply = reply.unwrap().into_inner();
+    let meta = reply.meta.unwrap();
+    assert_eq!(meta.leader_id, server.host.identity().node_id);
+    assert_eq!(meta.mesh_id, server.host.mesh().borrow().as_ref().unwrap().to_string());
+    assert_eq!(meta.stale_for_ms, 0);
+    assert!(reply.lease_id != 0 && reply.ttl_ms > 0);
+    assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Healthy));
+
+    let services = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
+    assert_eq!(services.services[0].name, "orders");
+    let renewed = registry.renew(RenewRequest { lease_ids: vec![reply.lease_id, 7] }).await;
+    assert_eq!(renewed.unwrap().into_inner().unknown, [7]);
+
+    let request = DeregisterRequest { service: "orders".to_owned(), id: "o1".to_owned() };
+    assert!(registry.deregister(request.clone()).await.unwrap().into_inner().existed);
+    assert!(!registry.deregister(request).await.unwrap().into_inner().existed);
+    assert_eq!(health_of(&server, "orders", "o1").await, None);
+}
+
+#[tokio::test]
+async fn registering_an_unchanged_record_writes_nothing() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    let first = registry.register(request.clone()).await.unwrap().into_inner();
+    let written = server.host.group(1).unwrap().status().last_index;
+
+    let again = registry.register(request).await.unwrap().into_inner();
+    assert_eq!(again.lease_id, first.lease_id);
+    assert_eq!(server.host.group(1).unwrap().status().last_index, written);
+}
+
+#[tokio::test]
+async fn refusals_say_what_is_wrong() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let held = registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await;
+    let lease_id = held.unwrap().into_inner().lease_id;
+
+    let malformed = register(instance("orders", "o2", "orders.local:80"));
+    let refused = registry.register(malformed).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let other = register(instance("orders", "o1", "10.0.0.2:80"));
+    let refused = registry.register(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    let mut request = SetHealthRequest {
+        service: "orders".to_owned(),
+        id: "o1".to_owned(),
+        lease_id: lease_id ^ 1,
+        health: Health::Draining.into(),
+    };
+    let refused = registry.set_health(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    request.lease_id = lease_id;
+    registry.set_health(request).await.unwrap();
+    assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Draining));
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_renews_marks_its_instance_down() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let mut silent = register(instance("orders", "silent", "10.0.0.1:80"));
+    silent.ttl_ms = 1;
+    let silent = registry.register(silent).await.unwrap().into_inner();
+    let kept = registry.register(register(instance("orders", "kept", "10.0.0.2:80"))).await;
+    let kept = kept.unwrap().into_inner().lease_id;
+
+    eventually("the silent one is down", || async {
+        let mut registry = server.registry();
+        registry.renew(RenewRequest { lease_ids: vec![kept] }).await.unwrap();
+        (health_of(&server, "orders", "silent").await == Some(Health::Down)).then_some(())
+    })
+    .await;
+    assert_eq!(health_of(&server, "orders", "kept").await, Some(Health::Healthy));
+    let renewed = registry.renew(RenewRequest { lease_ids: vec![silent.lease_id] }).await;
+    assert_eq!(renewed.unwrap().into_inner().unknown, [silent.lease_id]);
+}
+
+#[tokio::test]
+async fn a_server_lists_itself_as_leader() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let member = eventually("the server has recorded itself", || async {
+        let mut registry = server.registry();
+        let reply = registry.list_members(ListMembersRequest {}).await.unwrap().into_inner();
+        reply.members.into_iter().next()
+    })
+    .await;
+    assert_eq!(member.node_id, server.host.identity().node_id);
+    assert_eq!((member.role.as_str(), member.state.as_str()), ("leader", "up"));
+    assert_eq!(member.mesh_address, server.address.to_string());
+}
+
+#[tokio::test]
+async fn before_the_mesh_is_formed_callers_are_told_so() {
+    let disk = Disk::new();
+    let server = Server::member(&disk, Vec::new()).await;
+    let refused = server.registry().list_services(ListServicesRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("quorate init"), "{refused}");
+}
