@@ -1,0 +1,290 @@
+//! The data service of one process: learns what to host, hosts it, says how it is.
+//!
+//! Orders come from three places. What the disk remembers is followed first and at once, so that a
+//! node restarts while DISCO is away. DISCO's directives follow, whenever they change. Without
+//! DISCO there is the formation: its members are the first voters of the namespace `default`.
+//!
+//! ```text
+//!   groups.json ──┐
+//!   session ──────┼─► Hosting ─► start::decide ─► raft::Host::start_group ─► Namespaces ─► etcd
+//!   formation ────┘      │
+//!                        └─► session: reports     Ready: what is waited for
+//! ```
+//!
+//! On shutdown DISCO is told first, so that no new traffic comes; then leaderships are handed over;
+//! then the groups are closed. The node's seat in its groups stays: a stop is not a leave. The
+//! listeners must outlive [`Data::run`]: without them nobody can take a leadership over.
+
+mod cache;
+mod formation;
+mod goodbye;
+mod hosting;
+mod peers;
+mod readiness;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use raft::{GroupId, Host, StartGroupError, StorageError};
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::{
+    cache::Cache,
+    hosting::{Hosting, Owner},
+    readiness::{Guidance, readiness},
+};
+pub use self::{cache::CacheError, readiness::Ready};
+use crate::{
+    etcd::Etcd,
+    namespaces::Namespaces,
+    session::{Introduction, Session, SessionError, SessionHandle, Told},
+    start::Refusal,
+};
+
+/// How long a replica's node must be down before another one takes its seat, unless told otherwise.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(600);
+
+/// How often groups that could not be started are tried again, and readiness is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a stopping node waits for DISCO to have noted it.
+const NOTE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the data service is told at its start.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// The data directory that the host was opened on.
+    pub directory: PathBuf,
+    /// DISCO servers to try. Empty: there is no DISCO, and the formation says what to host.
+    pub disco: Vec<SocketAddr>,
+    /// Where other servers reach this one.
+    pub mesh_address: SocketAddr,
+    /// Where clients reach the etcd v3 API.
+    pub kv_address: SocketAddr,
+    pub region: String,
+    pub zone: String,
+    /// A label for people.
+    pub name: String,
+    /// How long a voter's node must be down before a learner takes its seat.
+    pub replace_after: Duration,
+}
+
+/// The data service.
+#[derive(Debug)]
+pub struct Data {
+    host: Host,
+    config: DataConfig,
+    hosting: Hosting,
+    namespaces: Namespaces,
+    ready: watch::Sender<Ready>,
+}
+
+/// Why the data service ends.
+#[derive(Debug, Error)]
+pub enum DataError {
+    #[error("the notes on this node's groups cannot be used")]
+    Cache(#[from] CacheError),
+    #[error("DISCO ended this node's stay")]
+    Session(#[from] SessionError),
+    #[error("namespace {namespace} (group {group}) must not run on this disk")]
+    Refused {
+        group: GroupId,
+        namespace: String,
+        #[source]
+        refusal: Refusal,
+    },
+    #[error("group {group} did not start")]
+    StartGroup {
+        group: GroupId,
+        #[source]
+        source: StartGroupError,
+    },
+    #[error("the groups on this node's disk cannot be listed")]
+    Storage(#[from] StorageError),
+    #[error("a task of the data service failed")]
+    Task(#[from] JoinError),
+}
+
+impl DataError {
+    /// Whether a safety rule refused this node, so that a person must look.
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Session(error) => error.is_refusal(),
+            Self::Refused { .. } => true,
+            Self::Cache(_) | Self::StartGroup { .. } | Self::Storage(_) | Self::Task(_) => false,
+        }
+    }
+}
+
+impl Data {
+    /// Prepares the service from what the data directory remembers. Nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// If the notes in the data directory cannot be understood.
+    pub fn start(host: Host, config: DataConfig) -> Result<Self, DataError> {
+        let cache = Cache::load(&config.directory)?;
+        let namespaces = Namespaces::new();
+        let hosting = Hosting::new(
+            host.clone(),
+            cache,
+            namespaces.clone(),
+            Owner {
+                name: config.name.clone(),
+                mesh_address: config.mesh_address,
+                kv_address: config.kv_address,
+            },
+            config.replace_after,
+        );
+        Ok(Self { host, config, hosting, namespaces, ready: watch::Sender::new(Ready::default()) })
+    }
+
+    /// The namespaces that are here, for the services that clients call.
+    pub fn namespaces(&self) -> Namespaces {
+        self.namespaces.clone()
+    }
+
+    /// The gRPC services for the KV listener.
+    pub fn etcd(&self) -> Etcd {
+        Etcd::new(self.namespaces(), self.host.identity().node_id, self.host.mesh())
+    }
+
+    /// Whether the node serves, and if not, what it waits for.
+    pub fn ready(&self) -> watch::Receiver<Ready> {
+        self.ready.subscribe()
+    }
+
+    /// Runs the service until shutdown, then says goodbye and closes the groups.
+    ///
+    /// # Errors
+    ///
+    /// When a safety rule refuses this node, or its disk fails.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), DataError> {
+        let ended = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let session = self.open_session(&mut tasks, &ended);
+        let served = self.serve(session.as_ref(), &mut tasks, &shutdown).await;
+        if let Some(session) = &session {
+            let noted = session.announce_stop(NOTE_WITHIN).await;
+            info!(noted, "told DISCO that this node stops");
+        }
+        self.close().await;
+        ended.cancel();
+        while tasks.join_next().await.is_some() {}
+        served
+    }
+
+    fn open_session(
+        &self,
+        tasks: &mut JoinSet<Result<(), SessionError>>,
+        ended: &CancellationToken,
+    ) -> Option<SessionHandle> {
+        if self.config.disco.is_empty() {
+            return None;
+        }
+        let introduction = Introduction {
+            mesh_address: self.config.mesh_address,
+            kv_address: self.config.kv_address,
+            region: self.config.region.clone(),
+            zone: self.config.zone.clone(),
+            name: self.config.name.clone(),
+        };
+        let (session, handle) = Session::new(
+            self.host.clone(),
+            self.config.disco.clone(),
+            introduction,
+            self.hosting.hosted(),
+        );
+        tasks.spawn(session.run(ended.clone()));
+        Some(handle)
+    }
+
+    async fn serve(
+        &mut self,
+        session: Option<&SessionHandle>,
+        tasks: &mut JoinSet<Result<(), SessionError>>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), DataError> {
+        let mut told = match session {
+            Some(session) => session.told.clone(),
+            None => watch::Sender::new(Told::default()).subscribe(),
+        };
+        let mut formation = self.host.formation();
+        formation.mark_changed();
+        let mut hosted = self.hosting.hosted();
+        // Before anything that is told from elsewhere: notes of another mesh must not be mixed in.
+        self.hosting.start_missing().await?;
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                Some(ended) = tasks.join_next() => return Ok(ended??),
+                Ok(()) = told.changed() => {
+                    let told = told.borrow_and_update().clone();
+                    self.heed(told).await?;
+                }
+                Ok(()) = formation.changed(), if session.is_none() => self.follow_formation().await?,
+                Ok(()) = hosted.changed() => self.hosting.refresh()?,
+                _ = look.tick() => {
+                    self.hosting.start_missing().await?;
+                    self.hosting.refresh()?;
+                }
+            }
+            self.ready.send_if_modified(|ready| {
+                let latest = self.readiness(session.is_some());
+                let changed = *ready != latest;
+                *ready = latest;
+                changed
+            });
+        }
+    }
+
+    async fn heed(&mut self, told: Told) -> Result<(), DataError> {
+        if !told.is_live() {
+            self.hosting.lose_outlook();
+            return Ok(());
+        }
+        match told.orders {
+            Some(orders) => self.hosting.follow(&orders).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn follow_formation(&mut self) -> Result<(), DataError> {
+        let formation = self.host.formation().borrow().clone();
+        let Some(orders) = formation.as_ref().and_then(formation::orders) else {
+            return Ok(());
+        };
+        self.hosting.follow(&orders).await
+    }
+
+    fn readiness(&self, has_disco: bool) -> Ready {
+        let guidance = match (self.hosting.has_orders(), has_disco) {
+            (true, _) => Guidance::Told,
+            (false, true) => Guidance::WaitsForDisco,
+            (false, false) => Guidance::WaitsToBeFormed,
+        };
+        let groups = self.hosting.groups();
+        let missing = self.hosting.missing();
+        readiness(
+            guidance,
+            groups.map(|group| (group.namespace(), group.status())),
+            missing.map(|assignment| assignment.namespace.as_str()),
+        )
+    }
+
+    async fn close(self) {
+        let own_id = self.host.identity().node_id;
+        let outlook = self.hosting.outlook().borrow().clone();
+        let groups = self.hosting.close().await;
+        goodbye::hand_over(&groups, own_id, &outlook).await;
+        goodbye::close(&groups).await;
+    }
+}

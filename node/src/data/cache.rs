@@ -1,0 +1,364 @@
+//! What the data directory remembers about the groups of this node (`groups.json`).
+//!
+//! It lets the node start its groups while DISCO is away, and it is the note that tells a group
+//! which this disk never held from one whose store was lost: [`Remembered::held`] is set, durably,
+//! as soon as the group's replica has anything to remember. The file is replaced as a whole and
+//! synced before anybody acts on it. One that cannot be read stops the node: to guess that nothing
+//! was held could let a burnt replica vote.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use raft::{GroupId, Member, NodeId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::session::{Assignment, NodeState, Orders, Peer};
+
+const FILE: &str = "groups.json";
+
+/// The layout of the file. A file of a newer layout is refused.
+const FORMAT: u32 = 1;
+
+/// The groups of this node, on disk.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    path: PathBuf,
+    contents: Contents,
+}
+
+/// One group, as last heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remembered {
+    pub(crate) namespace: String,
+    first_voters: Vec<MemberRow>,
+    replicas: Vec<MemberRow>,
+    voters_wanted: usize,
+    formed: bool,
+    /// Whether this node's replica ever voted or stored anything.
+    pub(crate) held: bool,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, Error)]
+pub enum CacheError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "{path} cannot be understood; restore it, or wipe the data directory to come back as a \
+         new node"
+    )]
+    Malformed {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{path} has layout {found}, and this version reads layout {FORMAT}")]
+    Newer { path: PathBuf, found: u32 },
+    #[error("cannot write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Contents {
+    format: u32,
+    /// The mesh that the groups are of.
+    mesh: Option<String>,
+    groups: BTreeMap<GroupId, Remembered>,
+    nodes: Vec<PeerRow>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct MemberRow {
+    #[serde(with = "hex")]
+    node_id: NodeId,
+    #[serde(with = "hex")]
+    store_id: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PeerRow {
+    #[serde(with = "hex")]
+    node_id: NodeId,
+    name: String,
+    mesh_address: Option<SocketAddr>,
+    kv_address: Option<SocketAddr>,
+}
+
+impl Cache {
+    /// Reads what is remembered in a data directory; nothing on a first start.
+    ///
+    /// # Errors
+    ///
+    /// If there is a file and it cannot be understood.
+    pub(crate) fn load(directory: &Path) -> Result<Self, CacheError> {
+        let path = directory.join(FILE);
+        let contents = match fs::read(&path) {
+            Ok(bytes) => parse(&path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::empty(),
+            Err(source) => return Err(CacheError::Read { path, source }),
+        };
+        Ok(Self { path, contents })
+    }
+
+    /// Remembers what DISCO orders, or the formation.
+    pub(crate) fn remember(&mut self, orders: &Orders) -> Result<(), CacheError> {
+        let mut contents = self.contents.clone();
+        contents.mesh = Some(orders.mesh.to_string());
+        for (group, assignment) in &orders.assignments {
+            let held = contents.groups.get(group).is_some_and(|it| it.held);
+            let remembered = Remembered::from_assignment(assignment, held);
+            contents.groups.insert(*group, remembered);
+        }
+        contents.nodes = orders.peers.values().map(PeerRow::from_peer).collect();
+        self.replace(contents)
+    }
+
+    /// Notes that this node's replica of a group has something to remember.
+    pub(crate) fn mark_held(&mut self, group: GroupId) -> Result<(), CacheError> {
+        let mut contents = self.contents.clone();
+        if let Some(remembered) = contents.groups.get_mut(&group) {
+            remembered.held = true;
+        }
+        self.replace(contents)
+    }
+
+    /// Forgets a group that is no longer this node's business.
+    pub(crate) fn forget(&mut self, group: GroupId) -> Result<(), CacheError> {
+        let mut contents = self.contents.clone();
+        contents.groups.remove(&group);
+        self.replace(contents)
+    }
+
+    pub(crate) fn held(&self, group: GroupId) -> bool {
+        self.contents.groups.get(&group).is_some_and(|it| it.held)
+    }
+
+    /// The orders as last heard; none if there never were any.
+    pub(crate) fn orders(&self) -> Option<Orders> {
+        let Contents { mesh, groups, nodes, .. } = &self.contents;
+        Some(Orders {
+            mesh: mesh.as_ref()?.parse().ok()?,
+            assignments: groups
+                .iter()
+                .map(|(group, remembered)| (*group, remembered.to_assignment(*group)))
+                .collect(),
+            peers: nodes.iter().map(|row| (row.node_id, row.to_peer())).collect(),
+            fresh: false,
+        })
+    }
+
+    /// Persists first, so that nobody acts on what a crash would forget.
+    fn replace(&mut self, contents: Contents) -> Result<(), CacheError> {
+        if contents == self.contents {
+            return Ok(());
+        }
+        write(&self.path, &contents)
+            .map_err(|source| CacheError::Write { path: self.path.clone(), source })?;
+        self.contents = contents;
+        Ok(())
+    }
+}
+
+impl Contents {
+    const fn empty() -> Self {
+        Self { format: FORMAT, mesh: None, groups: BTreeMap::new(), nodes: Vec::new() }
+    }
+}
+
+impl Remembered {
+    fn from_assignment(assignment: &Assignment, held: bool) -> Self {
+        Self {
+            namespace: assignment.namespace.clone(),
+            first_voters: rows(&assignment.first_voters),
+            replicas: rows(&assignment.replicas),
+            voters_wanted: assignment.voters_wanted,
+            formed: assignment.formed,
+            held,
+        }
+    }
+
+    fn to_assignment(&self, group: GroupId) -> Assignment {
+        Assignment {
+            group,
+            namespace: self.namespace.clone(),
+            first_voters: members(&self.first_voters),
+            replicas: members(&self.replicas),
+            voters_wanted: self.voters_wanted,
+            formed: self.formed,
+        }
+    }
+}
+
+impl PeerRow {
+    fn from_peer(peer: &Peer) -> Self {
+        Self {
+            node_id: peer.node_id,
+            name: peer.name.clone(),
+            mesh_address: peer.mesh_address,
+            kv_address: peer.kv_address,
+        }
+    }
+
+    /// How a node was is not remembered: nobody is up or down on the word of a file.
+    fn to_peer(&self) -> Peer {
+        Peer {
+            node_id: self.node_id,
+            name: self.name.clone(),
+            mesh_address: self.mesh_address,
+            kv_address: self.kv_address,
+            zone: String::new(),
+            state: NodeState::Away,
+        }
+    }
+}
+
+fn rows(members: &[Member]) -> Vec<MemberRow> {
+    let rows = members
+        .iter()
+        .map(|member| MemberRow { node_id: member.node_id, store_id: member.store_id });
+    rows.collect()
+}
+
+fn members(rows: &[MemberRow]) -> Vec<Member> {
+    let members = rows.iter().map(|row| Member { node_id: row.node_id, store_id: row.store_id });
+    members.collect()
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, CacheError> {
+    #[derive(Deserialize)]
+    struct Layout {
+        format: u32,
+    }
+    let malformed = |source| CacheError::Malformed { path: path.to_owned(), source };
+    let layout: Layout = serde_json::from_slice(bytes).map_err(malformed)?;
+    if layout.format > FORMAT {
+        return Err(CacheError::Newer { path: path.to_owned(), found: layout.format });
+    }
+    serde_json::from_slice(bytes).map_err(malformed)
+}
+
+fn write(path: &Path, contents: &Contents) -> io::Result<()> {
+    let next = path.with_extension("json.next");
+    let mut file = File::create(&next)?;
+    serde_json::to_writer_pretty(&mut file, contents)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&next, path)?;
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// Ids as people see them everywhere: 16 hexadecimal digits.
+mod hex {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{id:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::MeshId;
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = Cache::load(directory.path()).unwrap();
+        assert_eq!(cache.orders(), None);
+        let orders = orders();
+        cache.remember(&orders).unwrap();
+        cache.mark_held(2).unwrap();
+
+        let again = Cache::load(directory.path()).unwrap();
+        assert_eq!(again.orders(), Some(orders));
+        assert!(again.held(2));
+        assert!(!again.held(3));
+    }
+
+    #[test]
+    fn repeated_orders_keep_the_note_of_having_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = Cache::load(directory.path()).unwrap();
+        cache.remember(&orders()).unwrap();
+        cache.mark_held(2).unwrap();
+        cache.remember(&orders()).unwrap();
+        assert!(cache.held(2));
+    }
+
+    #[test]
+    fn orders_without_a_group_do_not_forget_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cache = Cache::load(directory.path()).unwrap();
+        let orders = orders();
+        cache.remember(&orders).unwrap();
+        let without = Orders { assignments: BTreeMap::new(), ..orders.clone() };
+        cache.remember(&without).unwrap();
+        assert_eq!(cache.orders(), Some(orders));
+        cache.forget(2).unwrap();
+        assert_eq!(cache.orders(), Some(without));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), "{\"format\": 1, \"gro").unwrap();
+        let refused = Cache::load(directory.path());
+        assert!(matches!(refused, Err(CacheError::Malformed { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(FILE), "{\"format\": 2}").unwrap();
+        let refused = Cache::load(directory.path());
+        assert!(matches!(refused, Err(CacheError::Newer { found: 2, .. })), "{refused:?}");
+    }
+
+    fn orders() -> Orders {
+        let member = Member { node_id: 0xfedc_ba98_7654_3210, store_id: 7 };
+        let assignment = Assignment {
+            group: 2,
+            namespace: "default".to_owned(),
+            first_voters: vec![member],
+            replicas: vec![member],
+            voters_wanted: 3,
+            formed: true,
+        };
+        let peer = Peer {
+            node_id: member.node_id,
+            name: "n1".to_owned(),
+            mesh_address: Some(SocketAddr::from(([10, 0, 0, 1], 7400))),
+            kv_address: None,
+            zone: String::new(),
+            state: NodeState::Away,
+        };
+        Orders {
+            mesh: MeshId::generate(),
+            assignments: BTreeMap::from([(2, assignment)]),
+            peers: BTreeMap::from([(member.node_id, peer)]),
+            fresh: false,
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The groups of this node: which run, which should, and what each of them needs beside it.
+//!
+//! Orders are followed in one direction: remembered on disk, then asked about ([`start::decide`]),
+//! then started, then published to readers and to the session. A group that could not be started is
+//! tried again; one that may not be started ends the node, since its disk is not what the mesh
+//! takes it for.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use raft::{
+    Group, GroupId, Host, Identity, InitializeError, Member, NodeId, Status, StorageError, node_hex,
+};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{DataError, cache::Cache, peers};
+use crate::{
+    chain,
+    kv::KvMachine,
+    namespaces::{Hosted, MemberAddress, Namespaces},
+    reconcile::{Outlook, Reconciler},
+    session::{Assignment, Orders},
+    start::{self, Disk, Membership, Record, Start},
+};
+
+/// The groups of this node.
+#[derive(Debug)]
+pub(crate) struct Hosting {
+    host: Host,
+    cache: Cache,
+    orders: Option<Orders>,
+    groups: BTreeMap<GroupId, Group>,
+    namespaces: Namespaces,
+    owner: Owner,
+    /// The same groups, for the session; marked as changed when one has news.
+    hosted: watch::Sender<Vec<Group>>,
+    outlook: watch::Sender<Outlook>,
+    patience: Duration,
+    /// Watchers and reconcilers. They end by `stop` only.
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// What this node tells clients about itself as a member.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    pub(crate) name: String,
+    pub(crate) mesh_address: SocketAddr,
+    pub(crate) kv_address: SocketAddr,
+}
+
+impl Hosting {
+    pub(crate) fn new(
+        host: Host,
+        cache: Cache,
+        namespaces: Namespaces,
+        owner: Owner,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            host,
+            orders: cache.orders(),
+            cache,
+            groups: BTreeMap::new(),
+            namespaces,
+            owner,
+            hosted: watch::Sender::new(Vec::new()),
+            outlook: watch::Sender::new(Outlook::default()),
+            patience,
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Follows orders: hosts what they ask for, and ends what neither they nor the group want.
+    pub(crate) async fn follow(&mut self, orders: &Orders) -> Result<(), DataError> {
+        self.cache.remember(orders)?;
+        self.orders = Some(orders.clone());
+        self.outlook.send_modify(|outlook| outlook.follow(orders, Instant::now()));
+        self.start_missing().await?;
+        self.retire().await?;
+        self.refresh()
+    }
+
+    /// Hosts every group that is ordered, or remembered, and not running.
+    pub(crate) async fn start_missing(&mut self) -> Result<(), DataError> {
+        let missing: Vec<Assignment> = self.missing().cloned().collect();
+        for assignment in missing {
+            self.begin(&assignment).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the replicas have come to, and tells readers who the members are.
+    pub(crate) fn refresh(&mut self) -> Result<(), DataError> {
+        for (id, group) in &self.groups {
+            if !self.cache.held(*id) && !group.is_blank() {
+                self.cache.mark_held(*id)?;
+            }
+            let members = self.member_addresses(&group.status());
+            self.namespaces.set_members(group.namespace(), members);
+        }
+        Ok(())
+    }
+
+    /// DISCO is away: its advice is no longer followed.
+    pub(crate) fn lose_outlook(&self) {
+        self.outlook.send_modify(Outlook::forget);
+    }
+
+    /// Ends reconcilers and watchers and gives the groups up for stopping.
+    pub(crate) async fn close(mut self) -> Vec<Group> {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.groups.into_values().collect()
+    }
+
+    /// The groups, marked as changed whenever one has news: a leader, a role, a membership.
+    pub(crate) fn hosted(&self) -> watch::Receiver<Vec<Group>> {
+        self.hosted.subscribe()
+    }
+
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
+        self.outlook.subscribe()
+    }
+
+    pub(crate) const fn has_orders(&self) -> bool {
+        self.orders.is_some()
+    }
+
+    /// Groups that are asked for and not running.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &Assignment> {
+        let assignments = self.orders.iter().flat_map(|it| it.assignments.values());
+        assignments.filter(|it| !self.groups.contains_key(&it.group))
+    }
+
+    async fn begin(&mut self, assignment: &Assignment) -> Result<(), DataError> {
+        let id = assignment.group;
+        let disk = self.disk(id)?;
+        let mut start = self.decide(disk, assignment).await?;
+        if start == Start::Leave {
+            return Ok(());
+        }
+        let group = self
+            .host
+            .start_group(id, &assignment.namespace, KvMachine::new())
+            .await
+            .map_err(|source| DataError::StartGroup { group: id, source })?;
+        if start == Start::Resume && group.is_blank() {
+            // The process ended between starting the replica and its first entry: there is a place
+            // for the group on the disk, and nothing in it.
+            let disk = self.blank_disk(id);
+            start = match self.decide(disk, assignment).await {
+                Ok(Start::Leave) => {
+                    group.stop().await;
+                    return Ok(());
+                }
+                Ok(start) => start,
+                Err(refused) => {
+                    group.stop().await;
+                    return Err(refused);
+                }
+            };
+        }
+        info!(group = id, namespace = assignment.namespace, ?start, "hosting");
+        if start == Start::Form
+            && let Err(error) = self.form(&group, assignment).await
+        {
+            let namespace = &assignment.namespace;
+            warn!(group = id, namespace, error = %chain(&error), "not formed yet");
+            group.stop().await;
+            return Ok(());
+        }
+        self.admit(group);
+        Ok(())
+    }
+
+    async fn form(&self, group: &Group, assignment: &Assignment) -> Result<(), InitializeError> {
+        group.initialize(&assignment.first_voters).await
+    }
+
+    async fn decide(&self, disk: Disk, assignment: &Assignment) -> Result<Start, DataError> {
+        let identity = self.host.identity();
+        let record = record(assignment, &identity);
+        let membership = if disk == Disk::Blank {
+            let others = assignment
+                .first_voters
+                .iter()
+                .chain(&assignment.replicas)
+                .map(|member| member.node_id);
+            let mesh = self.host.mesh().borrow().clone();
+            let book = self.host.book();
+            peers::ask(book, mesh.as_ref(), assignment.group, identity.node_id, others).await
+        } else {
+            Membership::Unknown
+        };
+        match start::decide(disk, record, membership) {
+            Start::Refuse(refusal) => Err(DataError::Refused {
+                group: assignment.group,
+                namespace: assignment.namespace.clone(),
+                refusal,
+            }),
+            start @ (Start::Form | Start::Resume | Start::AwaitLeader | Start::Leave) => Ok(start),
+        }
+    }
+
+    fn disk(&self, group: GroupId) -> Result<Disk, StorageError> {
+        let identity = self.host.identity();
+        let foreign = self
+            .orders
+            .as_ref()
+            .is_some_and(|orders| self.host.mesh().borrow().as_ref() != Some(&orders.mesh));
+        let seen_later =
+            self.host.book().hints().iter().any(|hint| {
+                hint.node_id == identity.node_id && hint.boot_epoch > identity.boot_epoch
+            });
+        Ok(if foreign {
+            Disk::AnotherMesh
+        } else if seen_later {
+            Disk::RolledBack
+        } else if self.host.groups_on_disk()?.contains(&group) {
+            Disk::Holding
+        } else {
+            self.blank_disk(group)
+        })
+    }
+
+    fn blank_disk(&self, group: GroupId) -> Disk {
+        if self.cache.held(group) { Disk::Lost } else { Disk::Blank }
+    }
+
+    fn admit(&mut self, group: Group) {
+        self.namespaces
+            .insert(Hosted { namespace: group.namespace().to_owned(), group: group.clone() });
+        let telling = tell_news(group.clone(), self.hosted.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(telling).await.unwrap_or(()) });
+        let reconciler = Reconciler::new(group.clone(), self.outlook.subscribe(), self.patience);
+        self.tasks.spawn(reconciler.run(self.stop.clone()));
+        self.groups.insert(group.id(), group);
+        self.publish();
+    }
+
+    /// Stops replicas that DISCO no longer asks for, if their group agrees.
+    async fn retire(&mut self) -> Result<(), DataError> {
+        let Some(orders) = self.orders.as_ref().filter(|orders| orders.fresh) else {
+            return Ok(());
+        };
+        let own_id = self.host.identity().node_id;
+        let leaving: Vec<GroupId> = self
+            .groups
+            .values()
+            .filter(|group| !orders.assignments.contains_key(&group.id()))
+            .filter(|group| {
+                let membership = own_membership(&group.status(), own_id);
+                start::decide(Disk::Holding, Record::Absent, membership) == Start::Leave
+            })
+            .map(Group::id)
+            .collect();
+        for id in leaving {
+            if let Some(group) = self.groups.remove(&id) {
+                info!(group = id, namespace = group.namespace(), "no longer hosted here");
+                self.namespaces.remove(group.namespace());
+                self.publish();
+                group.stop().await;
+                self.cache.forget(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self) {
+        self.hosted.send_replace(self.groups.values().cloned().collect());
+    }
+
+    fn member_addresses(&self, status: &Status) -> Vec<MemberAddress> {
+        let members = status.members.iter();
+        members.map(|member| self.member_address(member.node_id, member.voter)).collect()
+    }
+
+    fn member_address(&self, node_id: NodeId, voter: bool) -> MemberAddress {
+        if node_id == self.host.identity().node_id {
+            return MemberAddress {
+                node_id,
+                name: self.owner.name.clone(),
+                mesh_address: Some(self.owner.mesh_address),
+                kv_address: Some(self.owner.kv_address),
+                voter,
+            };
+        }
+        let peers = self.orders.as_ref().map(|orders| &orders.peers);
+        let peer = peers.and_then(|peers| peers.get(&node_id));
+        MemberAddress {
+            node_id,
+            name: peer.map_or_else(|| node_hex(node_id), |peer| peer.name.clone()),
+            mesh_address: self
+                .host
+                .book()
+                .address(node_id)
+                .or_else(|| peer.and_then(|peer| peer.mesh_address)),
+            kv_address: peer.and_then(|peer| peer.kv_address),
+            voter,
+        }
+    }
+}
+
+/// What DISCO's record, or the formation, says about this node.
+fn record(assignment: &Assignment, identity: &Identity) -> Record {
+    let own = Member { node_id: identity.node_id, store_id: identity.store_id };
+    let named = |members: &[Member]| members.contains(&own);
+    let under_another_store = |members: &[Member]| {
+        members.iter().any(|it| it.node_id == own.node_id && it.store_id != own.store_id)
+    };
+    if under_another_store(&assignment.first_voters) || under_another_store(&assignment.replicas) {
+        Record::AnotherStore
+    } else if named(&assignment.first_voters) {
+        Record::FirstVoter { formed: assignment.formed }
+    } else if named(&assignment.replicas) {
+        Record::Replica
+    } else {
+        Record::Absent
+    }
+}
+
+/// What a replica's own log says about its node.
+fn own_membership(status: &Status, own_id: NodeId) -> Membership {
+    if status.members.is_empty() {
+        return Membership::Unformed;
+    }
+    match status.members.iter().find(|it| it.node_id == own_id) {
+        Some(member) if member.voter => Membership::Voter { acknowledged: true },
+        Some(_) => Membership::Learner { acknowledged: true },
+        None => Membership::Outside,
+    }
+}
+
+/// Marks the hosted groups as changed whenever this one has news worth a report.
+async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
+    let mut status = group.watch_status();
+    let mut told = news(&status.borrow_and_update());
+    while status.changed().await.is_ok() {
+        let latest = news(&status.borrow_and_update());
+        if latest != told {
+            told = latest;
+            hosted.send_modify(|_| {});
+        }
+    }
+}
+
+type News = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>);
+
+const fn news(status: &Status) -> News {
+    (status.role, status.term, status.leader, status.membership_log_id)
+}

@@ -1,0 +1,147 @@
+//! Whether the data service can serve, and if not, what it waits for.
+
+use raft::{Role, Status};
+
+/// Whether the node serves every group that it hosts.
+///
+/// Readiness is for those who route traffic. Nothing in the mesh waits for it: a node that is not
+/// ready is still found, dialed and voted with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// How many groups the node hosts.
+    pub groups: usize,
+    /// What is waited for, in words. Empty when the node is ready.
+    pub reasons: Vec<String>,
+}
+
+impl Ready {
+    pub const fn is_ready(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+/// Where the node's orders come from, and whether any came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guidance {
+    /// Told what to host, by DISCO, by the formation or by the cache.
+    Told,
+    WaitsForDisco,
+    WaitsToBeFormed,
+}
+
+/// What a replica may lack of its leader's commits and still count as caught up.
+const BEHIND: u64 = 1_000;
+
+pub(crate) fn readiness<'a>(
+    guidance: Guidance,
+    groups: impl IntoIterator<Item = (&'a str, Status)>,
+    waiting: impl IntoIterator<Item = &'a str>,
+) -> Ready {
+    let mut ready = Ready::default();
+    for (namespace, status) in groups {
+        ready.groups += 1;
+        ready.reasons.extend(lacks(namespace, &status));
+    }
+    for namespace in waiting {
+        let reason = format!("namespace {namespace} is not started");
+        ready.reasons.push(reason);
+    }
+    match guidance {
+        Guidance::Told if ready.groups == 0 && ready.reasons.is_empty() => {
+            ready.reasons.push("DISCO has given this node no namespace to host yet".to_owned());
+        }
+        Guidance::Told => {}
+        Guidance::WaitsForDisco => ready.reasons.push(
+            "no DISCO server has accepted this node, and it has hosted no group before".to_owned(),
+        ),
+        Guidance::WaitsToBeFormed => {
+            let reason = "waits to be formed: run `quorate init` once, with all servers";
+            ready.reasons.push(reason.to_owned());
+        }
+    }
+    ready
+}
+
+fn lacks(namespace: &str, status: &Status) -> Option<String> {
+    if status.members.is_empty() {
+        return Some(format!("namespace {namespace} waits for its leader"));
+    }
+    if status.leader.is_none() {
+        return Some(format!("namespace {namespace} has no leader"));
+    }
+    let behind = status.committed.saturating_sub(status.applied);
+    match status.role {
+        Role::Stopped => Some(format!("namespace {namespace} is stopped")),
+        Role::Leader | Role::Follower | Role::Learner | Role::Candidate if behind > BEHIND => {
+            Some(format!("namespace {namespace} is {behind} entries behind"))
+        }
+        Role::Leader | Role::Follower | Role::Learner | Role::Candidate => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::MemberStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_node_whose_groups_have_leaders_is_ready() {
+        let ready = readiness(Guidance::Told, [("default", status())], []);
+        let expected = Ready { groups: 1, reasons: Vec::new() };
+        assert_eq!(ready, expected);
+    }
+
+    #[test]
+    fn a_node_without_groups_serves_nobody() {
+        assert!(!readiness(Guidance::Told, [], []).is_ready());
+        assert!(!readiness(Guidance::WaitsForDisco, [], []).is_ready());
+        assert!(!readiness(Guidance::WaitsToBeFormed, [], []).is_ready());
+    }
+
+    #[test]
+    fn a_group_without_a_leader_is_named() {
+        let mut leaderless = status();
+        leaderless.leader = None;
+        let ready = readiness(Guidance::Told, [("a", status()), ("b", leaderless)], []);
+        assert_eq!(ready.reasons, ["namespace b has no leader"]);
+    }
+
+    #[test]
+    fn a_blank_replica_waits_for_its_leader() {
+        let mut blank = status();
+        blank.members.clear();
+        let ready = readiness(Guidance::Told, [("a", blank)], []);
+        assert_eq!(ready.reasons, ["namespace a waits for its leader"]);
+    }
+
+    #[test]
+    fn a_replica_that_is_behind_says_how_far() {
+        let mut behind = status();
+        behind.committed = 5_000;
+        let ready = readiness(Guidance::Told, [("a", behind)], []);
+        assert_eq!(ready.reasons, ["namespace a is 4990 entries behind"]);
+    }
+
+    #[test]
+    fn a_group_that_is_not_started_is_named() {
+        let ready = readiness(Guidance::Told, [], ["a"]);
+        assert_eq!(ready.reasons, ["namespace a is not started"]);
+    }
+
+    fn status() -> Status {
+        Status {
+            role: Role::Follower,
+            term: 1,
+            leader: Some(1),
+            last_index: 10,
+            committed: 10,
+            applied: 10,
+            members: vec![MemberStatus { node_id: 1, store_id: 1, voter: true, lag: None }],
+            membership_log_id: Some((1, 0)),
+            joint: false,
+            quorum_age: None,
+            purged: 0,
+        }
+    }
+}

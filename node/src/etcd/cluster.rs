@@ -1,0 +1,89 @@
+//! The etcd Cluster service: who the members of a namespace are. Changing them is the mesh's work.
+
+use std::net::SocketAddr;
+
+use proto::etcdserverpb::{
+    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
+    MemberUpdateRequest, MemberUpdateResponse, cluster_server::Cluster,
+};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::backend::Backend;
+use crate::namespaces::MemberAddress;
+
+/// Who the members of a namespace's group are. The mesh decides that; clients may look.
+#[derive(Debug)]
+pub struct ClusterService {
+    backend: Backend,
+}
+
+impl ClusterService {
+    pub(super) fn new(backend: Backend) -> Self {
+        Self { backend }
+    }
+}
+
+#[async_trait]
+impl Cluster for ClusterService {
+    async fn member_list(
+        &self,
+        request: Request<MemberListRequest>,
+    ) -> Result<Response<MemberListResponse>, Status> {
+        let hosted = self.backend.hosted(request.metadata())?;
+        if request.get_ref().linearizable {
+            self.backend.confirm(&hosted.group).await?;
+        }
+        let members = self.backend.namespaces().members(&hosted.namespace);
+        Ok(Response::new(MemberListResponse {
+            header: Some(self.backend.header(&hosted.group)),
+            members: members.iter().map(to_proto).collect(),
+        }))
+    }
+
+    async fn member_add(
+        &self,
+        _request: Request<MemberAddRequest>,
+    ) -> Result<Response<MemberAddResponse>, Status> {
+        Err(kept_by_the_mesh("start a data node with this mesh's --disco addresses"))
+    }
+
+    async fn member_remove(
+        &self,
+        _request: Request<MemberRemoveRequest>,
+    ) -> Result<Response<MemberRemoveResponse>, Status> {
+        Err(kept_by_the_mesh("a node that stays away is replaced by another one"))
+    }
+
+    async fn member_update(
+        &self,
+        _request: Request<MemberUpdateRequest>,
+    ) -> Result<Response<MemberUpdateResponse>, Status> {
+        Err(kept_by_the_mesh("a node tells its addresses at every start"))
+    }
+
+    async fn member_promote(
+        &self,
+        _request: Request<MemberPromoteRequest>,
+    ) -> Result<Response<MemberPromoteResponse>, Status> {
+        Err(kept_by_the_mesh("a learner is promoted once it has caught up and is needed"))
+    }
+}
+
+fn kept_by_the_mesh(instead: &str) -> Status {
+    Status::unimplemented(format!("etcdserver: the mesh keeps the membership: {instead}"))
+}
+
+fn to_proto(member: &MemberAddress) -> Member {
+    Member {
+        id: member.node_id,
+        name: member.name.clone(),
+        peer_ur_ls: urls(member.mesh_address),
+        client_ur_ls: urls(member.kv_address),
+        is_learner: !member.voter,
+    }
+}
+
+fn urls(address: Option<SocketAddr>) -> Vec<String> {
+    address.iter().map(|address| format!("http://{address}")).collect()
+}

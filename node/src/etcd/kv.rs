@@ -1,0 +1,113 @@
+//! The etcd KV service: writes go to the leader, reads are linearizable unless told otherwise.
+
+use proto::{
+    etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+        PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, kv_server::Kv,
+    },
+    quorate::v1::{kv_command::Command, kv_reply::Outcome},
+};
+use raft::Group;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    backend::{Backend, Breadth, Freshness, odd_reply},
+    refusal::of_refusal,
+};
+use crate::kv;
+
+/// Reading and writing keys.
+#[derive(Debug)]
+pub struct KvService {
+    backend: Backend,
+}
+
+impl KvService {
+    pub(super) fn new(backend: Backend) -> Self {
+        Self { backend }
+    }
+
+    async fn read_txn(&self, group: &Group, request: TxnRequest) -> Result<TxnResponse, Status> {
+        let freshness = freshness(kv::is_serializable(&request));
+        self.backend
+            .read(group, freshness, Breadth::Many, move |rows| kv::read_txn(rows, &request))
+            .await
+    }
+}
+
+#[async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let group = self.backend.hosted(request.metadata())?.group;
+        let request = request.into_inner();
+        kv::check_range(&request).map_err(of_refusal)?;
+        let freshness = freshness(request.serializable);
+        let breadth = if request.range_end.is_empty() { Breadth::Few } else { Breadth::Many };
+        let mut response = self
+            .backend
+            .read(&group, freshness, breadth, move |rows| kv::range(rows, &request))
+            .await?;
+        response.header = self.backend.complete(&group, response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let group = self.backend.hosted(request.metadata())?.group;
+        let request = request.into_inner();
+        kv::check_put(&request).map_err(of_refusal)?;
+        let outcome = self.backend.write(&group, Command::Put(request)).await?;
+        let Outcome::Put(mut response) = outcome else { return Err(odd_reply()) };
+        response.header = self.backend.complete(&group, response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let group = self.backend.hosted(request.metadata())?.group;
+        let request = request.into_inner();
+        kv::check_delete_range(&request).map_err(of_refusal)?;
+        let outcome = self.backend.write(&group, Command::DeleteRange(request)).await?;
+        let Outcome::DeleteRange(mut response) = outcome else { return Err(odd_reply()) };
+        response.header = self.backend.complete(&group, response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let group = self.backend.hosted(request.metadata())?.group;
+        let request = request.into_inner();
+        kv::check_txn(&request).map_err(of_refusal)?;
+        let mut response = if kv::is_read_only(&request) {
+            self.read_txn(&group, request).await?
+        } else {
+            match self.backend.write(&group, Command::Txn(request)).await? {
+                Outcome::Txn(response) => response,
+                Outcome::Put(_)
+                | Outcome::DeleteRange(_)
+                | Outcome::Compact(_)
+                | Outcome::Refused(_) => return Err(odd_reply()),
+            }
+        };
+        response.header = self.backend.complete(&group, response.header);
+        Ok(Response::new(response))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let group = self.backend.hosted(request.metadata())?.group;
+        let outcome = self.backend.write(&group, Command::Compact(request.into_inner())).await?;
+        let Outcome::Compact(mut response) = outcome else { return Err(odd_reply()) };
+        response.header = self.backend.complete(&group, response.header);
+        Ok(Response::new(response))
+    }
+}
+
+fn freshness(serializable: bool) -> Freshness {
+    if serializable { Freshness::Serializable } else { Freshness::Linearizable }
+}

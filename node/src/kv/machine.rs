@@ -1,0 +1,116 @@
+//! The machine as a group applies it: command bytes in, rows and reply bytes out.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::{
+    etcdserverpb::CompactionResponse,
+    quorate::v1::{KvCommand, KvReply, kv_command::Command, kv_reply::Outcome},
+};
+use raft::{
+    EntryMeta, StateMachine,
+    rows::{Read, StorageError, Write},
+};
+use tokio::sync::watch;
+
+use super::{
+    compact::{compact, sweep_on},
+    layout::Meta,
+    read::header,
+    refusal::{KvError, Refusal},
+    txn::apply_txn,
+    validate::{check_delete_range, check_put, check_txn},
+    write::{Writer, admit_put},
+};
+
+/// Applies [`KvCommand`]s to a namespace's rows and answers with [`KvReply`]s.
+///
+/// It keeps the counters and nothing else. What a command may not do is a reply; bytes that are no
+/// command are refused alike on every replica.
+#[derive(Debug)]
+pub struct KvMachine {
+    meta: Meta,
+    published: watch::Sender<i64>,
+}
+
+impl KvMachine {
+    pub fn new() -> Self {
+        let meta = Meta::default();
+        Self { meta, published: watch::Sender::new(meta.revision) }
+    }
+
+    /// The namespace's revision, as far as readers can see it.
+    pub fn revision(&self) -> watch::Receiver<i64> {
+        self.published.subscribe()
+    }
+
+    fn execute(&mut self, command: &[u8], rows: &mut dyn Write) -> Result<Outcome, KvError> {
+        let command = KvCommand::decode(command).ok().and_then(|it| it.command);
+        let meta = &mut self.meta;
+        Ok(match command.ok_or(Refusal::Malformed)? {
+            Command::Put(request) => {
+                check_put(&request)?;
+                admit_put(rows, &request)?;
+                let mut writer = Writer::new(rows, meta);
+                let response = writer.put(&request)?;
+                writer.finish();
+                Outcome::Put(response)
+            }
+            Command::DeleteRange(request) => {
+                check_delete_range(&request)?;
+                let mut writer = Writer::new(rows, meta);
+                let response = writer.delete_range(&request)?;
+                writer.finish();
+                Outcome::DeleteRange(response)
+            }
+            Command::Txn(request) => {
+                check_txn(&request)?;
+                Outcome::Txn(apply_txn(rows, meta, &request)?)
+            }
+            Command::Compact(request) => {
+                compact(rows, meta, &request)??;
+                Outcome::Compact(CompactionResponse { header: Some(header(meta.revision)) })
+            }
+        })
+    }
+}
+
+impl Default for KvMachine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StateMachine for KvMachine {
+    fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError> {
+        self.meta = Meta::load(rows)?;
+        self.published.send_replace(self.meta.revision);
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        _entry: EntryMeta,
+        command: &[u8],
+        rows: &mut dyn Write,
+    ) -> Result<Bytes, StorageError> {
+        let before = self.meta;
+        let outcome = match self.execute(command, rows) {
+            Ok(outcome) => outcome,
+            Err(KvError::Refused(refusal)) => Outcome::Refused(refusal.to_proto()),
+            Err(KvError::Storage(error)) => return Err(error),
+        };
+        sweep_on(rows, &mut self.meta)?;
+        if self.meta != before {
+            self.meta.store(rows);
+        }
+        Ok(KvReply { outcome: Some(outcome) }.encode_to_vec().into())
+    }
+
+    fn publish(&mut self, _applied: u64) {
+        self.published.send_if_modified(|revision| {
+            let changed = *revision != self.meta.revision;
+            *revision = self.meta.revision;
+            changed
+        });
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::BTreeSet;
+
+use prost::Message;
+use proto::{
+    etcdserverpb::{CompactionRequest, PutRequest},
+    quorate::v1::{KvCommand, kv_command::Command},
+};
+use raft::{
+    EntryMeta, StateMachine,
+    rows::{MemoryRows, Read},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    KvMachine, Meta, Revision,
+    compact::{compact, sweep_on},
+    hash,
+    layout::{
+        ChangeKind, Record, change_at, change_of, change_row, change_value, current_end,
+        current_key, current_row, history_after, history_end, history_ended, history_from,
+        history_key, history_row,
+    },
+    span::{Span, SpanSet},
+    write::Writer,
+};
+
+/// Every key of up to three of the bytes that encodings stumble over.
+fn awkward_keys() -> BTreeSet<Vec<u8>> {
+    let bytes = [0x00, 0x01, 0x02, b'a', 0xFE, 0xFF];
+    let mut keys = BTreeSet::from([Vec::new()]);
+    for _ in 0..3 {
+        let longer: Vec<_> = keys
+            .iter()
+            .flat_map(|key| bytes.map(|byte| [key.as_slice(), &[byte]].concat()))
+            .collect();
+        keys.extend(longer);
+    }
+    keys
+}
+
+#[test]
+fn history_rows_are_in_the_order_of_keys_and_then_revisions() {
+    let ends = [(1, 0), (1, 1), (2, 0), (255, 0), (256, u32::MAX), (i64::MAX, 0)]
+        .map(|(main, sub)| Revision { main, sub });
+    let mut last = Vec::new();
+    for key in awkward_keys() {
+        for ended in ends {
+            let row = history_row(&key, ended);
+            assert!(last < row, "{key:?} {ended:?}");
+            assert!(history_from(&key) < row && row < history_after(&key));
+            assert!(row < history_end());
+            assert_eq!(history_key(&row).unwrap(), key);
+            assert_eq!(history_ended(&row), Some(ended));
+            last = row;
+        }
+    }
+}
+
+#[test]
+fn bounds_of_history_rows_separate_keys() {
+    let at = Revision { main: 7, sub: 0 };
+    let keys = awkward_keys();
+    for key in &keys {
+        for bound in &keys {
+            let row = history_row(key, at);
+            assert_eq!(row < history_from(bound), key < bound, "{key:?} {bound:?}");
+            let within = history_row(key, Revision::default()) <= row && row < history_after(key);
+            assert!(within);
+            let of_bound =
+                history_row(bound, Revision::default()) <= row && row < history_after(bound);
+            assert_eq!(of_bound, key == bound, "{key:?} {bound:?}");
+        }
+    }
+}
+
+#[test]
+fn current_rows_are_in_the_order_of_keys() {
+    let keys = awkward_keys();
+    let rows: Vec<_> = keys.iter().map(|key| current_row(key)).collect();
+    assert!(rows.is_sorted());
+    assert!(rows.iter().all(|row| *row < current_end()));
+    assert!(rows.iter().zip(&keys).all(|(row, key)| current_key(row) == key));
+}
+
+#[test]
+fn records_changes_and_meta_read_as_they_were_written() {
+    let record = Record {
+        create_revision: 3,
+        mod_revision: i64::MAX,
+        version: 1,
+        lease: -1,
+        value: b"\0value",
+    };
+    assert_eq!(Record::decode(&record.encode()), Some(record));
+    let at = Revision { main: 9, sub: 2 };
+    assert_eq!(change_at(&change_row(at)), Some(at));
+    let value = change_value(ChangeKind::Delete, b"\0key");
+    assert_eq!(change_of(&value), Some((ChangeKind::Delete, &b"\0key"[..])));
+    let meta = Meta { revision: 9, compacted: 4, swept: at, size: 77 };
+    let mut rows = MemoryRows::default();
+    meta.store(&mut rows);
+    assert_eq!(Meta::load(&rows).unwrap(), meta);
+}
+
+#[test]
+fn rows_that_this_code_did_not_write_are_told_apart() {
+    assert_eq!(Record::decode(&[0xFF]), None);
+    assert_eq!(Record::decode(&[]), None);
+    assert_eq!(change_of(&[]), None);
+    assert_eq!(change_of(&[9, b'a']), None);
+    assert_eq!(change_at(b"r123"), None);
+    assert_eq!(history_ended(b"h"), None);
+    assert_eq!(history_key(b"ha\0\0\x01123456789012"), None);
+    assert_eq!(history_key(b"ha\x01123456789012"), None);
+}
+
+#[test]
+fn a_set_contains_what_its_spans_contain() {
+    // Etcd: one key, up to the end, nothing if the end is first, and everything from a key on.
+    let one = |key, end, other| set([Span::new(key, end)]).contains(other);
+    assert!(one(b"a", b"", b"a"));
+    assert!(!one(b"a", b"", b"a\0"));
+    assert!(one(b"a", b"b", b"a\xff"));
+    assert!(!one(b"a", b"b", b"b"));
+    assert!(!one(b"b", b"a", b"b"));
+    assert!(one(b"a", b"\0", b"\xff"));
+    assert!(!one(b"b", b"\0", b"a"));
+}
+
+#[test]
+fn a_set_joins_ranges_that_touch() {
+    let keys: Vec<_> = awkward_keys().into_iter().filter(|key| key.len() < 3).collect();
+    let mut random = StdRng::seed_from_u64(1);
+    for _ in 0..200 {
+        let mut some_key = || keys[random.random_range(0..keys.len())].as_slice();
+        let ranges: Vec<_> = (0..6).map(|_| (some_key(), some_key())).collect();
+        let (left, right) = ranges.split_at(3);
+        let mut joined = set(left.iter().map(|(start, end)| Span::Range(start, end)));
+        joined.extend(set(right.iter().map(|(start, end)| Span::Range(start, end))));
+        for key in awkward_keys() {
+            let key = key.as_slice();
+            let covered = ranges.iter().any(|(start, end)| *start <= key && key < *end);
+            assert_eq!(joined.contains(key), covered, "{ranges:?} {key:?}");
+        }
+    }
+}
+
+fn set<'a>(spans: impl IntoIterator<Item = Span<'a>>) -> SpanSet<'a> {
+    let mut joined = SpanSet::default();
+    spans.into_iter().for_each(|span| joined.insert(span));
+    joined
+}
+
+#[test]
+fn the_revision_is_seen_once_it_is_published() {
+    let mut rows = MemoryRows::default();
+    let mut machine = KvMachine::new();
+    machine.load(&rows).unwrap();
+    let mut revision = machine.revision();
+    assert_eq!(*revision.borrow_and_update(), 1);
+    let put = PutRequest { key: "a".into(), ..PutRequest::default() };
+    let command = KvCommand { command: Some(Command::Put(put)) }.encode_to_vec();
+    let entry = EntryMeta { index: 1, term: 1 };
+    machine.apply(entry, &command, &mut rows).unwrap();
+    assert!(!revision.has_changed().unwrap());
+    machine.publish(1);
+    assert_eq!(*revision.borrow_and_update(), 2);
+    machine.publish(2);
+    assert!(!revision.has_changed().unwrap());
+}
+
+/// Compaction of more than is swept at once: the rest goes with the commands that follow, and no
+/// read ever sees a difference.
+#[test]
+fn a_large_compaction_is_swept_by_later_commands() {
+    let mut rows = MemoryRows::default();
+    let mut meta = Meta::default();
+    const CHANGES: i64 = 40_000;
+    for _ in 0..CHANGES {
+        let put = PutRequest { key: "a".into(), ..PutRequest::default() };
+        let mut writer = Writer::new(&mut rows, &mut meta);
+        writer.put(&put).unwrap();
+        writer.finish();
+    }
+    let request = CompactionRequest { revision: meta.revision, physical: false };
+    compact(&mut rows, &mut meta, &request).unwrap().unwrap();
+    let hashed = {
+        meta.store(&mut rows);
+        hash(&rows, 0).unwrap()
+    };
+    let mut commands = 0;
+    while meta.swept.main <= meta.compacted {
+        sweep_on(&mut rows, &mut meta).unwrap();
+        commands += 1;
+    }
+    assert!((50..200).contains(&commands), "{commands}");
+    meta.store(&mut rows);
+    assert_eq!(hash(&rows, 0).unwrap(), hashed);
+    let mut left = 0;
+    rows.scan(&[], None, false, &mut |_, _| {
+        left += 1;
+        true
+    })
+    .unwrap();
+    assert_eq!(left, 2);
+}

@@ -1,0 +1,87 @@
+//! Which namespaces this node hosts, and who the members of each are.
+//!
+//! One handle is shared by those who start and stop groups, who write here, and by the services
+//! that clients call, who read. A namespace is there from when its group runs until the group is
+//! about to be stopped.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use raft::{Group, NodeId};
+
+/// The namespaces of this node. Clones are handles to the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces {
+    inner: Arc<RwLock<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    hosted: BTreeMap<String, Hosted>,
+    members: BTreeMap<String, Vec<MemberAddress>>,
+}
+
+/// A namespace with a replica on this node.
+#[derive(Clone, Debug)]
+pub struct Hosted {
+    pub namespace: String,
+    pub group: Group,
+}
+
+/// A member of a namespace's group, and where it is reached if that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberAddress {
+    pub node_id: NodeId,
+    /// A label for people.
+    pub name: String,
+    pub mesh_address: Option<SocketAddr>,
+    pub kv_address: Option<SocketAddr>,
+    pub voter: bool,
+}
+
+impl Namespaces {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn insert(&self, hosted: Hosted) {
+        self.write().hosted.insert(hosted.namespace.clone(), hosted);
+    }
+
+    /// Forgets a namespace and its members.
+    pub fn remove(&self, namespace: &str) {
+        let mut inner = self.write();
+        inner.hosted.remove(namespace);
+        inner.members.remove(namespace);
+    }
+
+    pub fn set_members(&self, namespace: &str, members: Vec<MemberAddress>) {
+        self.write().members.insert(namespace.to_owned(), members);
+    }
+
+    pub fn hosted(&self, namespace: &str) -> Option<Hosted> {
+        self.read().hosted.get(namespace).cloned()
+    }
+
+    /// The members as last told; none if nothing was told.
+    pub fn members(&self, namespace: &str) -> Vec<MemberAddress> {
+        self.read().members.get(namespace).cloned().unwrap_or_default()
+    }
+
+    /// The hosted namespaces, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.read().hosted.keys().cloned().collect()
+    }
+
+    // Every change is one insertion or removal, so what a panic leaves behind is whole.
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,231 @@
+//! Who should be a member of a group, decided by the group's leader, one step at a time.
+//!
+//! DISCO advises: which nodes should hold a replica, how many voters there should be, and which
+//! nodes are up. The group's own log decides. [`next_step`] compares the two and names at most one
+//! change of the membership; the reconciler on the leader proposes it under the condition that
+//! the membership is still the one that was looked at, and then looks again. So the work can be
+//! interrupted anywhere and taken up by another leader.
+//!
+//! The order of precedence:
+//!
+//! 1. finish a joint membership;
+//! 2. reach the wanted number of voters with learners that have caught up;
+//! 3. replace a voter whose node has been down for longer than the patience: the replacement has
+//!    the data before the voter loses its seat, in one joint change. With more voters than wanted,
+//!    the dead one just loses its seat;
+//! 4. let assigned nodes that are up copy the group as learners;
+//! 5. drop learners that have been down for longer than the patience.
+//!
+//! A voter is never removed for any other reason, and the number of voters never falls below what
+//! is wanted.
+
+mod outlook;
+mod shell;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use raft::{Member, MemberStatus, NodeId, Role, Status};
+
+pub(crate) use self::{outlook::Outlook, shell::Reconciler};
+
+/// How many entries a learner may miss and count as caught up: what a group commits in a moment.
+const CAUGHT_UP_LAG: u64 = 256;
+
+/// What DISCO advises about one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// Nodes that should hold a replica, as voters or learners.
+    pub replicas: Vec<Member>,
+    pub voters_wanted: usize,
+    /// How the nodes are. One that is missing counts as neither up nor down.
+    pub nodes: BTreeMap<NodeId, Standing>,
+}
+
+/// How DISCO sees one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub presence: Presence,
+    pub zone: String,
+}
+
+/// Whether a node is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Up,
+    /// Stops, or was not heard of for a while; expected back.
+    Away,
+    /// Listed as down, without a break for this long.
+    Down(Duration),
+}
+
+/// One change of a group's membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Let a node copy the group.
+    AddLearner(Member),
+    /// Make exactly these the voters.
+    SetVoters { voters: BTreeSet<NodeId>, reason: Reason },
+    /// Forget a learner.
+    Remove(NodeId),
+}
+
+/// Why the voters change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    FinishJoint,
+    Promote,
+    Replace { dead: NodeId },
+}
+
+/// The next change that a leader should make, if any.
+///
+/// Without advice (no DISCO, or DISCO without a quorum) only a joint membership is finished.
+pub fn next_step(status: &Status, advice: Option<&Advice>, patience: Duration) -> Option<Step> {
+    if status.role != Role::Leader {
+        return None;
+    }
+    if status.joint {
+        // The members of a joint membership vote in either set; all of them together are the one
+        // set that is surely a superset of what was wanted. Surplus voters stay.
+        return Some(Step::SetVoters {
+            voters: voters(status).map(|it| it.node_id).collect(),
+            reason: Reason::FinishJoint,
+        });
+    }
+    let view = View { status, advice: advice?, patience };
+    view.promote().or_else(|| view.replace()).or_else(|| view.add()).or_else(|| view.remove())
+}
+
+/// The voter that a stopping leader hands over to: up, and with the least to catch up on.
+pub fn successor(status: &Status, own_id: NodeId, advice: Option<&Advice>) -> Option<NodeId> {
+    let up = |id| {
+        advice
+            .is_none_or(|advice| advice.nodes.get(&id).is_none_or(|it| it.presence == Presence::Up))
+    };
+    voters(status)
+        .filter(|it| it.node_id != own_id && up(it.node_id))
+        .filter_map(|it| it.lag.map(|lag| (lag, it.node_id)))
+        .filter(|(lag, _)| *lag <= CAUGHT_UP_LAG)
+        .min()
+        .map(|(_, id)| id)
+}
+
+fn voters(status: &Status) -> impl Iterator<Item = &MemberStatus> {
+    status.members.iter().filter(|it| it.voter)
+}
+
+/// A leader's look at its group and at DISCO's advice.
+struct View<'a> {
+    status: &'a Status,
+    advice: &'a Advice,
+    patience: Duration,
+}
+
+impl View<'_> {
+    /// Promotes as many learners as lead to an odd number of voters or to the wanted one. An even
+    /// number tolerates no more failures than the odd one below it, and needs one more vote.
+    fn promote(&self) -> Option<Step> {
+        let mut voters = self.voter_ids();
+        let missing = self.advice.voters_wanted.checked_sub(voters.len())?;
+        let mut candidates = self.candidates();
+        candidates.truncate(missing);
+        let reached = voters.len() + candidates.len();
+        if reached != self.advice.voters_wanted && reached.is_multiple_of(2) {
+            candidates.pop();
+        }
+        if candidates.is_empty() {
+            return None;
+        }
+        voters.extend(candidates);
+        Some(Step::SetVoters { voters, reason: Reason::Promote })
+    }
+
+    fn replace(&self) -> Option<Step> {
+        let mut voters = self.voter_ids();
+        let dead = *voters.iter().find(|id| self.is_dead(**id))?;
+        if voters.len() <= self.advice.voters_wanted {
+            voters.insert(*self.candidates().first()?);
+        }
+        voters.remove(&dead);
+        Some(Step::SetVoters { voters, reason: Reason::Replace { dead } })
+    }
+
+    fn add(&self) -> Option<Step> {
+        self.advice
+            .replicas
+            .iter()
+            .find(|it| self.member(it.node_id).is_none() && self.is_up(it.node_id))
+            .map(|it| Step::AddLearner(*it))
+    }
+
+    fn remove(&self) -> Option<Step> {
+        self.learners().find(|it| self.is_dead(it.node_id)).map(|it| Step::Remove(it.node_id))
+    }
+
+    /// Learners that may become voters, best first: from the zone with the fewest voters, then by
+    /// id, so that every leader chooses alike.
+    fn candidates(&self) -> Vec<NodeId> {
+        let mut voters_in: BTreeMap<&str, usize> = BTreeMap::new();
+        for voter in voters(self.status).filter(|it| !self.is_dead(it.node_id)) {
+            *voters_in.entry(self.zone(voter.node_id)).or_default() += 1;
+        }
+        let mut left: Vec<NodeId> = self
+            .learners()
+            .filter(|it| it.lag.is_some_and(|lag| lag <= CAUGHT_UP_LAG))
+            .filter(|it| self.is_up(it.node_id) && self.is_assigned(it))
+            .map(|it| it.node_id)
+            .collect();
+        let mut candidates = Vec::with_capacity(left.len());
+        while let Some(position) = (0..left.len())
+            .min_by_key(|at| (voters_in.get(self.zone(left[*at])).copied(), left[*at]))
+        {
+            let id = left.swap_remove(position);
+            *voters_in.entry(self.zone(id)).or_default() += 1;
+            candidates.push(id);
+        }
+        candidates
+    }
+
+    fn voter_ids(&self) -> BTreeSet<NodeId> {
+        voters(self.status).map(|it| it.node_id).collect()
+    }
+
+    fn learners(&self) -> impl Iterator<Item = &MemberStatus> {
+        self.status.members.iter().filter(|it| !it.voter)
+    }
+
+    fn member(&self, id: NodeId) -> Option<&MemberStatus> {
+        self.status.members.iter().find(|it| it.node_id == id)
+    }
+
+    /// Whether DISCO wants a replica on this node, with the store that the group knows.
+    fn is_assigned(&self, member: &MemberStatus) -> bool {
+        self.advice
+            .replicas
+            .iter()
+            .any(|it| it.node_id == member.node_id && it.store_id == member.store_id)
+    }
+
+    fn is_up(&self, id: NodeId) -> bool {
+        self.presence(id) == Some(Presence::Up)
+    }
+
+    fn is_dead(&self, id: NodeId) -> bool {
+        // The leader decides, so whatever is said of its node, it is not dead.
+        self.status.leader != Some(id)
+            && matches!(self.presence(id), Some(Presence::Down(since)) if since >= self.patience)
+    }
+
+    fn presence(&self, id: NodeId) -> Option<Presence> {
+        self.advice.nodes.get(&id).map(|it| it.presence)
+    }
+
+    fn zone(&self, id: NodeId) -> &str {
+        self.advice.nodes.get(&id).map_or("", |it| &it.zone)
+    }
+}

@@ -1,0 +1,91 @@
+//! The reconciler of one group: looks, takes one step, looks again.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use raft::{ChangeError, Group, Role};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Advice, Outlook, Step, next_step};
+
+/// How long a leader waits before it looks again. A learner that has caught up waits this long for
+/// its promotion; a failed step is not repeated sooner.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a step that was taken may need to show in the group's status.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Keeps the membership of one group as DISCO advises, while this node leads it.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    group: Group,
+    outlook: watch::Receiver<Outlook>,
+    patience: Duration,
+}
+
+impl Reconciler {
+    pub(crate) fn new(group: Group, outlook: watch::Receiver<Outlook>, patience: Duration) -> Self {
+        Self { group, outlook, patience }
+    }
+
+    /// Reconciles until it is told to stop.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.reconcile()).await;
+    }
+
+    async fn reconcile(&mut self) {
+        loop {
+            let pause = if self.look().await { SETTLE } else { LOOK_EVERY };
+            // Advice that changed is looked at right away; a publisher that is gone leaves the
+            // periodic look.
+            tokio::select! {
+                Ok(()) = self.outlook.changed() => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Whether a step was taken.
+    async fn look(&mut self) -> bool {
+        let status = self.group.status();
+        if status.role != Role::Leader {
+            return false;
+        }
+        let advice = self.advice();
+        let Some(step) = next_step(&status, advice.as_ref(), self.patience) else {
+            return false;
+        };
+        let namespace = self.group.namespace();
+        match self.take(step.clone(), status.membership_log_id).await {
+            Ok(()) => {
+                info!(namespace, ?step, "membership changed");
+                true
+            }
+            Err(error) => {
+                warn!(namespace, ?step, error = %crate::chain(&error), "membership did not change");
+                false
+            }
+        }
+    }
+
+    fn advice(&mut self) -> Option<Advice> {
+        let outlook = self.outlook.borrow_and_update();
+        outlook.advice(self.group.id(), Instant::now())
+    }
+
+    async fn take(&self, step: Step, looked_at: Option<(u64, u64)>) -> Result<(), ChangeError> {
+        debug!(namespace = self.group.namespace(), ?step, "changing the membership");
+        match step {
+            Step::AddLearner(member) => self.group.add_learner(member).await,
+            Step::SetVoters { voters, .. } => self.group.change_voters(voters, looked_at).await,
+            Step::Remove(node_id) => self.group.remove_member(node_id).await,
+        }
+    }
+}

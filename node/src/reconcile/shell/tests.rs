@@ -1,0 +1,196 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::Path,
+    time::Duration,
+};
+
+use raft::{DataDir, Group, Hint, Host, HostConfig, Member, MeshId, NodeId, Timing};
+use tempfile::{TempDir, tempdir};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use super::{Outlook, Reconciler};
+use crate::{
+    kv::KvMachine,
+    session::{Assignment, NodeState, Orders, Peer},
+};
+
+const GROUP: u32 = 2;
+const NAMESPACE: &str = "default";
+
+/// Everything here happens within this, or the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_voter_grows_to_three_and_a_dead_one_is_replaced() {
+    let mut mesh = Mesh::new();
+    for _ in 0..4 {
+        mesh.start_node().await;
+    }
+    let ids = mesh.ids();
+    let leader = mesh.groups[0].clone();
+    leader.initialize(&[mesh.member(0)]).await.unwrap();
+
+    let outlook = watch::Sender::new(Outlook::default());
+    let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), Duration::ZERO);
+    mesh.tasks.spawn(reconciler.run(CancellationToken::new()));
+
+    mesh.advise(&outlook, 3, None);
+    members_become(&leader, &ids[..3], &ids[..3]).await;
+
+    mesh.groups[2].stop().await;
+    mesh.advise(&outlook, 4, Some(ids[2]));
+    let left = [ids[0], ids[1], ids[3]];
+    members_become(&leader, &left, &left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spare_node_becomes_a_learner() {
+    let mut mesh = Mesh::new();
+    for _ in 0..2 {
+        mesh.start_node().await;
+    }
+    let ids = mesh.ids();
+    let leader = mesh.groups[0].clone();
+    leader.initialize(&[mesh.member(0)]).await.unwrap();
+
+    let outlook = watch::Sender::new(Outlook::default());
+    let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), PATIENCE);
+    mesh.tasks.spawn(reconciler.run(CancellationToken::new()));
+
+    mesh.voters_wanted = 1;
+    mesh.advise(&outlook, 2, None);
+    members_become(&leader, &ids, &ids[..1]).await;
+}
+
+/// Nodes in this process, over real sockets, each with a blank replica of one group.
+struct Mesh {
+    id: MeshId,
+    hosts: Vec<Host>,
+    groups: Vec<Group>,
+    voters_wanted: usize,
+    tasks: JoinSet<()>,
+    directories: Vec<TempDir>,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        Self {
+            id: MeshId::generate(),
+            hosts: Vec::new(),
+            groups: Vec::new(),
+            voters_wanted: 3,
+            tasks: JoinSet::new(),
+            directories: Vec::new(),
+        }
+    }
+
+    async fn start_node(&mut self) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let directory = tempdir().unwrap();
+        let host = open(directory.path(), address);
+        host.adopt_mesh(&self.id).unwrap();
+        let serving = Server::builder()
+            .add_service(host.raft_service())
+            .add_service(host.mesh_service())
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        self.tasks.spawn(async move { serving.await.unwrap() });
+        let group = host.start_group(GROUP, NAMESPACE, KvMachine::new()).await.unwrap();
+        for other in &self.hosts {
+            other.book().learn(hint(&host));
+            host.book().learn(hint(other));
+        }
+        self.directories.push(directory);
+        self.hosts.push(host);
+        self.groups.push(group);
+    }
+
+    /// Says that the first `count` nodes should hold a replica, and all but `down` are up.
+    fn advise(&self, outlook: &watch::Sender<Outlook>, count: usize, down: Option<NodeId>) {
+        let replicas: Vec<Member> = (0..count).map(|index| self.member(index)).collect();
+        let peers = replicas.iter().map(|member| {
+            let state = if down == Some(member.node_id) { NodeState::Down } else { NodeState::Up };
+            let peer = Peer {
+                node_id: member.node_id,
+                name: String::new(),
+                mesh_address: None,
+                kv_address: None,
+                zone: String::new(),
+                state,
+            };
+            (member.node_id, peer)
+        });
+        let assignment = Assignment {
+            group: GROUP,
+            namespace: NAMESPACE.to_owned(),
+            first_voters: vec![self.member(0)],
+            voters_wanted: self.voters_wanted,
+            formed: true,
+            replicas: replicas.clone(),
+        };
+        let orders = Orders {
+            mesh: self.id.clone(),
+            assignments: BTreeMap::from([(GROUP, assignment)]),
+            peers: peers.collect(),
+            fresh: true,
+        };
+        outlook.send_modify(|outlook| outlook.follow(&orders, Instant::now()));
+    }
+
+    fn member(&self, index: usize) -> Member {
+        let identity = self.hosts[index].identity();
+        Member { node_id: identity.node_id, store_id: identity.store_id }
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.hosts.iter().map(|host| host.identity().node_id).collect()
+    }
+}
+
+fn open(directory: &Path, advertise: std::net::SocketAddr) -> Host {
+    let services = BTreeSet::from(["data".to_owned()]);
+    let directory = DataDir::open(directory, &services, None).unwrap();
+    let config = HostConfig {
+        advertise,
+        seeds: Vec::new(),
+        awaits_forming: false,
+        timing: Timing::quick(),
+        version: "test".to_owned(),
+    };
+    Host::open(directory, config).unwrap()
+}
+
+fn hint(host: &Host) -> Hint {
+    let identity = host.identity();
+    Hint {
+        node_id: identity.node_id,
+        boot_epoch: identity.boot_epoch,
+        address: host.advertise(),
+        services: vec!["data".to_owned()],
+    }
+}
+
+async fn members_become(group: &Group, members: &[NodeId], voters: &[NodeId]) {
+    let members: BTreeSet<NodeId> = members.iter().copied().collect();
+    let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
+    let mut statuses = group.watch_status();
+    let become_so = statuses.wait_for(|status| {
+        let all = status.members.iter();
+        let voting = status.members.iter().filter(|it| it.voter);
+        !status.joint
+            && all.map(|it| it.node_id).collect::<BTreeSet<_>>() == members
+            && voting.map(|it| it.node_id).collect::<BTreeSet<_>>() == voters
+    });
+    if timeout(PATIENCE, become_so).await.is_err() {
+        panic!("{members:x?} with voters {voters:x?} expected: {:x?}", group.status());
+    }
+}

@@ -1,0 +1,386 @@
+//! A data node's stay with DISCO, as the client of `Registry.Session`.
+//!
+//! The node says who it is, then how its groups are: every third of its lease, and at once when a
+//! group's leader or its own role changes. DISCO answers with orders: the groups to host, the
+//! nodes that share them, and addresses, which go into the book. The latest orders and whether the
+//! session is alive are published to the rest of the node.
+//!
+//! Any DISCO server will do. The session tries the seeds and every DISCO server in the book, in
+//! random order, until one accepts; when that one is lost it goes to another. While none answers
+//! the node serves what it has. Losing DISCO is never an error here; being refused by it is.
+
+mod dial;
+mod orders;
+mod report;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use proto::quorate::v1::{
+    Directive, NodeHello, NodeReport, NodeStopping, node_report::Report,
+    registry_client::RegistryClient,
+};
+use raft::{
+    Group, Host, MeshId, StorageError,
+    host::{AdoptError, MeshMismatch},
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+
+pub(crate) use self::{
+    dial::connect,
+    orders::{Assignment, NodeState, Orders, Peer},
+};
+use self::{
+    dial::{backoff, belongs_to, order},
+    verdict::{Verdict, judge},
+};
+use crate::start::Refusal;
+
+/// How long a DISCO server may take from the first byte to the first directive. It commits the
+/// node's record in between, perhaps through another leader than it thought.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Reports on their way to DISCO. A report that finds no room is dropped: a later one says more.
+const REPORT_QUEUE: usize = 4;
+
+/// The lease assumed until DISCO names one.
+const DEFAULT_TTL: Duration = Duration::from_secs(10);
+
+/// The shortest time between two periodic reports, whatever DISCO asks for.
+const REPORT_AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+/// What a session says about its node.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub(crate) mesh_address: SocketAddr,
+    pub(crate) kv_address: SocketAddr,
+    pub(crate) region: String,
+    pub(crate) zone: String,
+    pub(crate) name: String,
+}
+
+/// What DISCO has told, and whether it still does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// The latest orders of this process's time; kept when the session is lost.
+    pub(crate) orders: Option<Arc<Orders>>,
+    pub(crate) link: Link,
+    /// DISCO has committed that this node stops.
+    pub(crate) stopping_noted: bool,
+}
+
+/// Whether DISCO is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Link {
+    Live,
+    /// Not heard, and not every server has been tried since.
+    #[default]
+    Lost,
+    /// No server that is known accepts this node.
+    Unreached,
+}
+
+/// Why a session ends for good: going on could do harm.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    #[error(
+        "this node's data directory belongs to mesh {ours}, but the DISCO server at {address} \
+         belongs to mesh {theirs}"
+    )]
+    AnotherMesh { ours: MeshId, theirs: MeshId, address: SocketAddr },
+    #[error("the DISCO server at {address} refuses this node: {message}")]
+    Refused { address: SocketAddr, message: String },
+    #[error("{refusal} (this start is number {ours}, the mesh has seen number {seen})")]
+    RolledBack { refusal: Refusal, ours: u64, seen: u64 },
+    #[error("the mesh cannot be joined")]
+    Adopt(#[source] AdoptError),
+    #[error("the groups on this node's disk cannot be listed")]
+    Storage(#[from] StorageError),
+}
+
+impl SessionError {
+    /// Whether a safety rule refused this node, so that a person must look.
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::AnotherMesh { .. } | Self::Refused { .. } | Self::RolledBack { .. } => true,
+            Self::Adopt(_) | Self::Storage(_) => false,
+        }
+    }
+}
+
+/// The client's end of the session; [`Session::run`] keeps it up.
+#[derive(Debug)]
+pub(crate) struct Session {
+    host: Host,
+    seeds: Vec<SocketAddr>,
+    introduction: Introduction,
+    /// The groups to report on; marked as changed when one of them is worth a report.
+    hosted: watch::Receiver<Vec<Group>>,
+    told: watch::Sender<Told>,
+    stopping: CancellationToken,
+    accepted_before: bool,
+}
+
+/// How the rest of the node talks to the session.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionHandle {
+    pub(crate) told: watch::Receiver<Told>,
+    stopping: CancellationToken,
+}
+
+/// Why one stay ended.
+enum Ended {
+    /// Try another server.
+    Lost(Status),
+    /// Try none.
+    Fatal(SessionError),
+}
+
+impl Session {
+    pub(crate) fn new(
+        host: Host,
+        seeds: Vec<SocketAddr>,
+        introduction: Introduction,
+        hosted: watch::Receiver<Vec<Group>>,
+    ) -> (Self, SessionHandle) {
+        let told = watch::Sender::new(Told::default());
+        let handle = SessionHandle { told: told.subscribe(), stopping: CancellationToken::new() };
+        let session = Self {
+            host,
+            seeds,
+            introduction,
+            hosted,
+            told,
+            stopping: handle.stopping.clone(),
+            accepted_before: false,
+        };
+        (session, handle)
+    }
+
+    /// Keeps a session up until shutdown.
+    ///
+    /// # Errors
+    ///
+    /// Only when going on could do harm: see [`SessionError`].
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), SessionError> {
+        let ended = shutdown.run_until_cancelled(self.keep()).await;
+        self.go_dark();
+        ended.map_or(Ok(()), Err)
+    }
+
+    async fn keep(&mut self) -> SessionError {
+        let mut last: Option<SocketAddr> = None;
+        let mut failed_rounds = 0;
+        loop {
+            let mut lost = false;
+            for address in order(&self.seeds, self.host.book().hints(), last) {
+                let stay = self.stay(address).await;
+                let was_live = self.go_dark();
+                match stay {
+                    Ended::Fatal(error) => return error,
+                    Ended::Lost(status) if was_live => {
+                        warn!(%address, %status, "lost DISCO");
+                        last = Some(address);
+                        failed_rounds = 0;
+                        lost = true;
+                        break;
+                    }
+                    Ended::Lost(status) => debug!(%address, %status, "no session with DISCO here"),
+                }
+            }
+            if !lost {
+                self.told.send_if_modified(|told| told.set_link(Link::Unreached));
+            }
+            if failed_rounds == 1 {
+                warn!(seeds = ?self.seeds, "no DISCO server accepts this node; trying on");
+            }
+            sleep(backoff(failed_rounds, rand::random())).await;
+            failed_rounds += 1;
+        }
+    }
+
+    /// One session with one server, from dialing to its end.
+    async fn stay(&mut self, address: SocketAddr) -> Ended {
+        let hello = match self.hello() {
+            Ok(hello) => hello,
+            Err(error) => return Ended::Fatal(error.into()),
+        };
+        let accepting = timeout(ACCEPT_WITHIN, self.open(address, hello)).await;
+        let (reports, mut directives, first) = match accepting {
+            Ok(Ok(open)) => open,
+            Ok(Err(status)) => return self.judged(address, status).await,
+            Err(_) => return Ended::Lost(Status::deadline_exceeded("no directive in time")),
+        };
+        let mut ttl = match self.take(first, address) {
+            Ok(ttl) => ttl,
+            Err(ended) => return ended,
+        };
+        self.accepted_before = true;
+        info!(%address, "in session with DISCO");
+        let mut report_at = Instant::now();
+        let mut said_stopping = false;
+        loop {
+            tokio::select! {
+                directive = directives.message() => {
+                    let taken = match directive {
+                        Ok(Some(directive)) => self.take(directive, address),
+                        Ok(None) => return Ended::Lost(Status::unavailable("the server ended it")),
+                        Err(status) => return self.judged(address, status).await,
+                    };
+                    match taken {
+                        Ok(given) => ttl = given,
+                        Err(ended) => return ended,
+                    }
+                }
+                () = self.stopping.cancelled(), if !said_stopping => {
+                    said_stopping = true;
+                    send(&reports, Report::Stopping(NodeStopping {}));
+                }
+                Ok(()) = self.hosted.changed() => self.report(&reports),
+                () = sleep_until(report_at) => {
+                    report_at = Instant::now() + (ttl / 3).max(REPORT_AT_MOST_EVERY);
+                    self.report(&reports);
+                }
+            }
+        }
+    }
+
+    /// Dials, introduces the node and waits for the first directive.
+    async fn open(
+        &self,
+        address: SocketAddr,
+        hello: NodeHello,
+    ) -> Result<(mpsc::Sender<NodeReport>, Streaming<Directive>, Directive), Status> {
+        let channel = connect(address).await?;
+        let (reports, queue) = mpsc::channel(REPORT_QUEUE);
+        send(&reports, Report::Hello(hello));
+        let mut client = RegistryClient::new(channel);
+        let mut directives = client.session(ReceiverStream::new(queue)).await?.into_inner();
+        let first = directives.message().await?;
+        let first = first.ok_or_else(|| Status::unavailable("the server ended it"))?;
+        Ok((reports, directives, first))
+    }
+
+    fn hello(&self) -> Result<NodeHello, StorageError> {
+        let identity = self.host.identity();
+        let mesh = self.host.mesh();
+        let mesh_id = mesh.borrow().as_ref().map(MeshId::to_string);
+        let groups = self.host.groups_on_disk()?;
+        Ok(report::hello(&self.introduction, &identity, mesh_id.unwrap_or_default(), groups))
+    }
+
+    fn report(&self, reports: &mpsc::Sender<NodeReport>) {
+        let hosted = self.hosted.borrow().clone();
+        send(reports, Report::Status(report::status(&hosted)));
+    }
+
+    /// Takes a directive in: mesh first, then addresses, then orders. Gives the lease's length.
+    fn take(&self, directive: Directive, address: SocketAddr) -> Result<Duration, Ended> {
+        let mesh_id = directive.meta.as_ref().map_or("", |meta| &meta.mesh_id);
+        let mesh = self.adopt(mesh_id, address)?;
+        let identity = self.host.identity();
+        for hint in orders::hints(&directive) {
+            if hint.node_id != identity.node_id {
+                self.host.book().learn(hint);
+            } else if hint.boot_epoch > identity.boot_epoch {
+                return Err(Ended::Fatal(SessionError::RolledBack {
+                    refusal: Refusal::RolledBack,
+                    ours: identity.boot_epoch,
+                    seen: hint.boot_epoch,
+                }));
+            }
+        }
+        let ttl = match directive.ttl_ms {
+            0 => DEFAULT_TTL,
+            ttl_ms => Duration::from_millis(ttl_ms),
+        };
+        let orders = Arc::new(orders::from_proto(mesh, &directive));
+        self.told.send_modify(|told| {
+            told.link = Link::Live;
+            told.stopping_noted |= directive.stopping_noted;
+            told.orders = Some(orders);
+        });
+        Ok(ttl)
+    }
+
+    fn adopt(&self, mesh_id: &str, address: SocketAddr) -> Result<MeshId, Ended> {
+        let Ok(theirs) = mesh_id.parse::<MeshId>() else {
+            let what = format!("a directive without a mesh id ({mesh_id:?})");
+            return Err(Ended::Lost(Status::internal(what)));
+        };
+        match self.host.adopt_mesh(&theirs) {
+            Ok(()) => Ok(theirs),
+            Err(AdoptError::Mismatch(MeshMismatch { ours, .. })) if self.accepted_before => {
+                // A foreign server at a known address must not stop a node that serves.
+                warn!(%address, %ours, %theirs, "a DISCO server of another mesh");
+                Err(Ended::Lost(Status::failed_precondition("another mesh")))
+            }
+            Err(AdoptError::Mismatch(MeshMismatch { ours, theirs })) => {
+                Err(Ended::Fatal(SessionError::AnotherMesh { ours, theirs, address }))
+            }
+            Err(error @ AdoptError::Io(_)) => Err(Ended::Fatal(SessionError::Adopt(error))),
+        }
+    }
+
+    async fn judged(&self, address: SocketAddr, status: Status) -> Ended {
+        let mesh = self.host.mesh().borrow().clone();
+        let fatal = match (judge(status.code(), self.accepted_before), mesh) {
+            (Verdict::Fatal, _) => true,
+            (Verdict::FatalFromOwnMesh, Some(mesh)) => belongs_to(address, &mesh).await,
+            (Verdict::FatalFromOwnMesh, None) | (Verdict::TryAnother, _) => false,
+        };
+        if fatal {
+            let message = status.message().to_owned();
+            Ended::Fatal(SessionError::Refused { address, message })
+        } else {
+            Ended::Lost(status)
+        }
+    }
+
+    /// Notes that the session ended. Says whether there was one.
+    fn go_dark(&self) -> bool {
+        self.told.send_if_modified(|told| told.link == Link::Live && told.set_link(Link::Lost))
+    }
+}
+
+impl Told {
+    pub(crate) fn is_live(&self) -> bool {
+        self.link == Link::Live
+    }
+
+    /// Whether that changed anything.
+    fn set_link(&mut self, link: Link) -> bool {
+        std::mem::replace(&mut self.link, link) != link
+    }
+}
+
+impl SessionHandle {
+    /// Tells DISCO that the node stops, and waits until it has noted it, or for `patience`. The
+    /// server of the session may be stopping too; then the next one is told.
+    pub(crate) async fn announce_stop(&self, patience: Duration) -> bool {
+        self.stopping.cancel();
+        let mut told = self.told.clone();
+        let answered = told.wait_for(|told| told.stopping_noted || told.link == Link::Unreached);
+        match timeout(patience, answered).await {
+            Ok(Ok(told)) => told.stopping_noted,
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+}
+
+fn send(reports: &mpsc::Sender<NodeReport>, report: Report) {
+    let report = NodeReport { report: Some(report) };
+    if reports.try_send(report).is_err() {
+        debug!("DISCO is slow to take reports");
+    }
+}

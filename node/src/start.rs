@@ -1,0 +1,162 @@
+//! May this node take part in this group, with this disk?
+//!
+//! Asked once per group, before the group's replica is started, since a replica votes from the
+//! moment it runs. The answer compares three facts that can disagree (a lost disk, a copied disk, a
+//! restored disk, a server wired to another mesh):
+//!
+//! 1. [`Disk`]: what the data directory holds of the group, and whether it is ours at all;
+//! 2. [`Record`]: what DISCO decided about the group, or the formation where there is no DISCO;
+//! 3. [`Membership`]: what the group itself says, as its other members tell.
+//!
+//! The rules, from the strongest down:
+//!
+//! - A directory that is not ours takes no part in anything.
+//! - A replica whose store is gone never votes again under the same id. Raft counts on every vote
+//!   and every acknowledgment being remembered, and openraft cannot detect that one was not.
+//! - A replica that has its store goes on. No word of DISCO's stops a voter: the group's own log is
+//!   the authority on who votes.
+//! - A blank replica forms the group only as one of the first voters in DISCO's latched record, and
+//!   only while nobody knows the group to be formed. Otherwise it waits for the leader.
+//!
+//! A first voter that was absent while the others formed the group is blank, is a voter by the
+//! group's own membership, and has never voted: it may come late. What tells it from one that lost
+//! its store is the note in the data directory ([`Disk::Lost`]) and whether a leader remembers it
+//! to have acknowledged entries.
+
+#[cfg(test)]
+mod tests;
+
+use thiserror::Error;
+
+/// What the data directory holds of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// Nothing, and the directory has no note of ever having held it.
+    Blank,
+    /// Log, vote or state of the group.
+    Holding,
+    /// Nothing, although the directory notes that it held the group.
+    Lost,
+    /// The directory belongs to another mesh than the one that was reached.
+    AnotherMesh,
+    /// The mesh has seen a later start of this node than this one: the disk was restored or copied.
+    RolledBack,
+}
+
+/// What DISCO's committed record of the group says about this node. Without DISCO, the formation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// There is no record: DISCO was not reached, and none is cached.
+    Unknown,
+    /// The record does not name this node.
+    Absent,
+    /// One of the first voters. `formed` if a leader of the group was ever reported.
+    FirstVoter { formed: bool },
+    /// Assigned a replica after the group was decided.
+    Replica,
+    /// The record names this node's id with another store.
+    AnotherStore,
+}
+
+/// What the group's other members say about this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// None of them answered.
+    Unknown,
+    /// Some answered, and none of them knows of a membership yet.
+    Unformed,
+    /// The group is formed without this node.
+    Outside,
+    /// A voter. `acknowledged` if the leader remembers it to have stored entries.
+    Voter { acknowledged: bool },
+    /// A learner, likewise.
+    Learner { acknowledged: bool },
+}
+
+/// What to do about the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Start the replica and initialize the group with the first voters of the record.
+    Form,
+    /// Start the replica from what it has.
+    Resume,
+    /// Start the replica blank, and wait for the leader to send the log.
+    AwaitLeader,
+    /// Not this node's business: start nothing, keep what is there.
+    Leave,
+    /// Start nothing, and say why.
+    Refuse(Refusal),
+}
+
+/// Why a node may not take part, and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error(
+        "the data directory belongs to another mesh; start with the directory of this mesh, or \
+         with an empty one"
+    )]
+    AnotherMesh,
+    #[error(
+        "the mesh has seen a later start of this node: the disk was restored or copied; stop the \
+         other copy, or wipe the data directory to come back as a new node"
+    )]
+    RolledBack,
+    #[error(
+        "the mesh knows this node with another store: the disk was swapped; put the right disk \
+         back, or wipe the data directory to come back as a new node"
+    )]
+    AnotherStore,
+    #[error(
+        "this node held the group and its store has nothing of it: the node id is burnt and must \
+         never vote again; wipe the data directory to come back as a new node"
+    )]
+    Burnt,
+}
+
+/// Decides whether and how this node takes part in a group.
+pub fn decide(disk: Disk, record: Record, membership: Membership) -> Start {
+    match disk {
+        Disk::AnotherMesh => Start::Refuse(Refusal::AnotherMesh),
+        Disk::RolledBack => Start::Refuse(Refusal::RolledBack),
+        Disk::Blank | Disk::Holding | Disk::Lost if record == Record::AnotherStore => {
+            Start::Refuse(Refusal::AnotherStore)
+        }
+        Disk::Lost => Start::Refuse(Refusal::Burnt),
+        Disk::Holding => resume(record, membership),
+        Disk::Blank => begin(record, membership),
+    }
+}
+
+fn resume(record: Record, membership: Membership) -> Start {
+    // Only both together end a stay: DISCO's word alone may be that of a restored registry, and a
+    // membership without us may be followed by the leader adding us, if DISCO still asks for it.
+    if record == Record::Absent && membership == Membership::Outside {
+        Start::Leave
+    } else {
+        Start::Resume
+    }
+}
+
+fn begin(record: Record, membership: Membership) -> Start {
+    let named = matches!(record, Record::FirstVoter { .. } | Record::Replica);
+    match membership {
+        Membership::Voter { acknowledged: true } | Membership::Learner { acknowledged: true } => {
+            Start::Refuse(Refusal::Burnt)
+        }
+        Membership::Voter { acknowledged: false } => match record {
+            Record::FirstVoter { .. } => Start::AwaitLeader,
+            // A voter that was not among the first was promoted, and only with a copy of the log.
+            Record::Unknown | Record::Absent | Record::Replica | Record::AnotherStore => {
+                Start::Refuse(Refusal::Burnt)
+            }
+        },
+        Membership::Learner { acknowledged: false } => Start::AwaitLeader,
+        Membership::Outside if named => Start::AwaitLeader,
+        Membership::Outside => Start::Leave,
+        Membership::Unknown | Membership::Unformed => match record {
+            Record::FirstVoter { formed: false } => Start::Form,
+            Record::FirstVoter { formed: true } | Record::Replica => Start::AwaitLeader,
+            Record::Unknown | Record::Absent | Record::AnotherStore => Start::Leave,
+        },
+    }
+}

@@ -1,0 +1,168 @@
+use super::{Disk, Membership, Record, Refusal, Start, decide};
+
+const FIRST: Record = Record::FirstVoter { formed: false };
+const FORMED: Record = Record::FirstVoter { formed: true };
+const VOTER: Membership = Membership::Voter { acknowledged: false };
+const KNOWN_VOTER: Membership = Membership::Voter { acknowledged: true };
+const LEARNER: Membership = Membership::Learner { acknowledged: false };
+const KNOWN_LEARNER: Membership = Membership::Learner { acknowledged: true };
+const BURNT: Start = Start::Refuse(Refusal::Burnt);
+
+const DISKS: [Disk; 5] =
+    [Disk::Blank, Disk::Holding, Disk::Lost, Disk::AnotherMesh, Disk::RolledBack];
+const RECORDS: [Record; 6] =
+    [Record::Unknown, Record::Absent, FIRST, FORMED, Record::Replica, Record::AnotherStore];
+const MEMBERSHIPS: [Membership; 7] = [
+    Membership::Unknown,
+    Membership::Unformed,
+    Membership::Outside,
+    VOTER,
+    KNOWN_VOTER,
+    LEARNER,
+    KNOWN_LEARNER,
+];
+
+type Cell = (&'static str, Disk, Record, Membership, Start);
+
+#[rustfmt::skip]
+const BLANK: [Cell; 24] = [
+    ("first start of a first voter", Disk::Blank, FIRST, Membership::Unknown, Start::Form),
+    ("first start, the other first voters are blank too", Disk::Blank, FIRST, Membership::Unformed, Start::Form),
+    ("first voter, formed by the others before a leader was reported", Disk::Blank, FIRST, VOTER, Start::AwaitLeader),
+    ("first voter that comes late", Disk::Blank, FORMED, VOTER, Start::AwaitLeader),
+    ("first voter that comes late and reaches nobody", Disk::Blank, FORMED, Membership::Unknown, Start::AwaitLeader),
+    ("first voter that comes late, the others restart", Disk::Blank, FORMED, Membership::Unformed, Start::AwaitLeader),
+    ("first voter that was replaced before it came", Disk::Blank, FORMED, Membership::Outside, Start::AwaitLeader),
+    ("first voter that the leader already keeps as a learner", Disk::Blank, FORMED, LEARNER, Start::AwaitLeader),
+    ("first voter whose entries the leader remembers", Disk::Blank, FORMED, KNOWN_VOTER, BURNT),
+    ("the same, before a leader was reported to DISCO", Disk::Blank, FIRST, KNOWN_VOTER, BURNT),
+    ("spare node on its first start", Disk::Blank, Record::Replica, Membership::Outside, Start::AwaitLeader),
+    ("spare node that reaches nobody", Disk::Blank, Record::Replica, Membership::Unknown, Start::AwaitLeader),
+    ("spare node, group not formed yet", Disk::Blank, Record::Replica, Membership::Unformed, Start::AwaitLeader),
+    ("spare node that was added already", Disk::Blank, Record::Replica, LEARNER, Start::AwaitLeader),
+    ("spare node that held entries", Disk::Blank, Record::Replica, KNOWN_LEARNER, BURNT),
+    ("spare node that was promoted, so it had a copy", Disk::Blank, Record::Replica, VOTER, BURNT),
+    ("promoted spare node whose entries the leader remembers", Disk::Blank, Record::Replica, KNOWN_VOTER, BURNT),
+    ("voter that DISCO does not know of", Disk::Blank, Record::Absent, VOTER, BURNT),
+    ("voter while DISCO is down and nothing is cached", Disk::Blank, Record::Unknown, VOTER, BURNT),
+    ("learner that DISCO does not know of", Disk::Blank, Record::Absent, LEARNER, Start::AwaitLeader),
+    ("group of others", Disk::Blank, Record::Absent, Membership::Outside, Start::Leave),
+    ("group of others that nobody answers for", Disk::Blank, Record::Absent, Membership::Unknown, Start::Leave),
+    ("nothing is known at all", Disk::Blank, Record::Unknown, Membership::Unknown, Start::Leave),
+    ("swapped for a disk without the group", Disk::Blank, Record::AnotherStore, VOTER, Start::Refuse(Refusal::AnotherStore)),
+];
+
+#[rustfmt::skip]
+const HOLDING: [Cell; 12] = [
+    ("restart of a voter", Disk::Holding, FORMED, KNOWN_VOTER, Start::Resume),
+    ("restart of a voter before a leader was reported", Disk::Holding, FIRST, Membership::Unformed, Start::Resume),
+    ("restart of everybody at once", Disk::Holding, FORMED, Membership::Unknown, Start::Resume),
+    ("restart of a learner", Disk::Holding, Record::Replica, KNOWN_LEARNER, Start::Resume),
+    ("restart while DISCO is down", Disk::Holding, Record::Unknown, Membership::Unknown, Start::Resume),
+    ("restart while DISCO is down, the others answer", Disk::Holding, Record::Unknown, VOTER, Start::Resume),
+    ("DISCO lost the record, the group has the voter", Disk::Holding, Record::Absent, VOTER, Start::Resume),
+    ("DISCO lost the record, the group is not reached", Disk::Holding, Record::Absent, Membership::Unknown, Start::Resume),
+    ("removed by the group, still wanted by DISCO", Disk::Holding, FORMED, Membership::Outside, Start::Resume),
+    ("removed by the group while DISCO is down", Disk::Holding, Record::Unknown, Membership::Outside, Start::Resume),
+    ("removed by the group and by DISCO", Disk::Holding, Record::Absent, Membership::Outside, Start::Leave),
+    ("disk of the same id with another store", Disk::Holding, Record::AnotherStore, VOTER, Start::Refuse(Refusal::AnotherStore)),
+];
+
+#[rustfmt::skip]
+const LOST_OR_FOREIGN: [Cell; 10] = [
+    ("voter that lost its store", Disk::Lost, FORMED, VOTER, BURNT),
+    ("voter that lost its store, DISCO down", Disk::Lost, Record::Unknown, Membership::Unknown, BURNT),
+    ("first voter that lost its store before a leader was reported", Disk::Lost, FIRST, Membership::Unformed, BURNT),
+    ("learner that lost its store", Disk::Lost, Record::Replica, LEARNER, BURNT),
+    ("lost store of a group that moved away", Disk::Lost, Record::Absent, Membership::Outside, BURNT),
+    ("lost and swapped", Disk::Lost, Record::AnotherStore, VOTER, Start::Refuse(Refusal::AnotherStore)),
+    ("directory of another mesh, group unknown here", Disk::AnotherMesh, Record::Absent, Membership::Outside, Start::Refuse(Refusal::AnotherMesh)),
+    ("directory of another mesh, ids collide", Disk::AnotherMesh, FIRST, Membership::Unknown, Start::Refuse(Refusal::AnotherMesh)),
+    ("disk restored from a copy", Disk::RolledBack, FORMED, KNOWN_VOTER, Start::Refuse(Refusal::RolledBack)),
+    ("disk restored from a copy, blank again", Disk::RolledBack, FIRST, Membership::Unformed, Start::Refuse(Refusal::RolledBack)),
+];
+
+#[test]
+fn blank_disk() {
+    check(&BLANK);
+}
+
+#[test]
+fn disk_with_the_group() {
+    check(&HOLDING);
+}
+
+#[test]
+fn lost_or_foreign_disk() {
+    check(&LOST_OR_FOREIGN);
+}
+
+#[test]
+fn only_a_blank_first_voter_of_an_unformed_group_forms_it() {
+    for (disk, record, membership) in all() {
+        if decide(disk, record, membership) == Start::Form {
+            assert_eq!((disk, record), (Disk::Blank, FIRST));
+            assert!(
+                matches!(membership, Membership::Unknown | Membership::Unformed),
+                "{membership:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_lost_store_never_takes_part() {
+    for (disk, record, membership) in all().filter(|cell| cell.0 == Disk::Lost) {
+        assert!(
+            matches!(decide(disk, record, membership), Start::Refuse(_)),
+            "{record:?} {membership:?}"
+        );
+    }
+}
+
+#[test]
+fn a_foreign_directory_never_takes_part() {
+    let foreign = [Disk::AnotherMesh, Disk::RolledBack];
+    for (disk, record, membership) in all() {
+        if foreign.contains(&disk) || record == Record::AnotherStore {
+            assert!(
+                matches!(decide(disk, record, membership), Start::Refuse(_)),
+                "{disk:?} {record:?} {membership:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_voter_with_its_store_is_never_stopped() {
+    for (disk, record, membership) in all() {
+        let voter = matches!(membership, Membership::Voter { .. });
+        if disk == Disk::Holding && voter && record != Record::AnotherStore {
+            assert_eq!(decide(disk, record, membership), Start::Resume, "{record:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_stopped_because_disco_is_down() {
+    for (disk, record, membership) in all() {
+        if disk == Disk::Holding && record == Record::Unknown {
+            assert_eq!(decide(disk, record, membership), Start::Resume);
+        }
+    }
+}
+
+#[track_caller]
+fn check(cells: &[Cell]) {
+    for &(name, disk, record, membership, start) in cells {
+        assert_eq!(decide(disk, record, membership), start, "{name}");
+    }
+}
+
+fn all() -> impl Iterator<Item = (Disk, Record, Membership)> {
+    DISKS.into_iter().flat_map(|disk| {
+        RECORDS.into_iter().flat_map(move |record| {
+            MEMBERSHIPS.into_iter().map(move |membership| (disk, record, membership))
+        })
+    })
+}

@@ -1,0 +1,183 @@
+//! The other end of a session, reduced to the conversation: it orders every node that says hello to
+//! host one group alone, and tells the test what the node said.
+//!
+//! What DISCO really does with a session is tested end to end, with the real one.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use proto::quorate::v1::{
+    AnswerMeta, DeregisterReply, DeregisterRequest, Directive, GroupRecord, ListGroupsReply,
+    ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
+    ListMembersRequest, ListServicesReply, ListServicesRequest, Member, NodeHello, NodeReport,
+    RegisterReply, RegisterRequest, RenewReply, RenewRequest, SetHealthReply, SetHealthRequest,
+    node_report::Report,
+    registry_server::{Registry, RegistryServer},
+};
+use raft::MeshId;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Handle, Runtime},
+    sync::mpsc,
+    task::spawn_blocking,
+    time::timeout,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+use crate::server::PATIENCE;
+
+/// Reports that the test has not looked at.
+const REPORTS: usize = 1024;
+
+pub(crate) struct Disco {
+    pub(crate) address: SocketAddr,
+    reports: mpsc::Receiver<Report>,
+    /// There until it is killed or dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Disco {
+    pub(crate) async fn start(mesh: &MeshId) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = listener.into_std().unwrap();
+        let (told, reports) = mpsc::channel(REPORTS);
+        let conversation = Conversation { mesh_id: mesh.to_string(), told };
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            let registry = RegistryServer::new(conversation);
+            Server::builder().add_service(registry).serve_with_incoming(incoming).await
+        });
+        Self { address, reports, runtime: Some(runtime) }
+    }
+
+    /// Waits for a report of a kind.
+    pub(crate) async fn hears<T>(&mut self, wanted: impl Fn(Report) -> Option<T>) -> T {
+        let hearing = async {
+            loop {
+                if let Some(heard) = wanted(self.reports.recv().await.unwrap()) {
+                    return heard;
+                }
+            }
+        };
+        timeout(PATIENCE, hearing).await.unwrap()
+    }
+
+    pub(crate) async fn hears_hello(&mut self) -> NodeHello {
+        self.hears(|report| match report {
+            Report::Hello(hello) => Some(hello),
+            Report::Status(_) | Report::Stopping(_) => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn kill(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
+    }
+}
+
+impl Drop for Disco {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Conversation {
+    mesh_id: String,
+    told: mpsc::Sender<Report>,
+}
+
+impl Conversation {
+    async fn hold(
+        self,
+        mut reports: Streaming<NodeReport>,
+        directives: mpsc::Sender<Result<Directive, Status>>,
+    ) {
+        let mut directive = Directive {
+            meta: Some(AnswerMeta { mesh_id: self.mesh_id, ..AnswerMeta::default() }),
+            ttl_ms: 900,
+            ..Directive::default()
+        };
+        while let Ok(Some(NodeReport { report: Some(report) })) = reports.message().await {
+            match &report {
+                Report::Hello(hello) => directive.groups = vec![group_of(hello)],
+                Report::Stopping(_) => directive.stopping_noted = true,
+                Report::Status(_) => {}
+            }
+            if self.told.send(report).await.is_err()
+                || directives.send(Ok(directive.clone())).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn group_of(hello: &NodeHello) -> GroupRecord {
+    let member = Member { node_id: hello.node_id, store_id: hello.store_id };
+    GroupRecord {
+        group: 2,
+        namespace: "default".to_owned(),
+        first_voters: vec![member],
+        replicas: vec![member],
+        voters_wanted: 1,
+        ..GroupRecord::default()
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Registry for Conversation {
+    type SessionStream = ReceiverStream<Result<Directive, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<NodeReport>>,
+    ) -> Answer<Self::SessionStream> {
+        let (directives, queue) = mpsc::channel(1);
+        Handle::current().spawn(self.clone().hold(request.into_inner(), directives));
+        Ok(Response::new(ReceiverStream::new(queue)))
+    }
+
+    async fn register(&self, _: Request<RegisterRequest>) -> Answer<RegisterReply> {
+        Err(left_out())
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Answer<RenewReply> {
+        Err(left_out())
+    }
+
+    async fn set_health(&self, _: Request<SetHealthRequest>) -> Answer<SetHealthReply> {
+        Err(left_out())
+    }
+
+    async fn deregister(&self, _: Request<DeregisterRequest>) -> Answer<DeregisterReply> {
+        Err(left_out())
+    }
+
+    async fn list_services(&self, _: Request<ListServicesRequest>) -> Answer<ListServicesReply> {
+        Err(left_out())
+    }
+
+    async fn list_instances(&self, _: Request<ListInstancesRequest>) -> Answer<ListInstancesReply> {
+        Err(left_out())
+    }
+
+    async fn list_members(&self, _: Request<ListMembersRequest>) -> Answer<ListMembersReply> {
+        Err(left_out())
+    }
+
+    async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Answer<ListGroupsReply> {
+        Err(left_out())
+    }
+}
+
+fn left_out() -> Status {
+    Status::unimplemented("only sessions are held here")
+}

@@ -1,0 +1,9 @@
+//! Tests of the node's machines through what they offer to others.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod disco;
+mod kv;
+mod kv_etcd;
+mod peers;
+mod server;
+mod session;

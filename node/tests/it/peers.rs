@@ -1,0 +1,176 @@
+//! The data service without DISCO: formed once, then on its own.
+
+use std::{fs, net::SocketAddr, path::PathBuf};
+
+use node::{DataError, start::Refusal};
+use tempfile::{TempDir, tempdir};
+
+use crate::server::{Ports, Server, form, open_host};
+
+const SERVERS: usize = 3;
+
+#[tokio::test]
+async fn a_server_that_is_not_formed_says_what_it_waits_for() {
+    let directory = tempdir().unwrap();
+    let server = Server::start(directory.path(), Ports::bind(), &[]).await;
+    server.waits("quorate init").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_written_through_any_server_is_read_through_any_other() {
+    let (_directories, servers) = formed().await;
+    for (index, server) in servers.iter().enumerate() {
+        server.put(&format!("key{index}"), "value").await;
+    }
+    for server in &servers {
+        for index in 0..SERVERS {
+            assert_eq!(server.get(&format!("key{index}")).await.as_deref(), Some("value"));
+        }
+    }
+    stop(servers).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_stops_and_returns_elsewhere_has_missed_nothing() {
+    let (_directories, mut servers) = formed().await;
+    servers[0].put("before", "1").await;
+    let leader = servers.iter().position(Server::leads).unwrap();
+    let directory = servers.remove(leader).stop().await;
+    servers[0].put("during", "2").await;
+
+    let ports = Ports::bind();
+    let returned = Server::start(&directory, ports, &addresses(&servers)).await;
+    returned.is_ready().await;
+    assert_eq!(returned.get("before").await.as_deref(), Some("1"));
+    assert_eq!(returned.get("during").await.as_deref(), Some("2"));
+    returned.put("after", "3").await;
+    assert_eq!(servers[0].get("after").await.as_deref(), Some("3"));
+    servers.push(returned);
+    stop(servers).await;
+}
+
+#[tokio::test]
+async fn a_leader_that_is_killed_takes_nothing_acknowledged_with_it() {
+    let (_directories, mut servers) = formed().await;
+    servers[0].put("before", "1").await;
+    let leader = servers.iter().position(Server::leads).unwrap();
+    let directory = servers.remove(leader).kill().await;
+    assert_eq!(servers[0].get("before").await.as_deref(), Some("1"));
+    servers[1].put("during", "2").await;
+
+    let returned = Server::start(&directory, Ports::bind(), &addresses(&servers)).await;
+    assert_eq!(returned.get("during").await.as_deref(), Some("2"));
+    servers.push(returned);
+    stop(servers).await;
+}
+
+#[tokio::test]
+async fn all_servers_return_with_other_addresses() {
+    let (_directories, servers) = formed().await;
+    servers[0].put("key", "value").await;
+    let ids: Vec<u64> = servers.iter().map(|server| server.identity.node_id).collect();
+    let mut homes = Vec::new();
+    for server in servers {
+        homes.push(server.stop().await);
+    }
+
+    let servers = start(homes).await;
+    let returned: Vec<u64> = servers.iter().map(|server| server.identity.node_id).collect();
+    assert_eq!(returned, ids);
+    for server in &servers {
+        server.is_ready().await;
+        assert_eq!(server.get("key").await.as_deref(), Some("value"));
+    }
+    servers[2].put("key", "other").await;
+    assert_eq!(servers[0].get("key").await.as_deref(), Some("other"));
+    stop(servers).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_store_lost_the_group_refuses_to_vote() {
+    let directory = tempdir().unwrap();
+    let mesh_id = formed_alone(&directory).await;
+    note_held(&directory, &mesh_id);
+    let server = Server::start(directory.path(), Ports::bind(), &[]).await;
+    let refused = server.refusal().await;
+    assert!(refused.is_refusal());
+    let DataError::Refused { group: 2, refusal, .. } = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(refusal, Refusal::Burnt);
+}
+
+#[tokio::test]
+async fn notes_from_another_mesh_are_refused() {
+    let directory = tempdir().unwrap();
+    formed_alone(&directory).await;
+    note_held(&directory, "8b0a4b5a-6d6a-4b3c-9a55-0d6f0e6a7c11");
+    let server = Server::start(directory.path(), Ports::bind(), &[]).await;
+    let refused = server.refusal().await;
+    let DataError::Refused { refusal, .. } = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(refusal, Refusal::AnotherMesh);
+}
+
+async fn formed() -> (Vec<TempDir>, Vec<Server>) {
+    let directories: Vec<TempDir> = (0..SERVERS).map(|_| tempdir().unwrap()).collect();
+    let homes = directories.iter().map(|it| it.path().to_owned()).collect();
+    let servers = start(homes).await;
+    form(&servers.iter().collect::<Vec<_>>()).await;
+    for server in &servers {
+        server.is_ready().await;
+    }
+    (directories, servers)
+}
+
+/// Starts servers that know each other's addresses.
+async fn start(homes: Vec<PathBuf>) -> Vec<Server> {
+    let ports: Vec<Ports> = homes.iter().map(|_| Ports::bind()).collect();
+    let peers: Vec<SocketAddr> = ports.iter().map(Ports::mesh_address).collect();
+    let mut servers = Vec::new();
+    for (home, ports) in homes.iter().zip(ports) {
+        servers.push(Server::start(home, ports, &peers).await);
+    }
+    servers
+}
+
+async fn stop(servers: Vec<Server>) {
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
+    servers.iter().map(|server| server.mesh_address).collect()
+}
+
+/// A directory that was formed and has hosted nothing.
+async fn formed_alone(directory: &TempDir) -> String {
+    let address = Ports::bind().mesh_address();
+    let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
+    host.form_alone().unwrap().mesh_id
+}
+
+/// Notes in a directory that it has held the group of the namespace `default`.
+fn note_held(directory: &TempDir, mesh_id: &str) {
+    let notes = format!(
+        r#"{{
+            "format": 1,
+            "mesh": "{mesh_id}",
+            "groups": {{
+                "2": {{
+                    "namespace": "default",
+                    "first_voters": [],
+                    "replicas": [],
+                    "voters_wanted": 1,
+                    "formed": true,
+                    "held": true
+                }}
+            }},
+            "nodes": []
+        }}"#
+    );
+    fs::write(directory.path().join("groups.json"), notes).unwrap();
+}

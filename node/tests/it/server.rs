@@ -1,0 +1,283 @@
+//! A data server in this process: real sockets, a real disk, a runtime of its own, so that it can
+//! be stopped and killed as a process can.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use node::{Data, DataConfig, DataError, Ready};
+use proto::{
+    etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
+    quorate::v1::{
+        FormRequest, Formation, FormationMember, form_request::Step, mesh_client::MeshClient,
+    },
+};
+use raft::{DataDir, DataDirError, Host, HostConfig, Identity, MeshId, Timing};
+use tokio::{
+    net::TcpListener as AsyncListener,
+    runtime::{Builder, Runtime},
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, transport::Server as Listener};
+
+/// Everything here happens within this, or the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a server may take to stop, as a user is promised.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Ports that a server will listen on, known before it starts.
+pub(crate) struct Ports {
+    mesh: TcpListener,
+    kv: TcpListener,
+}
+
+pub(crate) struct Server {
+    pub(crate) identity: Identity,
+    pub(crate) mesh_address: SocketAddr,
+    kv_address: SocketAddr,
+    directory: PathBuf,
+    host: Host,
+    ready: watch::Receiver<Ready>,
+    stop: CancellationToken,
+    data: JoinHandle<Result<(), DataError>>,
+    runtime: Runtime,
+}
+
+impl Ports {
+    pub(crate) fn bind() -> Self {
+        let bind = || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        };
+        Self { mesh: bind(), kv: bind() }
+    }
+
+    pub(crate) fn mesh_address(&self) -> SocketAddr {
+        self.mesh.local_addr().unwrap()
+    }
+}
+
+impl Server {
+    /// Starts a server that is told the addresses of others, and no DISCO.
+    pub(crate) async fn start(directory: &Path, ports: Ports, peers: &[SocketAddr]) -> Self {
+        Self::run(directory, ports, peers, &[]).await
+    }
+
+    /// Starts a server that is told of DISCO servers only.
+    pub(crate) async fn join(directory: &Path, disco: &[SocketAddr]) -> Self {
+        Self::run(directory, Ports::bind(), &[], disco).await
+    }
+
+    async fn run(
+        directory: &Path,
+        ports: Ports,
+        peers: &[SocketAddr],
+        disco: &[SocketAddr],
+    ) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mesh_address = ports.mesh_address();
+        let kv_address = ports.kv.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let boot = boot(directory.to_owned(), ports, peers.to_vec(), disco.to_vec(), stop.clone());
+        let (host, ready, data) = runtime.spawn(boot).await.unwrap();
+        Self {
+            identity: host.identity(),
+            mesh_address,
+            kv_address,
+            directory: directory.to_owned(),
+            host,
+            ready,
+            stop,
+            data,
+            runtime,
+        }
+    }
+
+    /// Stops the server in the way of SIGTERM, and gives its directory back.
+    pub(crate) async fn stop(self) -> PathBuf {
+        self.stop.cancel();
+        timeout(STOPS_WITHIN, self.data).await.unwrap().unwrap().unwrap();
+        drop(self.host);
+        end(self.runtime).await;
+        self.directory
+    }
+
+    /// Ends the server without a word, and gives its directory back.
+    pub(crate) async fn kill(self) -> PathBuf {
+        drop(self.host);
+        end(self.runtime).await;
+        self.directory
+    }
+
+    /// Waits for the data service to end by itself.
+    pub(crate) async fn refusal(self) -> DataError {
+        let ended = timeout(PATIENCE, self.data).await.unwrap().unwrap();
+        drop(self.host);
+        end(self.runtime).await;
+        ended.unwrap_err()
+    }
+
+    pub(crate) async fn is_ready(&self) {
+        let mut ready = self.ready.clone();
+        let is_ready = ready.wait_for(|ready| ready.groups == 1 && ready.is_ready());
+        match timeout(PATIENCE, is_ready).await {
+            Ok(ready) => drop(ready.unwrap()),
+            Err(_) => panic!("not ready: {:?}", self.ready.borrow()),
+        };
+    }
+
+    /// Waits until the server says that it waits for something.
+    pub(crate) async fn waits(&self, words: &str) {
+        let mut ready = self.ready.clone();
+        let says = ready.wait_for(|ready| ready.reasons.iter().any(|it| it.contains(words)));
+        timeout(PATIENCE, says).await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn put(&self, key: &str, value: &str) {
+        let request = || PutRequest {
+            key: key.to_owned().into(),
+            value: value.to_owned().into(),
+            ..PutRequest::default()
+        };
+        self.until_available(async |client| client.put(request()).await).await;
+    }
+
+    /// A linearizable read.
+    pub(crate) async fn get(&self, key: &str) -> Option<String> {
+        let request = || RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() };
+        let response = self.until_available(async |client| client.range(request()).await).await;
+        let pair = response.into_inner().kvs.pop()?;
+        Some(String::from_utf8(pair.value.to_vec()).unwrap())
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        let group = self.host.group(2);
+        group.is_some_and(|group| group.status().leader == Some(self.identity.node_id))
+    }
+
+    /// Repeats what is answered by "not now" until it is answered by something else.
+    async fn until_available<T>(
+        &self,
+        call: impl AsyncFn(&mut KvClient<tonic::transport::Channel>) -> Result<T, tonic::Status>,
+    ) -> T {
+        let trying = async {
+            let endpoint = format!("http://{}", self.kv_address);
+            let mut client = KvClient::connect(endpoint).await.unwrap();
+            loop {
+                match call(&mut client).await {
+                    Ok(answer) => return answer,
+                    Err(status) if status.code() == Code::Unavailable => {
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                    Err(status) => panic!("{status}"),
+                }
+            }
+        };
+        timeout(PATIENCE, trying).await.unwrap()
+    }
+}
+
+/// Forms a mesh as `quorate init` does: reserved on all, then committed on all.
+pub(crate) async fn form(servers: &[&Server]) {
+    let members = servers.iter().map(|server| FormationMember {
+        node_id: server.identity.node_id,
+        store_id: server.identity.store_id,
+        address: server.mesh_address.to_string(),
+    });
+    let formation =
+        Formation { mesh_id: MeshId::generate().to_string(), members: members.collect() };
+    for step in [Step::Reserve, Step::Commit] {
+        for server in servers {
+            let endpoint = format!("http://{}", server.mesh_address);
+            let mut client = MeshClient::connect(endpoint).await.unwrap();
+            let formation = Some(formation.clone());
+            client.form(FormRequest { formation, step: step.into() }).await.unwrap();
+        }
+    }
+}
+
+/// Opens a host, waiting for the process before it to have let go of the directory.
+pub(crate) async fn open_host(
+    directory: PathBuf,
+    advertise: SocketAddr,
+    seeds: Vec<SocketAddr>,
+) -> Host {
+    let services = BTreeSet::from(["data".to_owned()]);
+    let opening = async {
+        loop {
+            match DataDir::open(&directory, &services, None) {
+                Ok(opened) => return opened,
+                Err(DataDirError::Locked(_)) => sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let opened = timeout(PATIENCE, opening).await.unwrap();
+    let config = HostConfig {
+        advertise,
+        seeds,
+        awaits_forming: true,
+        timing: Timing::quick(),
+        version: "test".to_owned(),
+    };
+    Host::open(opened, config).unwrap()
+}
+
+type Booted = (Host, watch::Receiver<Ready>, JoinHandle<Result<(), DataError>>);
+
+async fn boot(
+    directory: PathBuf,
+    ports: Ports,
+    peers: Vec<SocketAddr>,
+    disco: Vec<SocketAddr>,
+    stop: CancellationToken,
+) -> Booted {
+    let mesh_address = ports.mesh_address();
+    let kv_address = ports.kv.local_addr().unwrap();
+    let host = open_host(directory.clone(), mesh_address, peers).await;
+    let config = DataConfig {
+        directory,
+        disco,
+        mesh_address,
+        kv_address,
+        region: String::new(),
+        zone: String::new(),
+        name: mesh_address.to_string(),
+        replace_after: node::data::REPLACE_AFTER,
+    };
+    let data = Data::start(host.clone(), config).unwrap();
+    let ready = data.ready();
+    let etcd = data.etcd();
+    let mesh = Listener::builder()
+        .add_service(host.raft_service())
+        .add_service(host.mesh_service())
+        .serve_with_incoming(incoming(ports.mesh));
+    let kv = Listener::builder()
+        .add_service(etcd.kv())
+        .add_service(etcd.cluster())
+        .add_service(etcd.maintenance())
+        .serve_with_incoming(incoming(ports.kv));
+    let runtime = tokio::runtime::Handle::current();
+    runtime.spawn(mesh);
+    runtime.spawn(kv);
+    runtime.spawn(host.clone().run(CancellationToken::new()));
+    let running = runtime.spawn(data.run(stop));
+    (host, ready, running)
+}
+
+fn incoming(listener: TcpListener) -> TcpListenerStream {
+    TcpListenerStream::new(AsyncListener::from_std(listener).unwrap())
+}
+
+async fn end(runtime: Runtime) {
+    spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
+}

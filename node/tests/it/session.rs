@@ -1,0 +1,115 @@
+//! The data service with DISCO: what is ordered is hosted, and losing DISCO costs nothing.
+
+use node::{DataError, session::SessionError};
+use proto::quorate::v1::node_report::Report;
+use raft::MeshId;
+use tempfile::tempdir;
+
+use crate::{disco::Disco, server::Server};
+
+#[tokio::test]
+async fn a_node_hosts_what_disco_orders_and_reports_it() {
+    let directory = tempdir().unwrap();
+    let mesh = MeshId::generate();
+    let mut disco = Disco::start(&mesh).await;
+    let server = Server::join(directory.path(), &[disco.address]).await;
+    let hello = disco.hears_hello().await;
+    assert_eq!(hello.node_id, server.identity.node_id);
+    assert_eq!((hello.mesh_id.as_str(), hello.groups_on_disk.len()), ("", 0));
+
+    server.is_ready().await;
+    server.put("key", "value").await;
+    let term = disco.hears(leads).await;
+    assert!(term > 0);
+
+    let stopping = server.stop();
+    let heard = disco.hears(|report| matches!(report, Report::Stopping(_)).then_some(()));
+    tokio::join!(stopping, heard);
+}
+
+#[tokio::test]
+async fn a_node_restarts_and_serves_while_disco_is_gone() {
+    let directory = tempdir().unwrap();
+    let disco = Disco::start(&MeshId::generate()).await;
+    let address = disco.address;
+    let server = Server::join(directory.path(), &[address]).await;
+    server.is_ready().await;
+    server.put("key", "value").await;
+    disco.kill().await;
+    server.put("later", "value").await;
+    server.stop().await;
+
+    let server = Server::join(directory.path(), &[address]).await;
+    server.is_ready().await;
+    assert_eq!(server.get("key").await.as_deref(), Some("value"));
+    assert_eq!(server.get("later").await.as_deref(), Some("value"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_loses_its_disco_server_goes_to_another() {
+    let directory = tempdir().unwrap();
+    let mesh = MeshId::generate();
+    let mut first = Disco::start(&mesh).await;
+    let mut second = Disco::start(&mesh).await;
+    let server = Server::join(directory.path(), &[first.address, second.address]).await;
+    server.is_ready().await;
+    let (lost, mut left) = tokio::select! {
+        _ = first.hears_hello() => (first, second),
+        _ = second.hears_hello() => (second, first),
+    };
+    lost.kill().await;
+    let hello = left.hears_hello().await;
+    assert_eq!(hello.mesh_id, mesh.to_string());
+    assert_eq!(hello.groups_on_disk, [2]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_after_its_disco_server_tells_another() {
+    let directory = tempdir().unwrap();
+    let mesh = MeshId::generate();
+    let mut first = Disco::start(&mesh).await;
+    let mut second = Disco::start(&mesh).await;
+    let server = Server::join(directory.path(), &[first.address, second.address]).await;
+    server.is_ready().await;
+    let (stopping, mut left) = tokio::select! {
+        _ = first.hears_hello() => (first, second),
+        _ = second.hears_hello() => (second, first),
+    };
+    let heard = left.hears(|report| matches!(report, Report::Stopping(_)).then_some(()));
+    stopping.kill().await;
+    tokio::join!(server.stop(), heard);
+}
+
+#[tokio::test]
+async fn a_node_of_another_mesh_is_stopped_with_both_ids() {
+    let directory = tempdir().unwrap();
+    let ours = MeshId::generate();
+    let disco = Disco::start(&ours).await;
+    let server = Server::join(directory.path(), &[disco.address]).await;
+    server.is_ready().await;
+    server.stop().await;
+
+    let theirs = MeshId::generate();
+    let foreign = Disco::start(&theirs).await;
+    let server = Server::join(directory.path(), &[foreign.address]).await;
+    let refused = server.refusal().await;
+    assert!(refused.is_refusal());
+    let DataError::Session(SessionError::AnotherMesh { ours: here, theirs: there, address }) =
+        refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((here, there, address), (ours, theirs, foreign.address));
+}
+
+/// The term of a group that a node reports to lead.
+fn leads(report: Report) -> Option<u64> {
+    match report {
+        Report::Status(status) => {
+            status.groups.iter().find(|group| group.role == "leader").map(|group| group.term)
+        }
+        Report::Hello(_) | Report::Stopping(_) => None,
+    }
+}
