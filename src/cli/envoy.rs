@@ -1,0 +1,125 @@
+//! `quorate envoy bootstrap`: what an Envoy needs to find DISCO.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use clap::{Args, Subcommand};
+
+use crate::{
+    bootstrap::{Bootstrap, Inbound, Role, Variant},
+    failure::Failure,
+    output,
+    values::{Addresses, ValueError, address, addresses, name},
+};
+
+/// Make configurations for Envoy.
+#[derive(Args, Debug)]
+pub(crate) struct EnvoyArgs {
+    #[command(subcommand)]
+    command: EnvoyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EnvoyCommand {
+    Bootstrap(Box<BootstrapArgs>),
+}
+
+/// Print the bootstrap of an Envoy sidecar or front proxy.
+#[derive(Args, Debug)]
+#[command(long_about = "\
+Print the bootstrap of an Envoy sidecar or front proxy, as YAML.
+
+A sidecar beside the application `web`: local ports for all services (see `quorate services`), and
+its own port 8080, on which calls for the application at 127.0.0.1:3000 arrive:
+  quorate envoy bootstrap --disco 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400 \\
+    --service web --inbound 0.0.0.0:8080=127.0.0.1:3000 > envoy.yaml
+  envoy -c envoy.yaml
+
+A front proxy: port 8080 for services (by host name), 2379 for the etcd API (to the leader):
+  quorate envoy bootstrap --disco 10.0.0.1:7400 --front 8080,2379 > envoy.yaml")]
+struct BootstrapArgs {
+    /// DISCO servers, as IP:PORT; name them all.
+    #[arg(long, value_name = "IP:PORT,…", value_parser = addresses, default_value = super::DEFAULT_DISCO)]
+    disco: Addresses,
+    /// The service that this Envoy stands for; `front` for a front proxy unless given.
+    #[arg(long, value_parser = name, required_unless_present = "front")]
+    service: Option<String>,
+    /// Tells this Envoy from others; service and host name unless given.
+    #[arg(long, value_name = "ID", value_parser = name)]
+    node_id: Option<String>,
+    /// Region that the Envoy is in.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    region: Option<String>,
+    /// Zone that the Envoy is in.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    zone: Option<String>,
+    /// Port of Envoy's own admin interface, on loopback; or an address.
+    #[arg(long, value_name = "PORT", value_parser = on_loopback, default_value = "9901")]
+    admin_port: SocketAddr,
+    /// Where a sidecar takes calls, and where its application listens.
+    #[arg(long, value_name = "LISTEN=APP", value_parser = inbound, conflicts_with = "front")]
+    inbound: Option<Inbound>,
+    /// Form of ADS.
+    #[arg(long, value_enum, default_value = "delta")]
+    variant: Variant,
+    /// Make a front proxy with these two ports; each may be an address.
+    #[arg(long, value_name = "HTTP_PORT,KV_PORT", value_parser = front)]
+    front: Option<Role>,
+}
+
+impl EnvoyArgs {
+    pub(crate) fn run(self) -> Result<u8, Failure> {
+        match self.command {
+            EnvoyCommand::Bootstrap(args) => args.run(),
+        }
+    }
+}
+
+impl BootstrapArgs {
+    fn run(self) -> Result<u8, Failure> {
+        if self.disco.0.is_empty() {
+            return Err(Failure::usage("--disco names no server")
+                .hint("an Envoy finds DISCO by IP: --disco IP:PORT,…"));
+        }
+        let service = self.service.unwrap_or_else(|| "front".to_owned());
+        let node_id =
+            self.node_id.unwrap_or_else(|| format!("{service}-{}", crate::config::host_name()));
+        let bootstrap = Bootstrap {
+            node_id,
+            service,
+            region: self.region.unwrap_or_default(),
+            zone: self.zone.unwrap_or_default(),
+            disco: self.disco.0,
+            admin: self.admin_port,
+            variant: self.variant,
+            role: self.front.unwrap_or(Role::Sidecar { inbound: self.inbound }),
+        };
+        output::line(bootstrap.to_string().trim_end());
+        Ok(0)
+    }
+}
+
+fn inbound(text: &str) -> Result<Inbound, ValueError> {
+    let (listen, application) =
+        text.split_once('=').ok_or_else(|| ValueError::Pair(text.to_owned()))?;
+    Ok(Inbound { listen: address(listen)?, application: address(application)? })
+}
+
+fn front(text: &str) -> Result<Role, ValueError> {
+    let (http, kv) = text.split_once(',').ok_or_else(|| ValueError::Ports(text.to_owned()))?;
+    Ok(Role::Front { http: on_every_address(http)?, kv: on_every_address(kv)? })
+}
+
+fn on_loopback(text: &str) -> Result<SocketAddr, ValueError> {
+    port_or_address(text, Ipv4Addr::LOCALHOST.into())
+}
+
+fn on_every_address(text: &str) -> Result<SocketAddr, ValueError> {
+    port_or_address(text, Ipv4Addr::UNSPECIFIED.into())
+}
+
+fn port_or_address(text: &str, ip: IpAddr) -> Result<SocketAddr, ValueError> {
+    match text.trim().parse() {
+        Ok(port) => Ok(SocketAddr::new(ip, port)),
+        Err(_) => address(text),
+    }
+}

@@ -1,0 +1,184 @@
+//! `quorate groups` and `quorate group show`: the Raft groups of the data namespaces.
+
+use clap::{Args, Subcommand};
+use proto::quorate::v1::{GroupSummary, ListGroupsReply, ListGroupsRequest, ReplicaSummary};
+use serde_json::{Value, json};
+
+use super::{DiscoArgs, print, shown};
+use crate::{
+    client::answer,
+    failure::{Code, Failure},
+    output::{Answer, Format, Listing, node_id},
+};
+
+/// List the data groups: one per namespace.
+#[derive(Args, Debug)]
+#[command(long_about = "\
+List the data groups: one per namespace.
+
+  quorate groups
+  quorate groups --format json
+
+Columns: GROUP NAMESPACE LEADER TERM VOTERS REPLICAS UP. VOTERS is how many report that they vote, of
+how many the group should have.")]
+pub(crate) struct GroupsArgs {
+    #[command(flatten)]
+    disco: DiscoArgs,
+}
+
+/// Look at one data group.
+#[derive(Args, Debug)]
+pub(crate) struct GroupArgs {
+    #[command(subcommand)]
+    command: GroupCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum GroupCommand {
+    Show(ShowArgs),
+}
+
+/// Show the replicas of a group, with their roles and how far they are behind.
+#[derive(Args, Debug)]
+#[command(long_about = "\
+Show the replicas of a group, with their roles and how far they are behind.
+
+  quorate group show default
+  quorate group show 2 --format json
+
+Columns: NODE NAME ROLE LAG STATE MESH KV. LAG counts log entries behind the leader.")]
+struct ShowArgs {
+    /// The group, by namespace or by number.
+    group: String,
+    #[command(flatten)]
+    disco: DiscoArgs,
+}
+
+impl GroupsArgs {
+    pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        let reply = groups(&self.disco).await?;
+        let listing = Listing {
+            name: "groups",
+            columns: &["GROUP", "NAMESPACE", "LEADER", "TERM", "VOTERS", "REPLICAS", "UP"],
+            rows: reply.groups.iter().map(row).collect(),
+            records: reply.groups.iter().map(record).collect(),
+            answer: answer(reply.meta),
+        };
+        print(&listing, format, "the mesh has no data group")
+    }
+}
+
+impl GroupArgs {
+    pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        match self.command {
+            GroupCommand::Show(args) => args.run(format).await,
+        }
+    }
+}
+
+impl ShowArgs {
+    async fn run(self, format: Format) -> Result<u8, Failure> {
+        let reply = groups(&self.disco).await?;
+        let answer = answer(reply.meta);
+        let group = reply.groups.into_iter().find(|group| is_called(group, &self.group));
+        let Some(group) = group else {
+            let message = format!("there is no data group `{}`", self.group);
+            return Err(Failure::new(Code::NoneFound, message).hint("`quorate groups` lists them"));
+        };
+        let none = format!("group `{}` has no replicas", self.group);
+        print(&shown_group(&group, answer), format, &none)
+    }
+}
+
+async fn groups(disco: &DiscoArgs) -> Result<ListGroupsReply, Failure> {
+    disco
+        .client()
+        .ask(ListGroupsRequest {}, |mut registry, request| async move {
+            registry.list_groups(request).await
+        })
+        .await
+}
+
+fn is_called(group: &GroupSummary, name: &str) -> bool {
+    let Some(record) = &group.record else { return false };
+    record.namespace == name || record.group.to_string() == name
+}
+
+fn row(group: &GroupSummary) -> Vec<String> {
+    let known = group.record.clone().unwrap_or_default();
+    vec![
+        known.group.to_string(),
+        known.namespace,
+        leader_name(group),
+        known.term.to_string(),
+        format!("{}/{}", voters(group), known.voters_wanted),
+        group.replicas.len().to_string(),
+        group.replicas.iter().filter(|replica| replica.up).count().to_string(),
+    ]
+}
+
+fn record(group: &GroupSummary) -> Value {
+    let known = group.record.clone().unwrap_or_default();
+    json!({
+        "group": known.group,
+        "namespace": known.namespace,
+        "leader": (known.leader_id != 0).then(|| node_id(known.leader_id)),
+        "term": known.term,
+        "voters": voters(group),
+        "voters_wanted": known.voters_wanted,
+        "first_voters": known.first_voters.iter().map(|it| node_id(it.node_id)).collect::<Vec<_>>(),
+        "replicas": group.replicas.iter().map(replica_record).collect::<Vec<_>>(),
+    })
+}
+
+fn shown_group(group: &GroupSummary, answer: Answer) -> Listing {
+    Listing {
+        name: "replicas",
+        columns: &["NODE", "NAME", "ROLE", "LAG", "STATE", "MESH", "KV"],
+        rows: group.replicas.iter().map(replica_row).collect(),
+        records: group.replicas.iter().map(replica_record).collect(),
+        answer,
+    }
+}
+
+fn replica_row(replica: &ReplicaSummary) -> Vec<String> {
+    vec![
+        node_id(replica.node_id),
+        shown(&replica.name),
+        shown(&replica.role),
+        replica.lag.map_or_else(|| "-".to_owned(), |lag| lag.to_string()),
+        if replica.up { "up" } else { "down" }.to_owned(),
+        shown(&replica.mesh_address),
+        shown(&replica.kv_address),
+    ]
+}
+
+fn replica_record(replica: &ReplicaSummary) -> Value {
+    json!({
+        "node_id": node_id(replica.node_id),
+        "name": replica.name,
+        "role": replica.role,
+        "lag": replica.lag,
+        "up": replica.up,
+        "mesh_address": replica.mesh_address,
+        "kv_address": replica.kv_address,
+    })
+}
+
+/// The leader by its name, which people know, or else by its id.
+fn leader_name(group: &GroupSummary) -> String {
+    let leader_id = group.record.as_ref().map_or(0, |record| record.leader_id);
+    if leader_id == 0 {
+        return "none".to_owned();
+    }
+    let replica = group.replicas.iter().find(|replica| replica.node_id == leader_id);
+    replica
+        .map(|replica| replica.name.clone())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| node_id(leader_id))
+}
+
+fn voters(group: &GroupSummary) -> usize {
+    let votes = |role: &str| matches!(role, "leader" | "follower" | "candidate");
+    group.replicas.iter().filter(|replica| votes(&replica.role)).count()
+}

@@ -1,0 +1,73 @@
+//! `quorate services`: what is registered.
+
+use clap::Args;
+use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceSummary};
+use serde_json::{Value, json};
+
+use super::{DiscoArgs, print};
+use crate::{
+    client::answer,
+    failure::Failure,
+    output::{Format, Listing},
+};
+
+/// List the registered services.
+#[derive(Args, Debug)]
+#[command(long_about = "\
+List the registered services.
+
+  quorate services
+  quorate services --format json
+
+Columns: SERVICE PROTOCOL INSTANCES HEALTHY SIDECAR. SIDECAR is the address on which an Envoy
+sidecar reaches the service.")]
+pub(crate) struct ServicesArgs {
+    #[command(flatten)]
+    disco: DiscoArgs,
+}
+
+impl ServicesArgs {
+    pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        let reply = self
+            .disco
+            .client()
+            .ask(ListServicesRequest {}, |mut registry, request| async move {
+                registry.list_services(request).await
+            })
+            .await?;
+        print(&listing(reply), format, "no service is registered")
+    }
+}
+
+fn listing(reply: ListServicesReply) -> Listing {
+    Listing {
+        name: "services",
+        columns: &["SERVICE", "PROTOCOL", "INSTANCES", "HEALTHY", "SIDECAR"],
+        rows: reply.services.iter().map(row).collect(),
+        records: reply.services.iter().map(record).collect(),
+        answer: answer(reply.meta),
+    }
+}
+
+fn row(service: &ServiceSummary) -> Vec<String> {
+    vec![
+        service.name.clone(),
+        service.protocol.clone(),
+        service.instances.to_string(),
+        service.healthy.to_string(),
+        match service.sidecar_port {
+            0 => "-".to_owned(),
+            port => format!("127.0.0.1:{port}"),
+        },
+    ]
+}
+
+fn record(service: &ServiceSummary) -> Value {
+    json!({
+        "name": service.name,
+        "protocol": service.protocol,
+        "instances": service.instances,
+        "healthy": service.healthy,
+        "sidecar_port": service.sidecar_port,
+    })
+}

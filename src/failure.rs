@@ -1,0 +1,110 @@
+//! How a command ends when it does not end well: an exit code that scripts can rely on, what is
+//! wrong, and what to do about it.
+
+use tonic::{Code as GrpcCode, Status};
+
+/// The exit codes of the command line, apart from 0. They are part of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    Other = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    NoneFound = 3,
+    /// No quorum, or nobody answers.
+    Unreachable = 4,
+    Denied = 6,
+    /// A safety rule forbids it.
+    Refused = 7,
+    Timeout = 8,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(Code::Refused, message)
+    }
+
+    /// An error without a code of its own, told with its whole chain of causes.
+    pub(crate) fn other(context: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(Code::Other, format!("{context}: {}", chain(error)))
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whether the same command may succeed later without any change.
+    pub(crate) fn retryable(&self) -> bool {
+        matches!(self.code, Code::Unreachable | Code::Timeout)
+    }
+
+    /// What a server answered, as the command line tells it.
+    pub(crate) fn from_status(address: std::net::SocketAddr, status: &Status) -> Self {
+        let code = match status.code() {
+            GrpcCode::Unavailable => Code::Unreachable,
+            GrpcCode::DeadlineExceeded => Code::Timeout,
+            GrpcCode::PermissionDenied | GrpcCode::Unauthenticated => Code::Denied,
+            GrpcCode::FailedPrecondition | GrpcCode::AlreadyExists | GrpcCode::Aborted => {
+                Code::Refused
+            }
+            GrpcCode::NotFound => Code::NoneFound,
+            GrpcCode::InvalidArgument | GrpcCode::OutOfRange => Code::Usage,
+            GrpcCode::Ok
+            | GrpcCode::Cancelled
+            | GrpcCode::Unknown
+            | GrpcCode::ResourceExhausted
+            | GrpcCode::Unimplemented
+            | GrpcCode::Internal
+            | GrpcCode::DataLoss => Code::Other,
+        };
+        let said = if status.message().is_empty() {
+            status.code().description()
+        } else {
+            status.message()
+        };
+        let failure = Self::new(code, format!("{address}: {said}"));
+        if status.code() == GrpcCode::Unimplemented {
+            failure.hint(
+                "the server at this address does not run the `disco` service; name a DISCO \
+                 server with --disco",
+            )
+        } else if status.code() == GrpcCode::Unavailable {
+            failure.hint("the server answers, but DISCO may have no quorum: see `quorate members`")
+        } else {
+            failure
+        }
+    }
+}
+
+/// An error and all its causes, since none of them repeats the next.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        // Some libraries wrap an error in another of the same words.
+        if parts.last() != Some(&part) {
+            parts.push(part);
+        }
+        source = error.source();
+    }
+    parts.join(": ")
+}

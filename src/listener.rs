@@ -1,0 +1,100 @@
+//! The only place where a port is opened and where connections on it are set up.
+//!
+//! Listeners are bound before anything else is opened, so that a port in use is found while there
+//! is nothing to undo; connections wait in the kernel until the listener serves.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::{InterceptorLayer, Routes},
+    transport::{Server, server::TcpIncoming},
+};
+
+use crate::peer;
+
+/// A peer that does not answer a ping within the timeout is gone; its streams end.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that a sender may have on the way on one stream, and on one connection: a Raft snapshot
+/// or a large first answer should not wait for window updates on a long link.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Streams that one connection may have open; Envoy multiplexes many callers over one.
+const STREAMS_PER_CONNECTION: u32 = 4096;
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    name: &'static str,
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListenError {
+    #[error("cannot listen on {address} ({name})")]
+    Bind { name: &'static str, address: SocketAddr, source: io::Error },
+    #[error("cannot serve {name}")]
+    Grpc { name: &'static str, source: tonic::transport::Error },
+    #[error("cannot serve {name}")]
+    Http { name: &'static str, source: io::Error },
+}
+
+impl Listener {
+    /// Opens a port. `name` says what it is for.
+    pub(crate) async fn bind(name: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Bind { name, address, source };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                port = name,
+                %address,
+                "this port is open to the network, without TLS and without authentication"
+            );
+        }
+        Ok(Self { name, socket, address })
+    }
+
+    /// The bound address, with the port that the system chose if none was asked for.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves gRPC until shutdown, then until the open streams end.
+    pub(crate) async fn serve_grpc(
+        self,
+        routes: Routes,
+        shutdown: CancellationToken,
+    ) -> Result<(), ListenError> {
+        let incoming = TcpIncoming::from(self.socket)
+            .with_nodelay(Some(true))
+            .with_keepalive(Some(KEEPALIVE_INTERVAL));
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .layer(InterceptorLayer::new(peer::identify))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+            .await
+            .map_err(|source| ListenError::Grpc { name: self.name, source })
+    }
+
+    /// Serves HTTP until shutdown.
+    pub(crate) async fn serve_http(
+        self,
+        router: axum::Router,
+        shutdown: CancellationToken,
+    ) -> Result<(), ListenError> {
+        axum::serve(self.socket, router)
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await
+            .map_err(|source| ListenError::Http { name: self.name, source })
+    }
+}

@@ -1,0 +1,23 @@
+//! Who is at the other end of a connection: the only place where a connection gets its identity.
+//!
+//! Every request carries a [`Peer`] as an extension. Connections are not authenticated yet, so all
+//! that is known is the address; certificates will be read here.
+
+use std::net::SocketAddr;
+
+use tonic::{Request, Status, transport::server::TcpConnectInfo};
+
+/// The caller of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Nobody that we know, from this address.
+    Anonymous(Option<SocketAddr>),
+}
+
+/// Gives a request the identity of its connection.
+pub(crate) fn identify(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let address =
+        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    request.extensions_mut().insert(Peer::Anonymous(address));
+    Ok(request)
+}

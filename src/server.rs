@@ -1,0 +1,306 @@
+//! One server process: its ports, its data directory, its services, and their end.
+//!
+//! The order is the point. Ports are bound before the data directory is opened, so that a clash
+//! leaves no trace; what a stop takes away, it takes away in the order in which others depend on
+//! it:
+//!
+//! ```text
+//! start  ports ─► data directory ─► host ─► services ─► listeners serve
+//! stop   not ready ─► services (tell DISCO, hand over leaderships) ─► listeners ─► host, disk
+//! ```
+//!
+//! Every task belongs to a set. A task that ends before the stop takes the process with it: half a
+//! server is worse than none.
+
+mod admin;
+mod announce;
+mod metrics;
+mod readiness;
+mod services;
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use raft::{DataDir, DataDirError, Host, HostConfig, OpenError, Timing};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::{JoinError, JoinSet},
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::announce::Announce;
+use self::{readiness::Readiness, services::Services};
+use crate::{
+    config::{Config, KvPort, Start},
+    failure::{Code, Failure, chain},
+    listener::{ListenError, Listener},
+    output,
+};
+
+/// Of the time for a stop, what is kept for the listeners and the disk.
+const LAST_STEPS: Duration = Duration::from_millis(1500);
+
+/// How long open streams may go on once the listeners close.
+const OPEN_STREAMS: Duration = Duration::from_millis(500);
+
+/// The outcome of a task, with the name of the task.
+type Ended = (&'static str, anyhow::Result<()>);
+
+/// What the process is made of, for those who tell of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    config: Config,
+    host: Host,
+    started: SystemTime,
+}
+
+pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failure> {
+    config.tell();
+    let mut stop =
+        Stop::install().map_err(|error| Failure::other("cannot watch signals", &error))?;
+    let ports = Ports::bind(&config).await?;
+    let config = ports.complete(config);
+    let (host, had_mesh) = open_host(&config)?;
+    let services = Services::start(&config, &host)?;
+    let readiness = services.readiness();
+    let server = Server { config, host, started: SystemTime::now() };
+
+    let mut tasks = Tasks::default();
+    let listeners = tasks.stage(Stage::Listeners);
+    ports.serve(&server, &services, &readiness, listeners)?;
+    let base = tasks.stage(Stage::Base);
+    let (host, token) = (server.host.clone(), base.stop.clone());
+    base.set.spawn(async move { ("host", host.run(token).await.map_err(Into::into)) });
+    base.set.spawn(readiness.clone().keep(base.stop.clone()));
+    base.set.spawn(announce.keep(server.clone(), had_mesh, readiness.clone(), base.stop.clone()));
+    services.run(tasks.stage(Stage::Services));
+
+    tokio::select! {
+        () = stop.asked() => tracing::info!("stopping"),
+        ended = tasks.first_to_end() => return Err(fatal(ended)),
+    }
+    readiness.stop();
+    tokio::select! {
+        () = tasks.shut_down(server.config.shutdown_grace) => Ok(0),
+        () = stop.asked() => Err(Failure::new(Code::Other, "ended at once by a second signal")),
+    }
+}
+
+/// The tasks of the process, in the order in which they stop.
+#[derive(Default)]
+struct Tasks([StageTasks; 3]);
+
+#[derive(Clone, Copy)]
+enum Stage {
+    /// They tell others that they stop, which needs the listeners and the host.
+    Services,
+    Listeners,
+    /// The host, which brings everything to disk, and what tells of the server.
+    Base,
+}
+
+#[derive(Default)]
+struct StageTasks {
+    set: JoinSet<Ended>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn stage(&mut self, stage: Stage) -> &mut StageTasks {
+        &mut self.0[stage as usize]
+    }
+
+    async fn first_to_end(&mut self) -> Option<Result<Ended, JoinError>> {
+        let [services, listeners, base] = &mut self.0;
+        tokio::select! {
+            ended = services.set.join_next() => ended,
+            ended = listeners.set.join_next() => ended,
+            ended = base.set.join_next() => ended,
+        }
+    }
+
+    /// The stop, within `grace`.
+    async fn shut_down(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        let services_by = deadline.checked_sub(LAST_STEPS).unwrap_or(deadline);
+        self.stage(Stage::Services).shut_down("the services", services_by).await;
+        let listeners_by = deadline.min(Instant::now() + OPEN_STREAMS);
+        self.stage(Stage::Listeners).shut_down("open streams", listeners_by).await;
+        self.stage(Stage::Base).shut_down("the host", deadline).await;
+        tracing::info!("stopped");
+    }
+}
+
+impl StageTasks {
+    async fn shut_down(&mut self, what: &str, deadline: Instant) {
+        self.stop.cancel();
+        if timeout_at(deadline, ended(&mut self.set)).await.is_err() {
+            tracing::info!("{what} did not end in time");
+        }
+        self.set.shutdown().await;
+    }
+}
+
+async fn ended(tasks: &mut JoinSet<Ended>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok((task, Err(error))) = ended {
+            tracing::warn!(task, error = chain(error.as_ref()), "ended with an error");
+        }
+    }
+}
+
+/// A task that ended although nobody asked it to.
+fn fatal(ended: Option<Result<Ended, JoinError>>) -> Failure {
+    match ended {
+        Some(Ok((task, Ok(())))) => Failure::new(Code::Other, format!("{task} ended by itself")),
+        Some(Ok((task, Err(error)))) => match error.downcast_ref::<node::DataError>() {
+            Some(error) if error.is_refusal() => refused(
+                error,
+                "this disk and the mesh disagree on who this server is; an empty --data-dir \
+                 makes it a new server",
+            ),
+            _ => Failure::other(&format!("{task} failed"), error.as_ref()),
+        },
+        Some(Err(error)) => Failure::other("a task failed", &error),
+        None => Failure::new(Code::Other, "there is nothing to run"),
+    }
+}
+
+/// The bound ports, before anything serves on them.
+struct Ports {
+    mesh: Listener,
+    kv: Option<Listener>,
+    admin: Listener,
+}
+
+impl Ports {
+    async fn bind(config: &Config) -> Result<Self, Failure> {
+        let mesh = Listener::bind("mesh", config.listen).await.map_err(port_failure)?;
+        let kv = match config.kv {
+            Some(kv) => Some(Listener::bind("kv", kv.listen).await.map_err(port_failure)?),
+            None => None,
+        };
+        let admin = Listener::bind("admin", config.admin_listen).await.map_err(port_failure)?;
+        Ok(Self { mesh, kv, admin })
+    }
+
+    /// Fills in the ports that the system chose.
+    fn complete(&self, config: Config) -> Config {
+        let bound = |address: SocketAddr, listener: &Listener| match address.port() {
+            0 => SocketAddr::new(address.ip(), listener.address().port()),
+            _ => address,
+        };
+        let kv = config.kv.zip(self.kv.as_ref()).map(|(kv, listener)| KvPort {
+            listen: listener.address(),
+            advertise: bound(kv.advertise, listener),
+        });
+        Config {
+            listen: self.mesh.address(),
+            advertise: bound(config.advertise, &self.mesh),
+            admin_listen: self.admin.address(),
+            kv,
+            ..config
+        }
+    }
+
+    fn serve(
+        self,
+        server: &Server,
+        services: &Services,
+        readiness: &Readiness,
+        tasks: &mut StageTasks,
+    ) -> Result<(), Failure> {
+        let mesh = services.mesh_routes(&server.host, readiness.mesh_health())?;
+        let kv = services.kv_routes(readiness.kv_health())?;
+        let admin = admin::router(server.clone(), readiness.clone());
+        let (listener, stop) = (self.mesh, tasks.stop.clone());
+        tasks.set.spawn(async {
+            ("mesh listener", listener.serve_grpc(mesh, stop).await.map_err(Into::into))
+        });
+        if let Some((listener, routes)) = self.kv.zip(kv) {
+            let stop = tasks.stop.clone();
+            tasks.set.spawn(async {
+                ("kv listener", listener.serve_grpc(routes, stop).await.map_err(Into::into))
+            });
+        }
+        let (listener, stop) = (self.admin, tasks.stop.clone());
+        tasks.set.spawn(async {
+            ("admin listener", listener.serve_http(admin, stop).await.map_err(Into::into))
+        });
+        Ok(())
+    }
+}
+
+fn port_failure(error: ListenError) -> Failure {
+    Failure::new(Code::Other, chain(&error)).hint(
+        "is another server running on this port? --listen, --kv-listen and --admin-listen move it",
+    )
+}
+
+/// Opens the data directory and the host on it; tells also whether it belonged to a mesh before.
+fn open_host(config: &Config) -> Result<(Host, bool), Failure> {
+    let dir = DataDir::open(&config.data_dir, &config.service_names(), config.mesh.as_ref())
+        .map_err(|error| match &error {
+            DataDirError::Io { .. } => Failure::other("cannot start", &error),
+            DataDirError::Locked(_)
+            | DataDirError::OtherServices { .. }
+            | DataDirError::OtherMesh { .. }
+            | DataDirError::NewerFormat { .. }
+            | DataDirError::Damaged { .. }
+            | DataDirError::NotADataDir(_) => refused(
+                &error,
+                "check --data-dir, --services and --mesh; servers never share a directory",
+            ),
+        })?;
+    let had_mesh = dir.identity().mesh_id.is_some();
+    let host_config = HostConfig {
+        advertise: config.advertise,
+        seeds: config.seeds.clone(),
+        awaits_forming: config.start == Start::Formed,
+        timing: Timing::production(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let host = Host::open(dir, host_config).map_err(|error| match &error {
+        OpenError::StoreMissing | OpenError::StoreSwapped { .. } => refused(
+            &error,
+            "restore the whole data directory, or start with an empty one as a new server",
+        ),
+        OpenError::Storage(_) | OpenError::Identity(_) => {
+            Failure::other("cannot open the data", &error)
+        }
+    })?;
+    Ok((host, had_mesh))
+}
+
+/// What would do harm if it started: said loudly, with what to do.
+fn refused(error: &(dyn std::error::Error + 'static), fix: &str) -> Failure {
+    let failure = Failure::refused(chain(error)).hint(fix);
+    output::line(&format!("REFUSED: {failure}; {fix}"));
+    failure
+}
+
+/// SIGINT and SIGTERM.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `/metrics` in Prometheus' text format: the process, its Raft groups, and whether it is ready.
+
+use std::{
+    fmt::{self, Write},
+    fs,
+    time::UNIX_EPOCH,
+};
+
+use raft::{Group, Role};
+
+use super::Server;
+
+#[cfg(test)]
+mod tests;
+
+/// Linux counts process time in hundredths of a second on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+pub(super) fn render(server: &Server, ready: bool) -> String {
+    let mut text = Text::default();
+    text.gauge("quorate_build_info", "Version of this binary.");
+    text.sample("quorate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.gauge("quorate_ready", "Whether this server can do its work.");
+    text.sample("quorate_ready", &[], u8::from(ready));
+    process(&mut text);
+    let started = server.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    text.gauge("process_start_time_seconds", "When the process started, in Unix time.");
+    text.sample("process_start_time_seconds", &[], started.as_secs_f64());
+    let groups = server.host.groups();
+    raft(&mut text, &groups);
+    text.0
+}
+
+fn process(text: &mut Text) {
+    if let Some(usage) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(usage) {
+        text.counter("process_cpu_seconds_total", "Time on a processor.");
+        text.sample("process_cpu_seconds_total", &[], usage.cpu_seconds);
+        text.gauge("process_threads", "Threads.");
+        text.sample("process_threads", &[], usage.threads);
+    }
+    if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident)
+    {
+        text.gauge("process_resident_memory_bytes", "Memory in use.");
+        text.sample("process_resident_memory_bytes", &[], bytes);
+    }
+    if let Ok(files) = fs::read_dir("/proc/self/fd") {
+        text.gauge("process_open_fds", "Open files and sockets.");
+        text.sample("process_open_fds", &[], files.count());
+    }
+}
+
+fn raft(text: &mut Text, groups: &[Group]) {
+    type Value = fn(&raft::Status) -> u64;
+    let values: [(&str, &str, Value); 6] = [
+        ("quorate_raft_is_leader", "Whether this server leads the group.", |status| {
+            u64::from(status.role == Role::Leader)
+        }),
+        ("quorate_raft_has_leader", "Whether this server knows a leader of the group.", |status| {
+            u64::from(status.leader.is_some())
+        }),
+        ("quorate_raft_term", "Term of the group.", |status| status.term),
+        ("quorate_raft_last_index", "Last index in the log.", |status| status.last_index),
+        ("quorate_raft_committed_index", "Last committed index.", |status| status.committed),
+        ("quorate_raft_applied_index", "Last applied index.", |status| status.applied),
+    ];
+    for (name, help, value) in values {
+        text.gauge(name, help);
+        for group in groups {
+            text.sample(name, &[("namespace", group.namespace())], value(&group.status()));
+        }
+    }
+    text.gauge("quorate_raft_member_lag", "Entries that a member has not acknowledged to us.");
+    for group in groups {
+        for member in group.status().members {
+            if let Some(lag) = member.lag {
+                let node = crate::output::node_id(member.node_id);
+                let labels = [("namespace", group.namespace()), ("node", &node)];
+                text.sample("quorate_raft_member_lag", &labels, lag);
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Usage {
+    cpu_seconds: f64,
+    threads: u64,
+}
+
+/// proc(5), `/proc/PID/stat`: the fields after the command's name, which may hold anything.
+fn usage(stat: &str) -> Option<Usage> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |position: usize| fields.get(position)?.parse::<f64>().ok();
+    let cpu_seconds = (ticks(11)? + ticks(12)?) / TICKS_PER_SECOND;
+    Some(Usage { cpu_seconds, threads: fields.get(17)?.parse().ok()? })
+}
+
+/// proc(5), `/proc/PID/status`: VmRSS, in KiB.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// Lines of the exposition format.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.head(name, help, "gauge");
+    }
+
+    fn counter(&mut self, name: &str, help: &str) {
+        self.head(name, help, "counter");
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl fmt::Display) {
+        let labels: Vec<_> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+        match labels.is_empty() {
+            true => self.line(format_args!("{name} {value}")),
+            false => self.line(format_args!("{name}{{{}}} {value}", labels.join(","))),
+        }
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing to a string cannot fail");
+    }
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}

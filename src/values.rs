@@ -1,0 +1,107 @@
+//! Values as people write them in flags, environment and files, parsed into types.
+//!
+//! Addresses are IP:PORT only. A name would need a resolver at the very moment at which nothing
+//! else works yet, so names are refused here and nowhere looked up.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+#[cfg(test)]
+mod tests;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValueError {
+    #[error("`{0}` is a name, and Quorate resolves no names: give an address as IP:PORT")]
+    Name(String),
+    #[error("`{0}` has no port: give an address as IP:PORT")]
+    NoPort(String),
+    #[error("`{0}` is no address of the form IP:PORT")]
+    Address(String),
+    #[error("`{0}` is no duration: give it like 500ms, 8s or 2m")]
+    Duration(String),
+    #[error("`{0}` is not of the form KEY=VALUE")]
+    Pair(String),
+    #[error("`{0}` is not two ports, as in 8080,2379")]
+    Ports(String),
+    #[error("`{0}` is no check: use http://IP:PORT/PATH, http:/PATH, tcp, or grpc[:SERVICE]")]
+    Check(String),
+    #[error(
+        "`{0}` is no name: use up to 128 letters, digits and `-_.`, beginning with a letter or digit"
+    )]
+    ServiceName(String),
+}
+
+/// A list of addresses, comma separated; the empty text is the empty list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Addresses(pub(crate) Vec<SocketAddr>);
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, address) in self.0.iter().enumerate() {
+            let comma = if position == 0 { "" } else { "," };
+            write!(f, "{comma}{address}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn addresses(text: &str) -> Result<Addresses, ValueError> {
+    let mut all = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let address = address(part)?;
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    Ok(Addresses(all))
+}
+
+pub(crate) fn address(text: &str) -> Result<SocketAddr, ValueError> {
+    let text = text.trim();
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(ValueError::NoPort(text.to_owned()));
+    }
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    let is_name = host.starts_with(|first: char| first.is_ascii_alphabetic())
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
+    let text = text.to_owned();
+    Err(if is_name { ValueError::Name(text) } else { ValueError::Address(text) })
+}
+
+/// `500ms`, `8s`, `2m`, `1h`; a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let refused = || ValueError::Duration(text.to_owned());
+    let (digits, unit) = text.split_at(split);
+    let count: u64 = digits.parse().map_err(|_| refused())?;
+    let scale_ms: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(refused()),
+    };
+    count.checked_mul(scale_ms).map(Duration::from_millis).ok_or_else(refused)
+}
+
+/// The name of a service, of an instance, of a zone: safe in every place where it will appear.
+pub(crate) fn name(text: &str) -> Result<String, ValueError> {
+    let fine = (1..=128).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if fine { Ok(text.to_owned()) } else { Err(ValueError::ServiceName(text.to_owned())) }
+}
+
+pub(crate) fn pair(text: &str) -> Result<(String, String), ValueError> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(ValueError::Pair(text.to_owned())),
+    }
+}

@@ -1,0 +1,45 @@
+use super::*;
+
+#[test]
+fn an_address_is_an_ip_and_a_port() {
+    assert_eq!(address("10.0.0.1:7400"), Ok(SocketAddr::from(([10, 0, 0, 1], 7400))));
+    assert_eq!(address("[::1]:7400").map(|it| it.port()), Ok(7400));
+}
+
+#[test]
+fn a_name_is_refused_as_a_name() {
+    assert_eq!(address("disco-1:7400"), Err(ValueError::Name("disco-1:7400".into())));
+    assert_eq!(address("localhost"), Err(ValueError::Name("localhost".into())));
+}
+
+#[test]
+fn an_address_without_a_port_or_sense_is_refused_as_such() {
+    assert_eq!(address("10.0.0.1"), Err(ValueError::NoPort("10.0.0.1".into())));
+    assert_eq!(address("10.0.0.1:99999"), Err(ValueError::Address("10.0.0.1:99999".into())));
+    assert_eq!(address("10.0.0.300:1"), Err(ValueError::Address("10.0.0.300:1".into())));
+}
+
+#[test]
+fn a_list_of_addresses_drops_repeats_and_blanks() {
+    let list = addresses("10.0.0.1:1, 10.0.0.2:2,,10.0.0.1:1").expect("valid list");
+    assert_eq!(list.to_string(), "10.0.0.1:1,10.0.0.2:2");
+    assert_eq!(addresses(""), Ok(Addresses::default()));
+}
+
+#[test]
+fn durations_have_units() {
+    assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(duration("8"), Ok(Duration::from_secs(8)));
+    assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+    for wrong in ["", "s", "1.5s", "-1s", "8 days", "99999999999999999999h"] {
+        assert_eq!(duration(wrong), Err(ValueError::Duration(wrong.into())), "{wrong}");
+    }
+}
+
+#[test]
+fn names_are_safe_everywhere() {
+    assert_eq!(name("orders-v2.eu_1"), Ok("orders-v2.eu_1".into()));
+    for wrong in ["", "-orders", "a/b", "a b", "ü"] {
+        assert_eq!(name(wrong), Err(ValueError::ServiceName(wrong.into())), "{wrong}");
+    }
+}
