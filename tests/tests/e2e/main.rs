@@ -1,0 +1,14 @@
+//! The whole as its users run it: the built binary as processes and in containers, a real Envoy,
+//! etcdctl, and a small application.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod cli;
+mod coming_back;
+mod compose;
+mod disco_down;
+mod failover;
+mod grpc;
+mod measure;
+mod routing;
+mod single;

@@ -1,0 +1,72 @@
+//! The figures that the closing notes give: run and printed by `scripts/measure`.
+
+use std::time::Duration;
+
+use harness::{
+    Mesh, eventually,
+    stats::{Durations, Usage},
+    wait::{LATE, SOON},
+};
+use tokio::time::{Instant, sleep};
+
+/// Meshes started one after the other.
+const STARTS: usize = 3;
+
+/// Instances registered one after the other.
+const REGISTRATIONS: usize = 20;
+
+/// How long an idle mesh is watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn cold_start_registration_and_idle_use() {
+    let mut starts = Vec::new();
+    for _ in 1..STARTS {
+        let (_, took) = cold_start().await;
+        starts.push(took);
+    }
+    let (mesh, took) = cold_start().await;
+    starts.push(took);
+    let starts = Durations::new(starts);
+    eprintln!("measured: cold start of 3 + 3 to the first write through Envoy: {starts}");
+    eprintln!("measured: register to endpoint in Envoy: {}", registrations(&mesh).await);
+    sleep(Duration::from_secs(3)).await;
+    idle(&mesh).await;
+    assert!(starts.percentile(50) < LATE, "the mesh starts in less than a minute");
+}
+
+async fn cold_start() -> (Mesh, Duration) {
+    let began = Instant::now();
+    let mesh = Mesh::start_with_front(3, 3).await;
+    (mesh, began.elapsed())
+}
+
+/// From the call of the registry to Envoy's own list, polled every few milliseconds.
+async fn registrations(mesh: &Mesh) -> Durations {
+    let mut registry = mesh.registry();
+    let mut took = Vec::new();
+    for count in 1..=REGISTRATIONS {
+        let address = format!("127.0.0.1:{}", 10_000 + count).parse().unwrap();
+        let began = Instant::now();
+        registry.register("measured", address).await.unwrap();
+        let listed = async || mesh.front().endpoints("measured").await.len() == count;
+        eventually("Envoy lists the instance", SOON, listed).await;
+        took.push(began.elapsed());
+    }
+    Durations::new(took)
+}
+
+async fn idle(mesh: &Mesh) {
+    let servers = mesh.disco.iter().chain(&mesh.data);
+    let mut processes: Vec<(String, u32)> =
+        servers.map(|server| (server.name.clone(), server.id().unwrap())).collect();
+    processes.push(("envoy".to_owned(), mesh.front().id()));
+    let before: Vec<Usage> = processes.iter().map(|(_, id)| Usage::of(*id)).collect();
+    sleep(IDLE).await;
+    for ((name, id), before) in processes.iter().zip(before) {
+        let after = Usage::of(*id);
+        let percent = (after.cpu - before.cpu).as_secs_f64() / IDLE.as_secs_f64() * 100.0;
+        let resident = after.resident_kib / 1024;
+        eprintln!("measured: idle {name}: {percent:.1} % of a core, {resident} MiB resident");
+    }
+}

@@ -1,0 +1,244 @@
+//! The walls and habits of the code base, checked by reading it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Lines of a source file, tests aside.
+const LONGEST_FILE: usize = 500;
+
+/// Which of our own crates each one may name, beside itself.
+const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+    ("proto", &[]),
+    ("discovery", &["proto"]),
+    ("raft", &["proto"]),
+    ("xds", &["proto", "discovery", "raft"]),
+    ("node", &["proto", "raft"]),
+    (".", &["proto", "raft", "xds", "node"]),
+    ("tests", &["proto"]),
+];
+
+/// Dependencies that belong to one crate, or that a crate must do without.
+const ONLY_IN_RAFT: [&str; 3] = ["openraft", "openraft-rt-sim", "rocksdb"];
+const NOT_IN_DISCOVERY: [&str; 6] = ["tokio", "tokio-util", "tonic", "futures", "rand", "uuid"];
+
+#[test]
+fn crates_depend_only_on_what_the_walls_allow() {
+    for (folder, allowed) in MAY_DEPEND_ON {
+        for name in dependencies(folder, "dependencies") {
+            if let Some(own) = name.strip_prefix("quorate-") {
+                assert!(allowed.contains(&own), "{folder} must not depend on {own}");
+            }
+            let foreign = folder != "raft" && ONLY_IN_RAFT.contains(&name.as_str());
+            assert!(!foreign, "only raft depends on {name}, not {folder}");
+            let impure = folder == "discovery" && NOT_IN_DISCOVERY.contains(&name.as_str());
+            assert!(!impure, "discovery is pure, so not {name}");
+        }
+    }
+}
+
+#[test]
+fn only_raft_names_openraft_and_rocksdb() {
+    for file in files("rs") {
+        if file.starts_with("raft/") {
+            continue;
+        }
+        for (number, line) in code(&file) {
+            let names = line.contains("openraft::") || line.contains("rocksdb::");
+            assert!(!names, "{file}:{number}: only raft names openraft and rocksdb");
+        }
+    }
+}
+
+#[test]
+fn discovery_reads_no_clock_and_no_chance() {
+    let forbidden =
+        ["Instant::now", "SystemTime", "HashMap", "HashSet", "async fn", "std::net::Tcp"];
+    for file in files("rs").into_iter().filter(|file| file.starts_with("discovery/src/")) {
+        for (number, line) in code(&file) {
+            for word in forbidden {
+                assert!(!line.contains(word), "{file}:{number}: discovery is pure, so no {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    for (folder, _) in MAY_DEPEND_ON {
+        // What is generated there does not follow our lints.
+        if folder == "proto" {
+            continue;
+        }
+        let own = manifest(folder).get("lints").and_then(|lints| lints.get("workspace").cloned());
+        assert_eq!(own, Some(toml::Value::Boolean(true)), "{folder}/Cargo.toml");
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for file in files("rs") {
+        let is_test = file.contains("/tests/") || file.ends_with("/tests.rs");
+        let length = read(&file).lines().count();
+        assert!(is_test || length <= LONGEST_FILE, "{file} has {length} lines: split it");
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for file in files("rs") {
+        let is_unit_test = file.ends_with("/tests.rs") || file.contains("/tests/");
+        let documented = read(&file).starts_with("//!") || read(&file).starts_with("#![");
+        assert!(is_unit_test || documented, "{file} begins without a //! comment");
+    }
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    for file in files("rs") {
+        for (number, line) in read(&file).lines().enumerate() {
+            let at = format!("{file}:{}", number + 1);
+            for word in ["#[ignore", "todo!(", "unimplemented!(", "should_panic"] {
+                assert!(!line.contains(word), "{at}: {word}");
+            }
+            if let Some((_, rest)) = line.split_once("TODO") {
+                let words = rest.split_whitespace().count();
+                assert!(words >= 4 && rest.ends_with('.'), "{at}: a TODO is a whole sentence");
+            }
+        }
+    }
+}
+
+#[test]
+fn allowed_lints_say_why() {
+    for file in files("rs") {
+        let text = read(&file);
+        for (position, _) in text.match_indices("allow(clippy::") {
+            let rest = &text[position..];
+            let end = rest.find(")]").unwrap_or(rest.len());
+            assert!(rest[..end].contains("reason ="), "{file}: an allow without a reason");
+        }
+    }
+}
+
+#[test]
+fn dependencies_come_from_the_registry_and_the_wire_has_one_version() {
+    let lock: toml::Table = read("Cargo.lock").parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    for package in packages {
+        let source = package.get("source").and_then(toml::Value::as_str).unwrap_or("registry+");
+        assert!(source.starts_with("registry+"), "{} is from {source}", package["name"]);
+    }
+    // Two versions of these have types of one name that do not fit each other.
+    for name in ["bytes", "envoy-types", "http", "openraft", "prost", "rocksdb", "tokio", "tonic"] {
+        let count = packages.iter().filter(|it| it["name"].as_str() == Some(name)).count();
+        assert_eq!(count, 1, "versions of {name}");
+    }
+}
+
+#[test]
+fn nothing_names_a_machine() {
+    let home = concat!("/ho", "me/");
+    let root = concat!("/ro", "ot/");
+    for file in tracked() {
+        let Ok(text) = fs::read_to_string(top().join(&file)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            let names = line.contains(home) || line.contains(root);
+            assert!(!names, "{file}:{}: a path of one machine", number + 1);
+        }
+    }
+}
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    for file in files("md") {
+        let text = read(&file);
+        let folder = Path::new(&file).parent().map(Path::to_owned).unwrap_or_default();
+        for target in links(&text) {
+            let path = target.split('#').next().unwrap_or_default();
+            if path.is_empty() || target.contains("://") {
+                continue;
+            }
+            assert!(top().join(&folder).join(path).exists(), "{file} links to {target}");
+        }
+    }
+}
+
+#[test]
+fn ci_runs_what_the_readme_says() {
+    assert!(read("README.md").contains("\nscripts/test\n"));
+    assert!(read("README.md").contains("\nscripts/up\n"));
+    let ci = read(".ci/run");
+    let commands: Vec<&str> =
+        ci.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert_eq!(commands, ["set -eu", "cd \"$(dirname \"$0\")/..\"", "exec scripts/test"]);
+}
+
+/// Targets of `[text](target)`, outside blocks of code.
+fn links(text: &str) -> Vec<String> {
+    let mut targets = Vec::new();
+    let mut in_code = false;
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if in_code {
+            continue;
+        }
+        for (position, _) in line.match_indices("](") {
+            let rest = &line[position + 2..];
+            if let Some(end) = rest.find(')') {
+                targets.push(rest[..end].to_owned());
+            }
+        }
+    }
+    targets
+}
+
+/// Lines that are not comments, with their numbers.
+fn code(file: &str) -> Vec<(usize, String)> {
+    let text = read(file);
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.to_owned()));
+    lines.filter(|(_, line)| !line.trim_start().starts_with("//")).collect()
+}
+
+fn dependencies(folder: &str, table: &str) -> Vec<String> {
+    let manifest = manifest(folder);
+    let names = manifest.get(table).and_then(toml::Value::as_table);
+    names.map(|names| names.keys().cloned().collect()).unwrap_or_default()
+}
+
+fn manifest(folder: &str) -> toml::Table {
+    read(&format!("{folder}/Cargo.toml")).parse().unwrap()
+}
+
+/// Files of one kind, but for this one, which names what it looks for.
+fn files(extension: &str) -> Vec<String> {
+    let suffix = format!(".{extension}");
+    let is_this = |file: &str| file == "tests/tests/tidy.rs";
+    tracked().into_iter().filter(|file| file.ends_with(&suffix) && !is_this(file)).collect()
+}
+
+/// What the repository holds or would hold, relative to its top.
+fn tracked() -> Vec<String> {
+    let output = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(top())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git ls-files: {output:?}");
+    let listed = String::from_utf8(output.stdout).unwrap();
+    listed.lines().filter(|file| top().join(file).exists()).map(str::to_owned).collect()
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(top().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
