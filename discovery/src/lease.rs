@@ -12,7 +12,8 @@
 //! - A process that was paused has heard of nobody either. The table's own clock stands still while
 //!   it is not called: a call that comes late by more than [`TICK`] moves every deadline by as much.
 //! - When too many would end at once, the fault is more likely on this side of the network: the
-//!   [`Latch`] holds all expiries, and tells, until they are back.
+//!   [`Latch`] holds all expiries, and tells, until they are back. Owners who have said that they
+//!   stop do not count, and their leases end in their time.
 //!
 //! The table is a pure machine: `now` is an argument.
 
@@ -81,6 +82,8 @@ struct Lease {
     /// When half the time has passed without a renewal, which an owner who keeps to the third
     /// does not let happen.
     late_at: Time,
+    /// Whether its owners have said that they stop. Their silence is no sign of a fault.
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +131,7 @@ impl LeaseTable {
             let zone = registry.locality_of_lease(grant.lease_id).cloned().unwrap_or_default();
             let lasts = stretched(grant.ttl, grants.len());
             table.put(*grant, zone, now + spread(*grant), lasts);
+            table.set_leaving(grant.lease_id, registry.is_leaving(grant.lease_id));
         }
         for instance in registry.instances().filter(|it| !it.is_live()) {
             table.follow_instance(registry, &instance.service, &instance.id, now);
@@ -147,6 +151,7 @@ impl LeaseTable {
                         let lasts = stretched(grant.ttl, self.leases.len());
                         self.put(grant, zone.cloned().unwrap_or_default(), clock, lasts);
                     }
+                    self.set_leaving(*lease_id, registry.is_leaving(*lease_id));
                 }
                 None => self.forget(*lease_id),
             }
@@ -175,7 +180,7 @@ impl LeaseTable {
 
     /// What should end by now.
     ///
-    /// Empty while the latch holds. A lease stays in the table until the registry has ended it, and
+    /// While the latch holds, only what its owners have announced. A lease stays in the table until the registry has ended it, and
     /// is proposed again if that takes long.
     pub fn due(&mut self, now: Time) -> Vec<Proposal> {
         let clock = self.clock(now);
@@ -229,13 +234,15 @@ impl LeaseTable {
         if overdue.is_empty() && self.latch.frozen().is_none() {
             return Vec::new();
         }
-        let zones = self.leases.values().map(|it| (&it.zone, it.late_at <= clock));
-        if self.latch.check(zones, clock).is_some() {
-            return Vec::new();
-        }
+        let staying = self.leases.values().filter(|it| !it.leaving);
+        let zones = staying.map(|it| (&it.zone, it.late_at <= clock));
+        let held = self.latch.check(zones, clock).is_some();
         let mut proposals = Vec::with_capacity(overdue.len());
         for lease_id in overdue {
             let Some(lease) = self.leases.get(&lease_id) else { continue };
+            if held && !lease.leaving {
+                continue;
+            }
             let (granted_index, late_at) = (lease.granted_index, lease.late_at);
             self.move_deadline(lease_id, clock + PROPOSAL_RETRY, late_at);
             proposals.push(Proposal::Expire { lease_id, granted_index });
@@ -249,14 +256,21 @@ impl LeaseTable {
             self.deadlines.remove(&(lease.deadline, lease_id));
         }
         let (deadline, late_at) = (from + lasts, from + lasts / 2);
-        self.leases.insert(lease_id, Lease { granted_index, ttl, zone, deadline, late_at });
+        let lease = Lease { granted_index, ttl, zone, deadline, late_at, leaving: false };
+        self.leases.insert(lease_id, lease);
         self.deadlines.insert((deadline, lease_id));
+    }
+
+    fn set_leaving(&mut self, lease_id: u64, leaving: bool) {
+        if let Some(lease) = self.leases.get_mut(&lease_id) {
+            lease.leaving = leaving;
+        }
     }
 
     fn forget(&mut self, lease_id: u64) {
         if let Some(lease) = self.leases.remove(&lease_id) {
             self.deadlines.remove(&(lease.deadline, lease_id));
-            if lease.late_at <= self.seen.saturating_sub(self.paused) {
+            if !lease.leaving && lease.late_at <= self.seen.saturating_sub(self.paused) {
                 self.latch.ended(lease.zone, self.seen.saturating_sub(self.paused) + lease.ttl);
             }
         }

@@ -6,7 +6,8 @@
 //! - The namespace `default` gets its group as soon as enough nodes are up. The first voters are
 //!   spread over zones as far as there are zones. This happens once; a group that exists is never
 //!   decided again, whatever became of its voters.
-//! - Every other node becomes a further replica of every group, up to [`MAX_REPLICAS`] that are not
+//! - Every other node becomes a further replica of every group, up to
+//!   [`MAX_REPLICAS`](crate::registry::MAX_REPLICAS) that are not
 //!   down. Whether a replica votes is the group's own business.
 //!
 //! A node that lost its disk comes back under another id, so it is one of the other nodes.
@@ -20,7 +21,7 @@ use proto::quorate::v1::{
     AssignReplica, DecideGroup, NodeState, RegistryCommand, registry_command::Command,
 };
 
-use crate::registry::{DEFAULT_NAMESPACE, Group, Locality, MAX_REPLICAS, Node, Registry};
+use crate::registry::{DEFAULT_NAMESPACE, Group, Locality, Node, Registry};
 
 /// Voters that a group should have, except in single mode, where it has one.
 pub const VOTERS_WANTED: usize = 3;
@@ -53,7 +54,7 @@ fn decide(namespace: &str, up: &[&Node], voters_wanted: usize) -> Option<Command
 }
 
 fn assign(registry: &Registry, group: &Group, up: &[&Node]) -> Vec<Command> {
-    let room = MAX_REPLICAS.saturating_sub(registry.replicas_not_down(group));
+    let room = registry.room_for_replicas(group);
     let candidates: Vec<&Node> =
         up.iter().filter(|node| !group.has_replica(node.node_id)).copied().collect();
     let mut taken: BTreeMap<&Locality, usize> = BTreeMap::new();

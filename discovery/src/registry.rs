@@ -31,8 +31,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use proto::quorate::v1::{
-    ExpireLease, GroupRecord, InstanceRecord, NodeRecord, RecordServer, RegistryCommand,
-    RegistryDone, RegistryReply, ServiceRecord, registry_command::Command, registry_reply,
+    ExpireLease, GroupRecord, Health, InstanceRecord, NodeRecord, NodeState, RecordServer,
+    RegistryCommand, RegistryDone, RegistryReply, ServiceRecord, registry_command::Command,
+    registry_reply,
 };
 use thiserror::Error;
 
@@ -256,6 +257,21 @@ impl Registry {
             }
             RecordKey::Node(node_id) => self.nodes.get(node_id).map(|it| &it.locality),
             RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+        })
+    }
+
+    /// Whether all of a lease's holders have said that they stop.
+    pub fn is_leaving(&self, lease_id: u64) -> bool {
+        self.holders.get(&lease_id).is_some_and(|holders| {
+            holders.iter().all(|holder| match holder {
+                RecordKey::Instance { service, id } => {
+                    self.instance(service, id).is_some_and(|it| it.health == Health::Draining)
+                }
+                RecordKey::Node(node_id) => {
+                    self.nodes.get(node_id).is_some_and(|it| it.state == NodeState::Stopping)
+                }
+                RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => false,
+            })
         })
     }
 

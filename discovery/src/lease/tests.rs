@@ -1,8 +1,11 @@
-use proto::quorate::v1::{Locality as WireLocality, registry_command::Command};
+use proto::quorate::v1::{
+    Health, Locality as WireLocality, NodeState, SetInstanceHealth, SetNodeState,
+    registry_command::Command,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::registry::tests::{Mesh, TERM, instance};
+use crate::registry::tests::{Mesh, TERM, instance, node};
 
 #[test]
 fn renewal_moves_the_deadline() {
@@ -50,12 +53,8 @@ fn registering_again_gives_the_full_time() {
 fn change_of_health_is_no_renewal() {
     let mut it = Leases::with(1);
     it.run_to(secs(6));
-    let command = proto::quorate::v1::SetInstanceHealth {
-        service: "orders".into(),
-        id: "i1".into(),
-        lease_id: 1,
-        health: 3,
-    };
+    let command =
+        SetInstanceHealth { service: "orders".into(), id: "i1".into(), lease_id: 1, health: 3 };
     it.mesh.run(Command::SetInstanceHealth(command)).unwrap();
     it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
     assert_eq!(it.run_to(secs(10)), [1]);
@@ -159,6 +158,39 @@ fn deregistering_the_missing_lifts_the_latch() {
     it.keep(&[1, 2, 3, 4, 5, 6, 7], secs(60));
     assert_eq!(it.table.frozen(), None);
     assert_eq!(it.ended, Vec::<u64>::new());
+}
+
+#[test]
+fn owners_who_said_that_they_stop_are_no_mass() {
+    let mut it = Leases::with(7);
+    for lease_id in 1..=3 {
+        let (service, id) = ("orders".to_owned(), format!("i{lease_id}"));
+        let health = Health::Draining.into();
+        let drained = SetInstanceHealth { service, id, lease_id, health };
+        it.mesh.run(Command::SetInstanceHealth(drained)).unwrap();
+        it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
+    }
+    it.keep(&[4, 5, 6, 7], secs(20));
+    assert_eq!((&it.ended[..], it.table.frozen()), (&[1, 2, 3][..], None));
+    it.keep(&[5, 6, 7], secs(40));
+    assert_eq!(it.ended, [1, 2, 3, 4], "one that dies later ends in its time");
+}
+
+#[test]
+fn what_was_announced_ends_also_while_the_latch_holds() {
+    let mut it = Leases::default();
+    for node_id in 1..=7 {
+        it.mesh.run(Command::RecordNode(node(node_id, 1, node_id))).unwrap();
+        it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
+    }
+    let state = NodeState::Stopping.into();
+    it.mesh.run(Command::SetNodeState(SetNodeState { node_id: 1, lease_id: 1, state })).unwrap();
+    it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
+    it.keep(&[5, 6, 7], secs(30));
+    assert!(it.table.frozen().is_some());
+    assert_eq!(it.ended, [1]);
+    it.table = LeaseTable::new(&it.mesh.registry, it.now);
+    assert_eq!(it.table.len(), 6, "the next leader counts the others");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use proto::quorate::v1::{Locality as WireLocality, SetNodeState};
+use proto::quorate::v1::{Locality as WireLocality, ReportLeader, SetNodeState};
 
 use super::*;
 use crate::registry::tests::{Mesh, node};
@@ -79,6 +79,38 @@ fn further_replicas_stop_at_the_limit_and_replace_those_down() {
 }
 
 #[test]
+fn nodes_that_come_and_go_with_empty_disks_never_fill_the_list() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(3);
+    settle(&mut mesh, 3);
+    for node_id in 4..200 {
+        join(&mut mesh, node_id, "");
+        assert_eq!(settle(&mut mesh, 3), [format!("assign 2 {node_id}")]);
+        mesh.expire(node_id).unwrap();
+        members(&mut mesh, &[1, 2, 3]);
+    }
+    let group = mesh.registry.group(2).unwrap();
+    assert!([1, 2, 3, 199].iter().all(|node_id| group.has_replica(*node_id)));
+}
+
+#[test]
+fn a_full_list_of_members_that_are_down_asks_for_nothing() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(3);
+    settle(&mut mesh, 3);
+    let mut known = vec![1, 2, 3];
+    for node_id in 4..=64 {
+        join(&mut mesh, node_id, "");
+        settle(&mut mesh, 3);
+        mesh.expire(node_id).unwrap();
+        known.push(node_id);
+    }
+    members(&mut mesh, &known);
+    join(&mut mesh, 65, "");
+    assert_eq!(settle(&mut mesh, 3), Vec::<String>::new(), "a member keeps its place");
+}
+
+#[test]
 fn further_replicas_prefer_zones_that_have_few() {
     let mut mesh = Mesh::default();
     for node_id in 1..=3 {
@@ -115,6 +147,18 @@ fn settle(mesh: &mut Mesh, voters_wanted: usize) -> Vec<String> {
         }
     }
     panic!("placement does not settle: {told:?}");
+}
+
+/// Node 1 leads and tells who the members are.
+fn members(mesh: &mut Mesh, members: &[u64]) {
+    let report = ReportLeader {
+        group: 2,
+        leader_id: 1,
+        term: 1,
+        serving: Vec::new(),
+        members: members.to_vec(),
+    };
+    mesh.run(Command::ReportLeader(report)).unwrap();
 }
 
 fn describe(command: &Command) -> String {

@@ -59,6 +59,7 @@ impl Registry {
             leader: None,
             voters_wanted: command.voters_wanted,
             serving: Vec::new(),
+            members: Vec::new(),
         };
         self.put_group(decided, effects);
         Ok(RegistryDone { group, changed: true, ..RegistryDone::default() })
@@ -76,14 +77,17 @@ impl Registry {
         if group.has_replica(member.node_id) {
             return Ok(RegistryDone { group: group.group, ..RegistryDone::default() });
         }
-        let listed = group.replicas.len();
-        if self.replicas_not_down(group) >= MAX_REPLICAS || listed >= MAX_REPLICAS_LISTED {
+        if self.room_for_replicas(group) == 0 {
             return Err(Refusal::new(
                 Reason::Exhausted,
                 format!("namespace {} has all the replicas it may have", group.namespace),
             ));
         }
         let mut group = group.clone();
+        if group.replicas.len() >= MAX_REPLICAS_LISTED {
+            let oldest = group.replicas.iter().position(|it| self.is_gone(&group, *it));
+            oldest.map(|at| group.replicas.remove(at));
+        }
         group.replicas.push(member);
         let done = RegistryDone { group: group.group, changed: true, ..RegistryDone::default() };
         self.put_group(group, effects);
@@ -108,18 +112,20 @@ impl Registry {
             ));
         }
         let leader = Leader { term: command.term, node_id: command.leader_id };
-        let mut serving = command.serving;
+        let mut serving = ordered(command.serving);
         serving.retain(|node_id| group.has_replica(*node_id));
-        serving.sort_unstable();
-        serving.dedup();
+        let mut members = ordered(command.members);
         if group.leader.is_some_and(|it| it > leader) {
             return Ok(RegistryDone { group: group.group, ..RegistryDone::default() });
         }
-        // A leader that does not say who serves leaves what was said before.
+        // What a leader does not say stays as it was said before.
         if serving.is_empty() {
             serving.clone_from(&group.serving);
         }
-        let reported = Group { leader: Some(leader), serving, ..group.clone() };
+        if members.is_empty() {
+            members.clone_from(&group.members);
+        }
+        let reported = Group { leader: Some(leader), serving, members, ..group.clone() };
         let changed = reported != *group;
         let done = RegistryDone { group: group.group, changed, ..RegistryDone::default() };
         if changed {
@@ -134,12 +140,23 @@ impl Registry {
         self.groups.insert(group.group, group);
     }
 
-    /// How many of a group's replicas count against [`MAX_REPLICAS`].
-    pub fn replicas_not_down(&self, group: &Group) -> usize {
-        let not_down = |member: &&Member| {
-            self.nodes.get(&member.node_id).is_some_and(|it| it.state != NodeState::Down)
-        };
-        group.replicas.iter().filter(not_down).count()
+    /// How many further replicas a group may be given. A full list makes room by forgetting nodes
+    /// that are gone.
+    pub fn room_for_replicas(&self, group: &Group) -> usize {
+        let running = group.replicas.iter().filter(|it| !self.is_down(it.node_id)).count();
+        let gone = group.replicas.iter().filter(|it| self.is_gone(group, **it)).count();
+        let unlisted = MAX_REPLICAS_LISTED.saturating_sub(group.replicas.len());
+        MAX_REPLICAS.saturating_sub(running).min(unlisted + gone)
+    }
+
+    fn is_down(&self, node_id: u64) -> bool {
+        self.nodes.get(&node_id).is_none_or(|it| it.state == NodeState::Down)
+    }
+
+    /// Whether a replica's node is down and the group has gone on without it.
+    fn is_gone(&self, group: &Group, replica: Member) -> bool {
+        let left = !group.members.is_empty() && !group.members.contains(&replica.node_id);
+        left && self.is_down(replica.node_id)
     }
 
     pub fn group(&self, group: u32) -> Option<&Group> {
@@ -177,4 +194,10 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+fn ordered(mut ids: Vec<u64>) -> Vec<u64> {
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }

@@ -111,6 +111,8 @@ pub struct Group {
     pub voters_wanted: u32,
     /// Replicas that serve, as the leader reported. Empty: not reported, all of them are taken to.
     pub serving: Vec<u64>,
+    /// Members of the group, as the leader reported. Empty: not reported.
+    pub members: Vec<u64>,
 }
 
 /// Ordered as reports are weighed: the later term wins, and within a term the higher id, which is
@@ -397,6 +399,7 @@ impl Group {
             leader,
             voters_wanted: record.voters_wanted,
             serving: record.serving,
+            members: record.members,
         })
     }
 
@@ -411,6 +414,7 @@ impl Group {
             term: self.leader.map_or(0, |leader| leader.term),
             voters_wanted: self.voters_wanted,
             serving: self.serving.clone(),
+            members: self.members.clone(),
         }
     }
 

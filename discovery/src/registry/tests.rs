@@ -296,7 +296,8 @@ fn leader_of_the_highest_term_wins() {
     mesh.nodes(4);
     mesh.decide("default", &[1, 2, 3]).unwrap();
     let report = |leader_id, term, serving: &[u64]| {
-        Command::ReportLeader(ReportLeader { group: 2, leader_id, term, serving: serving.to_vec() })
+        let (serving, members) = (serving.to_vec(), Vec::new());
+        Command::ReportLeader(ReportLeader { group: 2, leader_id, term, serving, members })
     };
     let unchanged = Ok(RegistryDone { group: 2, ..RegistryDone::default() });
     let accepted = Ok(RegistryDone { group: 2, ..changed() });
@@ -503,7 +504,9 @@ impl Mesh {
 
     pub(crate) fn lead(&mut self, group: u32, leader_id: u64, term: u64) {
         let serving = Vec::new();
-        self.run(Command::ReportLeader(ReportLeader { group, leader_id, term, serving })).unwrap();
+        let members = Vec::new();
+        let report = ReportLeader { group, leader_id, term, serving, members };
+        self.run(Command::ReportLeader(report)).unwrap();
     }
 }
 

@@ -158,6 +158,7 @@ fn directive() -> Directive {
             term: 4,
             voters_wanted: 3,
             serving: Vec::new(),
+            members: Vec::new(),
         }],
         addresses: vec![
             AddressHint {

@@ -125,9 +125,12 @@ impl Stay {
             return None;
         }
         let leader = Leader { term: hosted.term, node_id: self.node_id() };
-        let serving = serving(group, hosted);
+        let (serving, members) = (serving(group, hosted), members(hosted));
+        let told = |it: &[u64], known: &[u64]| !it.is_empty() && it != known;
         let is_news = match group.leader {
-            Some(known) if known == leader => !serving.is_empty() && serving != group.serving,
+            Some(known) if known == leader => {
+                told(&serving, &group.serving) || told(&members, &group.members)
+            }
             Some(known) => known < leader,
             None => true,
         };
@@ -136,6 +139,7 @@ impl Stay {
             leader_id: leader.node_id,
             term: leader.term,
             serving,
+            members,
         })
     }
 
@@ -178,6 +182,14 @@ impl Task {
             Self::ReportLeader(it) => Command::ReportLeader(it),
         }
     }
+}
+
+/// All members, by a leader's report, in the same order.
+fn members(hosted: &HostedGroup) -> Vec<u64> {
+    let mut members: Vec<u64> = hosted.members.iter().map(|it| it.node_id).collect();
+    members.sort_unstable();
+    members.dedup();
+    members
 }
 
 /// The replicas that hold the data, by a leader's report: its voters, and learners that have

@@ -183,6 +183,7 @@ fn group_command(random: &mut StdRng) -> Command {
             leader_id: node_id,
             term: random.random_range(0..5),
             serving: (0..random.random_range(0..3)).map(|_| random.random_range(0..7)).collect(),
+            members: (0..random.random_range(0..3)).map(|_| random.random_range(0..7)).collect(),
         }),
     }
 }
