@@ -3,11 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use proto::quorate::v1::{AnswerMeta, mesh_client::MeshClient, registry_client::RegistryClient};
+use raft::dial::endpoint;
 use tokio::time::{Instant, timeout};
-use tonic::{
-    Response, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Response, Status, transport::Channel};
 
 use crate::{
     failure::{Code, Failure, chain},
@@ -97,7 +95,10 @@ where
 
 /// A connection to the mesh port of one server.
 pub(crate) async fn connect(address: SocketAddr) -> Result<Channel, Failure> {
-    let endpoint = endpoint(address);
+    let endpoint = endpoint(address)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     endpoint.connect().await.map_err(|error| {
         Failure::new(Code::Unreachable, format!("{address} does not answer: {}", chain(&error)))
             .hint("is a server running there, and is this its mesh port (7400)?")
@@ -107,15 +108,6 @@ pub(crate) async fn connect(address: SocketAddr) -> Result<Channel, Failure> {
 /// The mesh service of one server.
 pub(crate) async fn mesh(address: SocketAddr) -> Result<MeshClient<Channel>, Failure> {
     Ok(MeshClient::new(connect(address).await?).max_decoding_message_size(MESSAGE_LIMIT))
-}
-
-fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint::from_shared(format!("http://{address}"))
-        .expect("an IP address and a port make a valid URI")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
 }
 
 pub(crate) fn answer(meta: Option<AnswerMeta>) -> Answer {

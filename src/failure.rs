@@ -13,6 +13,8 @@ pub(crate) enum Code {
     NoneFound = 3,
     /// No quorum, or nobody answers.
     Unreachable = 4,
+    /// What was asked about is there, and not well.
+    Unhealthy = 5,
     Denied = 6,
     /// A safety rule forbids it.
     Refused = 7,

@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use axum::middleware;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -92,6 +93,9 @@ impl Listener {
         router: axum::Router,
         shutdown: CancellationToken,
     ) -> Result<(), ListenError> {
+        let router = router
+            .layer(middleware::from_fn(peer::identify_http))
+            .into_make_service_with_connect_info::<SocketAddr>();
         axum::serve(self.socket, router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await

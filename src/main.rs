@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long blocking work may hold up the end of the process.
-const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(200);
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();

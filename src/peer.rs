@@ -5,6 +5,11 @@
 
 use std::net::SocketAddr;
 
+use axum::{
+    extract::{ConnectInfo, Request as HttpRequest},
+    middleware::Next,
+    response::Response as HttpResponse,
+};
 use tonic::{Request, Status, transport::server::TcpConnectInfo};
 
 /// The caller of a request.
@@ -14,10 +19,20 @@ pub(crate) enum Peer {
     Anonymous(Option<SocketAddr>),
 }
 
-/// Gives a request the identity of its connection.
+/// Gives a gRPC request the identity of its connection.
 pub(crate) fn identify(mut request: Request<()>) -> Result<Request<()>, Status> {
     let address =
         request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     request.extensions_mut().insert(Peer::Anonymous(address));
     Ok(request)
+}
+
+/// The same for a request over plain HTTP.
+pub(crate) async fn identify_http(
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    mut request: HttpRequest,
+    next: Next,
+) -> HttpResponse {
+    request.extensions_mut().insert(Peer::Anonymous(Some(address)));
+    next.run(request).await
 }

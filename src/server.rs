@@ -1,11 +1,11 @@
 //! One server process: its ports, its data directory, its services, and their end.
 //!
-//! The order is the point. Ports are bound before the data directory is opened, so that a clash
-//! leaves no trace; what a stop takes away, it takes away in the order in which others depend on
-//! it:
+//! The order is the point. The data directory is looked at first and opened after the ports are
+//! bound, so that neither a wrong directory nor a clash of ports leaves a trace; what a stop takes
+//! away, it takes away in the order in which others depend on it:
 //!
 //! ```text
-//! start  ports ─► data directory ─► host ─► services ─► listeners serve
+//! start  claim ─► ports ─► data directory ─► host ─► services ─► listeners serve
 //! stop   not ready ─► services (tell DISCO, hand over leaderships) ─► listeners ─► host, disk
 //! ```
 //!
@@ -24,13 +24,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use raft::{DataDir, DataDirError, Host, HostConfig, OpenError, Timing};
+use raft::{Claim, DataDir, DataDirError, Host, HostConfig, OpenError, Timing};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinSet},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use xds::Disco;
 
 pub(crate) use self::announce::Announce;
 use self::{readiness::Readiness, services::Services};
@@ -55,6 +56,7 @@ type Ended = (&'static str, anyhow::Result<()>);
 pub(crate) struct Server {
     config: Config,
     host: Host,
+    disco: Option<Disco>,
     started: SystemTime,
 }
 
@@ -62,12 +64,15 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     config.tell();
     let mut stop =
         Stop::install().map_err(|error| Failure::other("cannot watch signals", &error))?;
+    let claim = DataDir::claim(&config.data_dir, &config.service_names(), config.mesh.as_ref())
+        .map_err(dir_failure)?;
     let ports = Ports::bind(&config).await?;
     let config = ports.complete(config);
-    let (host, had_mesh) = open_host(&config)?;
+    let (host, had_mesh) = open_host(claim, &config)?;
     let services = Services::start(&config, &host)?;
     let readiness = services.readiness();
-    let server = Server { config, host, started: SystemTime::now() };
+    let disco = services.disco().cloned();
+    let server = Server { config, host, disco, started: SystemTime::now() };
 
     let mut tasks = Tasks::default();
     let listeners = tasks.stage(Stage::Listeners);
@@ -86,8 +91,16 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     readiness.stop();
     tokio::select! {
         () = tasks.shut_down(server.config.shutdown_grace) => Ok(0),
-        () = stop.asked() => Err(Failure::new(Code::Other, "ended at once by a second signal")),
+        () = stop.asked() => Err(end_at_once()),
     }
+}
+
+/// Ends the process as a crash would, which loses nothing that was acknowledged. Returning instead
+/// would close the databases while the process exits, and wait for what the signal is to cut short.
+fn end_at_once() -> Failure {
+    tracing::warn!("ended at once by a second signal");
+    let ended = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+    Failure::new(Code::Other, format!("a second signal came, but the process goes on: {ended:?}"))
 }
 
 /// The tasks of the process, in the order in which they stop.
@@ -241,21 +254,24 @@ fn port_failure(error: ListenError) -> Failure {
     )
 }
 
+fn dir_failure(error: DataDirError) -> Failure {
+    match &error {
+        DataDirError::Io { .. } => Failure::other("cannot start", &error),
+        DataDirError::Locked(_)
+        | DataDirError::OtherServices { .. }
+        | DataDirError::OtherMesh { .. }
+        | DataDirError::NewerFormat { .. }
+        | DataDirError::Damaged { .. }
+        | DataDirError::NotADataDir(_) => refused(
+            &error,
+            "check --data-dir, --services and --mesh; servers never share a directory",
+        ),
+    }
+}
+
 /// Opens the data directory and the host on it; tells also whether it belonged to a mesh before.
-fn open_host(config: &Config) -> Result<(Host, bool), Failure> {
-    let dir = DataDir::open(&config.data_dir, &config.service_names(), config.mesh.as_ref())
-        .map_err(|error| match &error {
-            DataDirError::Io { .. } => Failure::other("cannot start", &error),
-            DataDirError::Locked(_)
-            | DataDirError::OtherServices { .. }
-            | DataDirError::OtherMesh { .. }
-            | DataDirError::NewerFormat { .. }
-            | DataDirError::Damaged { .. }
-            | DataDirError::NotADataDir(_) => refused(
-                &error,
-                "check --data-dir, --services and --mesh; servers never share a directory",
-            ),
-        })?;
+fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
+    let dir = claim.open().map_err(dir_failure)?;
     let had_mesh = dir.identity().mesh_id.is_some();
     let host_config = HostConfig {
         advertise: config.advertise,

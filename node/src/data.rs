@@ -269,6 +269,7 @@ impl Data {
         let guidance = match (self.hosting.has_orders(), has_disco) {
             (true, _) => Guidance::Told,
             (false, true) => Guidance::WaitsForDisco,
+            (false, false) if self.host.met_mesh().borrow().is_some() => Guidance::LeftOut,
             (false, false) => Guidance::WaitsToBeFormed,
         };
         let groups = self.hosting.groups();

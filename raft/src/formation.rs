@@ -25,6 +25,8 @@ pub(crate) struct Candidate {
     pub(crate) node_id: NodeId,
     pub(crate) store_id: u64,
     pub(crate) mesh: Option<MeshId>,
+    /// The only mesh that it may be in, if it was told one.
+    pub(crate) expected_mesh: Option<MeshId>,
     pub(crate) formation: Option<pb::Formation>,
     pub(crate) awaits_forming: bool,
 }
@@ -44,6 +46,8 @@ pub(crate) enum FormError {
     NotAMember,
     #[error("this server already belongs to mesh {0}")]
     InMesh(MeshId),
+    #[error("this server may only be in mesh {0}")]
+    NotExpected(MeshId),
     #[error("this server does not wait to be formed")]
     NotAwaited,
     #[error("this server is reserved for another formation")]
@@ -129,9 +133,9 @@ enum Standing {
 }
 
 fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, FormError> {
-    if formation.mesh_id.parse::<MeshId>().is_err() {
+    let Ok(mesh) = formation.mesh_id.parse::<MeshId>() else {
         return Err(FormError::Malformed("mesh id"));
-    }
+    };
     let ids: BTreeSet<NodeId> = formation.members.iter().map(|member| member.node_id).collect();
     if ids.len() != formation.members.len() || ids.contains(&0) {
         return Err(FormError::Malformed("members are not distinct servers"));
@@ -148,6 +152,9 @@ fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, F
     }
     if let Some(mesh) = &candidate.mesh {
         return Err(FormError::InMesh(mesh.clone()));
+    }
+    if let Some(expected) = candidate.expected_mesh.as_ref().filter(|it| **it != mesh) {
+        return Err(FormError::NotExpected(expected.clone()));
     }
     if !candidate.awaits_forming {
         return Err(FormError::NotAwaited);

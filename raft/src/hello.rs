@@ -138,6 +138,8 @@ impl Greeter {
                 && formation.mesh_id == server.mesh_id
             {
                 self.adopt(formation).await;
+            } else if let Ok(theirs) = server.mesh_id.parse() {
+                self.host.meet_mesh(theirs);
             }
             return;
         }

@@ -74,6 +74,10 @@ struct Inner {
     /// Held while a group starts, so that none starts twice.
     starting: AsyncMutex<()>,
     mesh: watch::Sender<Option<MeshId>>,
+    /// The only mesh that this server may be in, if it was told one.
+    expected_mesh: Option<MeshId>,
+    /// The mesh of the servers that this one greets, while it belongs to none.
+    met_mesh: watch::Sender<Option<MeshId>>,
     formation: watch::Sender<Option<pb::Formation>>,
     reservations: Mutex<Reservations>,
     failures: mpsc::Sender<(GroupId, String)>,
@@ -169,6 +173,8 @@ impl Host {
             groups: Mutex::default(),
             starting: AsyncMutex::default(),
             mesh: watch::Sender::new(identity.mesh_id.clone()),
+            expected_mesh: dir.expected_mesh().cloned(),
+            met_mesh: watch::Sender::new(None),
             formation: watch::Sender::new(None),
             reservations: Mutex::default(),
             failures,
@@ -198,6 +204,12 @@ impl Host {
     /// The mesh that this server belongs to. It never changes once there is one.
     pub fn mesh(&self) -> watch::Receiver<Option<MeshId>> {
         self.inner.mesh.subscribe()
+    }
+
+    /// The mesh of the servers that this one was told of, while it belongs to none: they formed it
+    /// without this server, or before it lost its disk.
+    pub fn met_mesh(&self) -> watch::Receiver<Option<MeshId>> {
+        self.inner.met_mesh.subscribe()
     }
 
     /// The formation by which this server became a member, if it was formed.
@@ -332,6 +344,15 @@ impl Host {
 
     pub(crate) fn mesh_id(&self) -> Option<MeshId> {
         self.inner.mesh.borrow().clone()
+    }
+
+    /// Takes note of the mesh of a server that answered, while this one belongs to none.
+    pub(crate) fn meet_mesh(&self, theirs: MeshId) {
+        self.inner.met_mesh.send_if_modified(|met| {
+            let news = met.as_ref() != Some(&theirs);
+            *met = Some(theirs);
+            news
+        });
     }
 
     pub(crate) fn state_store(&self) -> StateStore {

@@ -48,8 +48,20 @@ pub struct Identity {
 pub struct DataDir {
     path: PathBuf,
     record: Record,
+    expected_mesh: Option<MeshId>,
     first_start: bool,
     lock: Arc<DirLock>,
+}
+
+/// A data directory that this server may open, see [`DataDir::claim`].
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    services: BTreeSet<String>,
+    expected_mesh: Option<MeshId>,
+    /// None if there is no such directory yet.
+    lock: Option<DirLock>,
+    found: Option<Record>,
 }
 
 /// Why a data directory is not used.
@@ -120,13 +132,27 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// Refuses a directory that is in use, damaged, of a newer format, or that belongs to other
-    /// services or to another mesh than `expected_mesh`. Nothing is created or changed then.
+    /// As [`DataDir::claim`] and [`Claim::open`].
     pub fn open(
         path: &Path,
         services: &BTreeSet<String>,
         expected_mesh: Option<&MeshId>,
     ) -> Result<Self, DataDirError> {
+        Self::claim(path, services, expected_mesh)?.open()
+    }
+
+    /// Looks whether a server may use the directory, and keeps others out of it if it exists.
+    /// Creates and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a directory that is in use, damaged, of a newer format, or that belongs to other
+    /// services or to another mesh than `expected_mesh`.
+    pub fn claim(
+        path: &Path,
+        services: &BTreeSet<String>,
+        expected_mesh: Option<&MeshId>,
+    ) -> Result<Claim, DataDirError> {
         let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
         let (lock, found) = if path.try_exists().map_err(in_dir)? {
             let lock = DirLock::take(path)?;
@@ -134,30 +160,16 @@ impl DataDir {
         } else {
             (None, None)
         };
-        let first_start = found.is_none();
-        let mut record = match found {
-            Some(record) => {
-                check(path, &record, services, expected_mesh)?;
-                record
-            }
-            None => Record::new(services.clone()),
-        };
-        let lock = match lock {
-            Some(lock) => lock,
-            None => {
-                fs::create_dir_all(path).map_err(in_dir)?;
-                let lock = DirLock::take(path)?;
-                // Another process may have made the directory between the look and the lock.
-                if read_record(path)?.is_some() {
-                    return Err(DataDirError::Locked(path.to_owned()));
-                }
-                lock
-            }
-        };
-        record.boot_epoch += 1;
-        let dir = Self { path: path.to_owned(), record, first_start, lock: Arc::new(lock) };
-        dir.save().map_err(in_dir)?;
-        Ok(dir)
+        if let Some(record) = &found {
+            check(path, record, services, expected_mesh)?;
+        }
+        Ok(Claim {
+            path: path.to_owned(),
+            services: services.clone(),
+            expected_mesh: expected_mesh.cloned(),
+            lock,
+            found,
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -174,6 +186,11 @@ impl DataDir {
             services,
             first_start: self.first_start,
         }
+    }
+
+    /// The only mesh that this server may be in, if it was told one.
+    pub(crate) fn expected_mesh(&self) -> Option<&MeshId> {
+        self.expected_mesh.as_ref()
     }
 
     pub(crate) fn lock(&self) -> Arc<DirLock> {
@@ -219,6 +236,36 @@ impl DataDir {
         let body = serde_json::to_string_pretty(&self.record)?;
         let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
         replace_file(&self.path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
+    }
+}
+
+impl Claim {
+    /// Opens the directory, or makes it, and counts the start.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be written, or another process has made it since it was claimed.
+    pub fn open(self) -> Result<DataDir, DataDirError> {
+        let Self { path, services, expected_mesh, lock, found } = self;
+        let in_dir = |source| DataDirError::Io { path: path.clone(), source };
+        let lock = match lock {
+            Some(lock) => lock,
+            None => {
+                fs::create_dir_all(&path).map_err(in_dir)?;
+                let lock = DirLock::take(&path)?;
+                if read_record(&path)?.is_some() {
+                    return Err(DataDirError::Locked(path));
+                }
+                lock
+            }
+        };
+        let first_start = found.is_none();
+        let mut record = found.unwrap_or_else(|| Record::new(services));
+        record.boot_epoch += 1;
+        let lock = Arc::new(lock);
+        let dir = DataDir { path: path.clone(), record, expected_mesh, first_start, lock };
+        dir.save().map_err(in_dir)?;
+        Ok(dir)
     }
 }
 

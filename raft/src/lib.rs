@@ -21,6 +21,7 @@
 pub mod book;
 mod codec;
 mod db;
+pub mod dial;
 mod envelope;
 mod formation;
 mod group;
@@ -50,7 +51,7 @@ pub use crate::{
         AdoptError, FormAloneError, Host, HostConfig, HostError, MeshMismatch, OpenError,
         StartGroupError, Timing,
     },
-    identity::{DataDir, DataDirError, Identity},
+    identity::{Claim, DataDir, DataDirError, Identity},
     ids::{GroupId, Member, MeshId, NodeId, node_hex},
     rows::{EntryMeta, MemoryRows, StateMachine, StorageError},
     view::View,

@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 /// The log store of a server.
 #[derive(Clone)]
 pub(crate) struct LogStore {
-    db: Arc<Db>,
+    pub(crate) db: Arc<Db>,
     queue: Arc<Queue>,
 }
 

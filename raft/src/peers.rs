@@ -16,11 +16,12 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time};
 use tonic::{
     Status,
-    transport::{Channel, Endpoint, Uri},
+    transport::{Channel, Uri},
 };
 
 use crate::{
     book::Book,
+    dial,
     ids::{NodeId, node_hex},
 };
 
@@ -107,10 +108,9 @@ fn connect(
 ) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
         let address = resolve();
-        async move { dial(address?).await.map(TokioIo::new) }
+        async move { connect_to(address?).await.map(TokioIo::new) }
     });
-    // The authority is a placeholder: the connector decides where to.
-    Endpoint::from_static("http://peer.quorate.invalid")
+    dial::endpoint_of_peer()
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
@@ -119,7 +119,7 @@ fn connect(
         .connect_with_connector_lazy(connector)
 }
 
-async fn dial(address: SocketAddr) -> Result<TcpStream, DialError> {
+async fn connect_to(address: SocketAddr) -> Result<TcpStream, DialError> {
     let stream = time::timeout(DIAL, TcpStream::connect(address))
         .await
         .map_err(|_| DialError::Timeout(address))?

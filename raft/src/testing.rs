@@ -92,10 +92,18 @@ impl Stores {
         (log, state)
     }
 
-    /// What a process would find that was killed now: a copy of every file as it is.
+    /// What a process would find that was killed now: a copy of every file as it is. RocksDB
+    /// removes obsolete files in its own threads, so it is told to keep them meanwhile.
     pub(crate) fn killed(&self) -> Self {
         let copy = tempfile::tempdir().unwrap();
+        let databases = [&self.log.db, &self.state.db];
+        for database in databases {
+            database.disable_file_deletions().unwrap();
+        }
         copy_dir(self.dir.path(), copy.path());
+        for database in databases {
+            database.enable_file_deletions().unwrap();
+        }
         Self::open_at(copy)
     }
 

@@ -46,7 +46,10 @@ Show the replicas of a group, with their roles and how far they are behind.
   quorate group show default
   quorate group show 2 --format json
 
-Columns: NODE NAME ROLE LAG STATE MESH KV. LAG counts log entries behind the leader.")]
+Columns: NODE NAME ROLE LAG STATE MESH KV. LAG counts log entries behind the leader.
+
+Exits with 5 if the group cannot take writes, as far as DISCO knows: it has no leader, or its leader
+is down.")]
 struct ShowArgs {
     /// The group, by namespace or by number.
     group: String,
@@ -86,7 +89,12 @@ impl ShowArgs {
             return Err(Failure::new(Code::NoneFound, message).hint("`quorate groups` lists them"));
         };
         let none = format!("group `{}` has no replicas", self.group);
-        print(&shown_group(&group, answer), format, &none)
+        let code = print(&shown_group(&group, answer), format, &none)?;
+        match ailment(&group) {
+            Some(ailment) => Err(Failure::new(Code::Unhealthy, ailment)
+                .hint("are enough of its nodes up? see `quorate members`")),
+            None => Ok(code),
+        }
     }
 }
 
@@ -97,6 +105,19 @@ async fn groups(disco: &DiscoArgs) -> Result<ListGroupsReply, Failure> {
             registry.list_groups(request).await
         })
         .await
+}
+
+/// Why a group takes no writes, as far as DISCO knows.
+fn ailment(group: &GroupSummary) -> Option<String> {
+    let record = group.record.as_ref()?;
+    let leader = group.replicas.iter().find(|replica| replica.node_id == record.leader_id);
+    match leader {
+        None => Some(format!("group `{}` has no leader", record.namespace)),
+        Some(leader) if !leader.up => {
+            Some(format!("the leader of group `{}` is down", record.namespace))
+        }
+        Some(_) => None,
+    }
 }
 
 fn is_called(group: &GroupSummary, name: &str) -> bool {
@@ -181,4 +202,26 @@ fn leader_name(group: &GroupSummary) -> String {
 fn voters(group: &GroupSummary) -> usize {
     let votes = |role: &str| matches!(role, "leader" | "follower" | "candidate");
     group.replicas.iter().filter(|replica| votes(&replica.role)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::quorate::v1::GroupRecord;
+
+    use super::*;
+
+    #[test]
+    fn a_group_is_well_with_a_leader_that_is_up() {
+        let group = |leader_id, up| GroupSummary {
+            record: Some(GroupRecord {
+                namespace: "default".to_owned(),
+                leader_id,
+                ..GroupRecord::default()
+            }),
+            replicas: vec![ReplicaSummary { node_id: 7, up, ..ReplicaSummary::default() }],
+        };
+        assert_eq!(ailment(&group(7, true)), None);
+        assert_eq!(ailment(&group(7, false)).unwrap(), "the leader of group `default` is down");
+        assert_eq!(ailment(&group(0, true)).unwrap(), "group `default` has no leader");
+    }
 }

@@ -170,7 +170,8 @@ fn check(servers: &[Server]) -> Result<(), Failure> {
         .collect();
     if !taken.is_empty() {
         return Err(Failure::refused(format!("{}; nothing was done", taken.join(", "))).hint(
-            "a mesh is formed once; to add servers to it, start them with --disco or --peers",
+            "a mesh is formed once, by the servers that it was formed of; data nodes join it when \
+             they are started with --disco",
         ));
     }
     let unwilling: Vec<_> = servers

@@ -7,6 +7,7 @@ use std::{
 };
 
 use raft::{Group, Role};
+use xds::Figures;
 
 use super::Server;
 
@@ -28,6 +29,9 @@ pub(super) fn render(server: &Server, ready: bool) -> String {
     text.sample("process_start_time_seconds", &[], started.as_secs_f64());
     let groups = server.host.groups();
     raft(&mut text, &groups);
+    if let Some(disco) = &server.disco {
+        discovery(&mut text, disco.figures());
+    }
     text.0
 }
 
@@ -79,6 +83,30 @@ fn raft(text: &mut Text, groups: &[Group]) {
             }
         }
     }
+}
+
+fn discovery(text: &mut Text, figures: Figures) {
+    let Figures { streams, revision, services, instances, healthy, held_leases } = figures;
+    let values: [(&str, &str, u64); 6] = [
+        ("quorate_disco_revision", "Log index that the registry is at.", revision),
+        ("quorate_disco_services", "Services ever registered.", wide(services)),
+        ("quorate_disco_instances", "Instances of all services.", wide(instances)),
+        ("quorate_disco_instances_healthy", "Instances that are healthy.", wide(healthy)),
+        ("quorate_disco_streams", "Open xDS streams and node sessions.", wide(streams)),
+        (
+            "quorate_disco_leases_held",
+            "Leases kept although nobody renews them, since too many fell silent at once.",
+            wide(held_leases),
+        ),
+    ];
+    for (name, help, value) in values {
+        text.gauge(name, help);
+        text.sample(name, &[], value);
+    }
+}
+
+fn wide(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 #[derive(Debug, PartialEq)]

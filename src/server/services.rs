@@ -54,6 +54,10 @@ impl Services {
         Ok(Self { disco, data, etcd })
     }
 
+    pub(super) fn disco(&self) -> Option<&Disco> {
+        self.disco.as_ref()
+    }
+
     pub(super) fn readiness(&self) -> Readiness {
         Readiness::new(self.disco.as_ref().map(Disco::ready), self.data.as_ref().map(Data::ready))
     }
@@ -100,12 +104,15 @@ impl Services {
 
 fn disco_config(config: &Config) -> DiscoConfig {
     let single = config.start == Start::Alone;
+    // A lone DISCO server serves data nodes of their own; only a lone server with all services is
+    // its own and only data node.
+    let alone = single && config.provides(Service::Data);
     DiscoConfig {
         name: config.name.clone(),
         region: config.region.clone(),
         zone: config.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        data_voters_wanted: if single { 1 } else { DATA_VOTERS },
+        data_voters_wanted: if alone { 1 } else { DATA_VOTERS },
         single,
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     MESSAGE_LIMIT,
     ads::AdsServer,
     board::Publisher,
+    figures::Figures,
     lease_keeper::LeaseKeeper,
     leases::Leases,
     machine::RegistryMachine,
@@ -97,6 +98,11 @@ impl Disco {
     /// Whether the server serves and is well, to be followed.
     pub fn ready(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
+    }
+
+    /// What the service counts now.
+    pub fn figures(&self) -> Figures {
+        Figures::of(&self.shared)
     }
 
     /// Aggregated discovery, for the mesh listener.
@@ -191,18 +197,22 @@ impl Disco {
         if self.shared.config.single {
             return host.form_alone().map_err(DiscoError::FormAlone);
         }
-        let (mut formation, mut mesh) = (host.formation(), host.mesh());
+        let mut formation = host.formation();
+        let (mut mesh, mut met) = (host.mesh(), host.met_mesh());
         loop {
             if let Some(formation) = formation.borrow_and_update().clone() {
                 return Ok(formation);
             }
-            if let Some(mesh) = &*mesh.borrow_and_update() {
+            // Joined by the data service of this process, or told of by other DISCO servers.
+            let joined = mesh.borrow_and_update().clone();
+            if let Some(mesh) = joined.or_else(|| met.borrow_and_update().clone()) {
                 tracing::warn!(%mesh, "this server is not among those that formed the mesh");
-                self.readiness.send_replace(Readiness::not_a_member(mesh));
+                self.readiness.send_replace(Readiness::not_a_member(&mesh));
             }
             tokio::select! {
                 changed = formation.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
                 changed = mesh.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
+                changed = met.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
             }
         }
     }

@@ -7,11 +7,8 @@ use std::{
 };
 
 use proto::quorate::v1::{RenewReply, RenewRequest, registry_client::RegistryClient};
-use tonic::{
-    Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
+use raft::dial::endpoint;
+use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 
 /// Marks a request that a server passes on, so that none travels in circles while servers disagree
 /// about who leads.
@@ -37,24 +34,21 @@ impl LeaderLink {
     ) -> Result<RenewReply, Status> {
         let mut request = Request::new(RenewRequest { lease_ids });
         request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
-        let reply = RegistryClient::new(self.channel(leader)?).renew(request).await?;
+        let reply = RegistryClient::new(self.channel(leader)).renew(request).await?;
         Ok(reply.into_inner())
     }
 
-    fn channel(&self, leader: SocketAddr) -> Result<Channel, Status> {
+    fn channel(&self, leader: SocketAddr) -> Channel {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((address, channel)) = &*kept
             && *address == leader
         {
-            return Ok(channel.clone());
+            return channel.clone();
         }
-        let channel = Endpoint::from_shared(format!("http://{leader}"))
-            .map_err(|error| Status::internal(error.to_string()))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(CALL_TIMEOUT)
-            .connect_lazy();
+        let endpoint = endpoint(leader).connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+        let channel = endpoint.connect_lazy();
         *kept = Some((leader, channel.clone()));
-        Ok(channel)
+        channel
     }
 }
 

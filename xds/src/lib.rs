@@ -20,6 +20,7 @@
 mod ads;
 mod board;
 mod disco;
+mod figures;
 mod leader_link;
 mod lease_keeper;
 mod leases;
@@ -38,6 +39,7 @@ mod shared;
 pub use self::{
     ads::AdsServer,
     disco::{Disco, DiscoConfig, DiscoError},
+    figures::Figures,
     ready::Readiness,
 };
 

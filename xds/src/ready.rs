@@ -31,8 +31,8 @@ impl Readiness {
 
     pub(crate) fn not_a_member(mesh: &MeshId) -> Self {
         let reason = format!(
-            "this server is in mesh {mesh}, but not among the DISCO servers that formed it; start \
-             it with the data directory that it had"
+            "the servers that this one was told of are mesh {mesh}, and it is not among the DISCO \
+             servers that formed it; if it was, start it with the data directory that it had"
         );
         Self { serving: false, has_leader: false, reasons: vec![reason] }
     }

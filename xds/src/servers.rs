@@ -8,9 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use discovery::registry::ServerStatus;
 use futures::future::join_all;
 use proto::quorate::v1::{IdentifyRequest, mesh_client::MeshClient};
-use raft::{MemberStatus, Status as GroupStatus};
+use raft::{MemberStatus, Status as GroupStatus, dial::endpoint};
 use tokio::time::timeout;
-use tonic::transport::Endpoint;
 
 use crate::shared::{Formed, Shared};
 
@@ -47,7 +46,7 @@ async fn is_up(shared: &Shared, node_id: u64) -> bool {
 }
 
 async fn identify(address: SocketAddr) -> Option<u64> {
-    let channel = Endpoint::from_shared(format!("http://{address}")).ok()?.connect().await.ok()?;
+    let channel = endpoint(address).connect().await.ok()?;
     let reply = MeshClient::new(channel).identify(IdentifyRequest {}).await.ok()?;
     Some(reply.into_inner().node_id)
 }

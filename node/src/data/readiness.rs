@@ -27,6 +27,8 @@ pub(crate) enum Guidance {
     Told,
     WaitsForDisco,
     WaitsToBeFormed,
+    /// The other servers formed a mesh without this one.
+    LeftOut,
 }
 
 /// What a replica may lack of its leader's commits and still count as caught up.
@@ -58,6 +60,11 @@ pub(crate) fn readiness<'a>(
             let reason = "waits to be formed: run `quorate init` once, with all servers";
             ready.reasons.push(reason.to_owned());
         }
+        Guidance::LeftOut => ready.reasons.push(
+            "the servers that this one was told of formed a mesh without it; if it was among them, \
+             start it with the data directory that it had"
+                .to_owned(),
+        ),
     }
     ready
 }
@@ -97,6 +104,7 @@ mod tests {
         assert!(!readiness(Guidance::Told, [], []).is_ready());
         assert!(!readiness(Guidance::WaitsForDisco, [], []).is_ready());
         assert!(!readiness(Guidance::WaitsToBeFormed, [], []).is_ready());
+        assert!(!readiness(Guidance::LeftOut, [], []).is_ready());
     }
 
     #[test]

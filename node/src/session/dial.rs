@@ -3,13 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use proto::quorate::v1::{IdentifyRequest, mesh_client::MeshClient};
-use raft::{Hint, MeshId};
+use raft::{Hint, MeshId, dial::endpoint};
 use rand::seq::SliceRandom;
 use tokio::time::timeout;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, transport::Channel};
 
 /// The service that a server must run to be asked.
 const DISCO: &str = "disco";
@@ -57,10 +54,8 @@ pub(crate) fn order(
 
 /// Connects to a server, with pings, so that a dead one is noticed within seconds.
 pub(crate) async fn connect(address: SocketAddr) -> Result<Channel, Status> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Status::from_error(Box::new(error)))?
+    let endpoint = endpoint(address)
         .connect_timeout(CONNECT_WITHIN)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWERED_WITHIN)
         .keep_alive_while_idle(true);

@@ -67,6 +67,8 @@ fn a_missed_commit_is_adopted_without_a_reservation() {
 fn a_formation_must_name_this_server_and_make_sense() {
     let now = Instant::now();
     let joins = Candidate { awaits_forming: false, ..candidate(1) };
+    let told = MeshId::generate();
+    let elsewhere = Candidate { expected_mesh: Some(told.clone()), ..candidate(1) };
     let wiped = Candidate { store_id: 99, ..candidate(1) };
     let mut twice = formation(&[1, 2]);
     twice.members.push(twice.members[0].clone());
@@ -76,6 +78,7 @@ fn a_formation_must_name_this_server_and_make_sense() {
         (candidate(3), formation(&[1, 2]), FormError::NotAMember),
         (wiped, formation(&[1, 2]), FormError::NotAMember),
         (joins, formation(&[1, 2]), FormError::NotAwaited),
+        (elsewhere, formation(&[1, 2]), FormError::NotExpected(told)),
         (candidate(1), twice, FormError::Malformed("members are not distinct servers")),
         (
             candidate(1),
@@ -91,7 +94,14 @@ fn a_formation_must_name_this_server_and_make_sense() {
 }
 
 fn candidate(node_id: NodeId) -> Candidate {
-    Candidate { node_id, store_id: node_id * 10, mesh: None, formation: None, awaits_forming: true }
+    Candidate {
+        node_id,
+        store_id: node_id * 10,
+        mesh: None,
+        expected_mesh: None,
+        formation: None,
+        awaits_forming: true,
+    }
 }
 
 fn formed(node_id: NodeId, formation: &pb::Formation) -> Candidate {

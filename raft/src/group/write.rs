@@ -13,6 +13,8 @@ use crate::{ids::NodeId, network, peers::surely_not_sent, types::Command};
 
 /// Largest command. Well below the message limit, so that several fit one append.
 const COMMAND_BYTES: usize = 8 << 20;
+/// How long an acknowledgement waits for this replica to apply the command too.
+const OWN_WRITE: Duration = Duration::from_secs(1);
 /// Pause before a refused proposal is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -65,6 +67,9 @@ impl Group {
     /// Replicates a command and returns what the state machine answered. Waits for a leader,
     /// forwards to it, and tries again only if the command was surely not proposed.
     ///
+    /// What was written can then be read here, also by [`Group::view`] alone, unless this replica
+    /// is far behind.
+    ///
     /// # Errors
     ///
     /// After [`WriteError::DeadlineExceeded`] and [`WriteError::OutcomeUnknown`] the command may
@@ -85,7 +90,11 @@ impl Group {
                 (Role::Follower | Role::Learner | Role::Candidate, Some(leader))
                     if leader != self.inner.node_id =>
                 {
-                    self.propose_at(leader, command.clone(), left).await
+                    let proposed = self.propose_at(leader, command.clone(), left).await;
+                    if let Proposed::Applied(applied) = &proposed {
+                        self.await_applied(applied.index, OWN_WRITE.min(left)).await;
+                    }
+                    proposed
                 }
                 (Role::Follower | Role::Learner | Role::Candidate, _) => {
                     self.await_leader(left).await;
@@ -164,6 +173,15 @@ impl Group {
                 quorum_lost: not_leader.quorum_lost,
             },
             None => Proposed::Unknown(WriteError::OutcomeUnknown),
+        }
+    }
+
+    /// Waits until the entry at `index` is applied here, or until the limit.
+    async fn await_applied(&self, index: u64, limit: Duration) {
+        let mut applied = self.watch_applied();
+        let reached = applied.wait_for(|applied| *applied >= index);
+        if time::timeout(limit, reached).await.is_err() {
+            tracing::debug!(group = self.id(), index, "acknowledged before it is applied here");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this server belongs to mesh {ours}, not {theirs}")]
 pub struct MeshMismatch {
+    /// The mesh that this server is in, or the only one that it may be in.
     pub ours: MeshId,
     pub theirs: MeshId,
 }
@@ -33,6 +34,8 @@ pub enum AdoptError {
 pub enum FormAloneError {
     #[error("this server joined mesh {0}, it was not formed alone")]
     InMesh(MeshId),
+    #[error("this server may only be in mesh {0}, and alone it would form another")]
+    Expected(MeshId),
     #[error("cannot write the identity file")]
     Io(#[source] io::Error),
 }
@@ -50,11 +53,13 @@ impl Host {
     /// Makes this server belong to a mesh that it was told of, durably.
     pub fn adopt_mesh(&self, theirs: &MeshId) -> Result<(), AdoptError> {
         let mut dir = lock(&self.inner.dir);
-        if let Some(ours) = self.mesh_id() {
-            if ours == *theirs {
-                return Ok(());
+        let ours = self.mesh_id();
+        match ours.clone().or_else(|| self.inner.expected_mesh.clone()) {
+            Some(ours) if ours != *theirs => {
+                return Err(MeshMismatch { ours, theirs: theirs.clone() }.into());
             }
-            return Err(MeshMismatch { ours, theirs: theirs.clone() }.into());
+            _ if ours.is_some() => return Ok(()),
+            _ => {}
         }
         dir.set_mesh(theirs).map_err(AdoptError::Io)?;
         drop(dir);
@@ -70,6 +75,9 @@ impl Host {
         let mut dir = lock(&self.inner.dir);
         if let Some(ours) = self.mesh_id() {
             return Err(FormAloneError::InMesh(ours));
+        }
+        if let Some(expected) = self.inner.expected_mesh.clone() {
+            return Err(FormAloneError::Expected(expected));
         }
         let formation = pb::Formation {
             mesh_id: MeshId::generate().to_string(),
@@ -155,6 +163,7 @@ impl Host {
             node_id: self.inner.identity.node_id,
             store_id: self.inner.identity.store_id,
             mesh: self.mesh_id(),
+            expected_mesh: self.inner.expected_mesh.clone(),
             formation: self.inner.formation.borrow().clone(),
             awaits_forming: self.inner.config.awaits_forming,
         }

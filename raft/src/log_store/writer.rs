@@ -76,7 +76,9 @@ impl Job {
     pub(super) fn purge(group: GroupId, purged: Vec<u8>, swept: Option<(u64, u64)>) -> Self {
         let mut writes = vec![Write::Put(meta_key(group, Kind::Purged).to_vec(), purged)];
         writes.extend(swept.map(|(from, to)| Write::Sweep(group, from, to)));
-        Self { writes, synced: false, done: Done::Nobody }
+        // Sweeping drops whole files at once. The mark must be on disk before they are gone, or a
+        // power cut leaves a log that begins after where it says that it does.
+        Self { writes, synced: swept.is_some(), done: Done::Nobody }
     }
 
     pub(super) fn sweep(group: GroupId, from: u64, to: u64) -> Self {

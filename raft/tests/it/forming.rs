@@ -69,6 +69,9 @@ async fn a_server_that_missed_the_commit_adopts_the_formation() {
     let mut formed = b.host.formation();
     let adopted = within(formed.wait_for(Option::is_some)).await.unwrap().clone();
     assert_eq!(adopted.as_ref(), Some(&formation));
+    let mut met = c.host.met_mesh();
+    let met = within(met.wait_for(Option::is_some)).await.unwrap().clone();
+    assert_eq!(met.map(|mesh| mesh.to_string()), Some(formation.mesh_id.clone()));
     assert_eq!(c.host.identity().mesh_id, None, "who is no member stays blank");
     // Durable: it is there after a restart, without anybody to ask.
     a.stop().await;

@@ -51,6 +51,18 @@ async fn a_write_through_a_follower_is_read_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_through_a_follower_is_in_its_own_rows_at_once() {
+    let fleet = Fleet::form(3).await;
+    let follower = fleet.follower().await.group();
+    let mut expected = Vec::new();
+    for number in 0..50 {
+        put(&follower, &format!("put {number:02} x")).await;
+        expected.push(format!("{number:02}=x"));
+        assert_eq!(rows(&follower), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_writers_on_all_servers_lose_nothing_and_repeat_nothing() {
     let fleet = Fleet::form(3).await;
     fleet.leader().await;

@@ -108,9 +108,14 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Waits until the server's databases are closed: a process that exits while one is being
+    /// closed is aborted by RocksDB, whose static mutexes are gone by then.
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+        let Some(runtime) = self.runtime.take() else { return };
+        // Elsewhere, since a runtime may not end within another one.
+        let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join();
+        if ended.is_err() {
+            eprintln!("a server's runtime panicked while it ended");
         }
     }
 }
