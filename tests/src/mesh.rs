@@ -41,7 +41,7 @@ impl Mesh {
         for server in mesh.disco.iter_mut().chain(&mut mesh.data) {
             server.start();
         }
-        mesh.form(&seeds).await;
+        form(&seeds).await;
         for server in &mesh.disco {
             eventually("a DISCO server is ready", SOON, async || server.is_ready().await).await;
         }
@@ -56,17 +56,6 @@ impl Mesh {
         eventually("a write goes through Envoy", LATE, async || kv.put("ready", "1").await.is_ok())
             .await;
         mesh
-    }
-
-    /// Forms the mesh as an operator would, as soon as every server is up.
-    async fn form(&self, servers: &[SocketAddr]) {
-        let servers = list(servers);
-        let tried = async || {
-            let output = cli::quorate(&["init", "--servers", &servers]).await;
-            // Unreachable: a server is not up yet. Anything else is an answer.
-            (output.code != 4).then_some(output)
-        };
-        eventually_some("init reaches every server", SOON, tried).await.ok();
     }
 
     pub async fn add_front(&mut self) {
@@ -138,6 +127,17 @@ impl Mesh {
         };
         eventually("every data node has caught up", LATE, caught_up).await;
     }
+}
+
+/// Forms a mesh as an operator would, as soon as every server is up.
+pub async fn form(servers: &[SocketAddr]) {
+    let servers = list(servers);
+    let tried = async || {
+        let output = cli::quorate(&["init", "--servers", &servers]).await;
+        // Unreachable: a server is not up yet. Anything else is an answer.
+        (output.code != 4).then_some(output)
+    };
+    eventually_some("init reaches every server", SOON, tried).await.ok();
 }
 
 async fn first(servers: &[Server], what: &str, condition: impl AsyncFn(&Server) -> bool) -> usize {

@@ -59,7 +59,7 @@ impl Registry {
         reply.meta.map(|meta| meta.leader_id).filter(|id| *id != 0)
     }
 
-    /// Registers an instance that nobody renews.
+    /// Registers an instance that nobody renews; it lives for five minutes.
     ///
     /// # Errors
     ///
@@ -75,7 +75,11 @@ impl Registry {
             address: address.to_string(),
             ..Instance::default()
         };
-        let request = RegisterRequest { instance: Some(instance), ..RegisterRequest::default() };
+        let request = RegisterRequest {
+            instance: Some(instance),
+            ttl_ms: 300_000,
+            ..RegisterRequest::default()
+        };
         Ok(self.0.register(timed(request)).await?.into_inner())
     }
 }

@@ -67,6 +67,30 @@ fn discovery_reads_no_clock_and_no_chance() {
     }
 }
 
+/// So that encryption and identity of connections have one place on either side.
+#[test]
+fn connections_begin_in_one_place() {
+    let places = [
+        ("TcpListener::bind", "src/listener.rs"),
+        ("Endpoint::from_", "raft/src/dial.rs"),
+        ("Server::builder", "src/listener.rs"),
+    ];
+    // It dials the services that it checks, which are not servers of the mesh.
+    let exempt = "src/health_check.rs";
+    let sources = files("rs").into_iter().filter(|file| {
+        let is_test = file.contains("tests/") || file.ends_with("tests.rs");
+        file.contains("src/") && !is_test && file != exempt
+    });
+    for file in sources {
+        for (number, line) in code(&file) {
+            for (call, place) in places {
+                let allowed = file == place || !line.contains(call);
+                assert!(allowed, "{file}:{number}: {call} belongs into {place}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     for (folder, _) in MAY_DEPEND_ON {

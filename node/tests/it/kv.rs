@@ -1,7 +1,7 @@
 //! The key-value machine, as stories and against a model.
 
 mod bench;
-mod generator;
+pub(crate) mod generator;
 mod model;
 mod property;
 mod scripts;

@@ -196,7 +196,7 @@ async fn a_restarted_node_has_what_it_acknowledged() {
 }
 
 /// A node of a mesh of one, with groups for the given namespaces.
-struct Node {
+pub(crate) struct Node {
     host: Host,
     address: SocketAddr,
     groups: Vec<raft::Group>,
@@ -207,7 +207,7 @@ struct Node {
 }
 
 impl Node {
-    async fn start(namespaces: &[&str]) -> Self {
+    pub(crate) async fn start(namespaces: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let node = Self::open(dir.path(), namespaces).await;
         Self { _dir: Some(dir), ..node }
@@ -266,7 +266,7 @@ impl Node {
         Self { host, address, groups, shutdown, tasks, _dir: None }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         self.tasks.join_next().await;
         for group in &self.groups {
@@ -278,7 +278,7 @@ impl Node {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
     }
 
-    async fn kv(&self) -> KvClient<Channel> {
+    pub(crate) async fn kv(&self) -> KvClient<Channel> {
         KvClient::new(self.channel().await)
     }
 

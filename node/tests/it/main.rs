@@ -3,6 +3,7 @@
 
 mod disco;
 mod kv;
+mod kv_compared;
 mod kv_etcd;
 mod peers;
 mod server;

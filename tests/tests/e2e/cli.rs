@@ -1,6 +1,6 @@
 //! The command line: exit codes, and that a refusal leaves nothing behind.
 
-use std::fs;
+use std::{fs, net::TcpListener};
 
 use harness::{
     Server,
@@ -76,6 +76,24 @@ async fn a_data_directory_of_another_role_or_mesh_is_refused() {
     assert!(other_mesh.stdout.starts_with("REFUSED: "), "{other_mesh:#?}");
     assert!(other_mesh.stdout.contains(mesh), "{other_mesh:#?}");
     assert_eq!(snapshot(&server), identity, "a refusal changed the data directory");
+
+    let _taken = TcpListener::bind(server.mesh()).unwrap();
+    let args = with_services(&server, "disco");
+    let hidden = quorate(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(hidden.code, 7, "a clash of ports hides the wrong directory: {hidden:#?}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_leaves_no_trace() {
+    let directory = TempDir::new().unwrap();
+    let server = Server::new(directory.path(), "first", "all");
+    let _taken = TcpListener::bind(server.kv()).unwrap();
+    let args = server.args();
+    let clash = quorate(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(clash.code, 1, "{clash:#?}");
+    assert!(clash.stderr.contains(&server.kv().to_string()), "{clash:#?}");
+    assert!(clash.stderr.contains("--kv-listen"), "{clash:#?}");
+    assert!(!server.data_dir().exists(), "the data directory was made");
 }
 
 #[tokio::test]
@@ -88,9 +106,9 @@ async fn exit_codes_tell_what_happened() {
     let ask = async |args: &[&str]| quorate(&[args, &["--disco", &disco]].concat()).await;
 
     assert_eq!(ask(&["members"]).await.code, 0);
-    let groups = async || ask(&["groups"]).await.code;
-    eventually_eq("the mesh has a data group", SOON, 0, groups).await;
-    assert_eq!(ask(&["group", "show", "default"]).await.code, 0);
+    let group = async || ask(&["group", "show", "default"]).await.code;
+    eventually_eq("the mesh has a data group that is well", SOON, 0, group).await;
+    assert_eq!(ask(&["groups"]).await.code, 0);
     assert_eq!(ask(&["endpoints", "nothing"]).await.code, 3, "none found");
     assert_eq!(ask(&["deregister", "--service", "no", "--id", "no"]).await.code, 3, "none found");
     let nobody = free(next_ip(), 7400).to_string();
@@ -159,9 +177,7 @@ fn assert_refused(output: &Output, named: &str) {
 
 /// Starts another server on the same data directory, with other services or flags.
 async fn serve_again(server: &Server, services: &str, more: &[&str]) -> Output {
-    let mut other = server.args();
-    let position = other.iter().position(|arg| arg == "--services").unwrap();
-    other[position + 1] = services.to_owned();
+    let mut other = with_services(server, services);
     for flag in ["--listen", "--kv-listen", "--admin-listen"] {
         let position = other.iter().position(|arg| arg == flag).unwrap();
         other[position + 1] = free(next_ip(), 7400).to_string();
@@ -169,6 +185,14 @@ async fn serve_again(server: &Server, services: &str, more: &[&str]) -> Output {
     let mut args: Vec<&str> = other.iter().map(String::as_str).collect();
     args.extend(more);
     quorate(&args).await
+}
+
+/// The server's own arguments with other services.
+fn with_services(server: &Server, services: &str) -> Vec<String> {
+    let mut args = server.args();
+    let position = args.iter().position(|arg| arg == "--services").unwrap();
+    args[position + 1] = services.to_owned();
+    args
 }
 
 /// Names and contents of the files directly in a data directory.

@@ -1,11 +1,14 @@
 //! Identity lives in the data directory, addresses do not.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
 
 use harness::{
-    Mesh, Server, eventually,
+    Mesh,
+    address::list,
+    cli, eventually, eventually_some, http,
     kv::{Kv, Writers},
-    wait::{LATE, SOON, eventually_some},
+    registry::Registry,
+    wait::{LATE, SOON},
 };
 use tokio::time::Instant;
 
@@ -17,17 +20,7 @@ async fn every_server_comes_back_with_another_address() {
     let written = writers.stop().await;
     let before = nodes(&mesh).await;
 
-    for server in mesh.disco.iter_mut().chain(&mut mesh.data) {
-        server.kill();
-    }
-    for server in mesh.disco.iter_mut().chain(&mut mesh.data) {
-        server.relocate();
-    }
-    let seeds: Vec<SocketAddr> = mesh.disco.iter().map(Server::mesh).collect();
-    for server in mesh.data.iter_mut().rev().chain(&mut mesh.disco) {
-        server.reseed(&seeds);
-        server.start();
-    }
+    restart_elsewhere(&mut mesh, 0);
     let stopped = Instant::now();
     mesh.add_front().await;
     let mut kv = Kv::at(mesh.front().kv);
@@ -44,6 +37,42 @@ async fn every_server_comes_back_with_another_address() {
         after.iter().all(|(node, address)| before[node] != *address)
     };
     eventually("every server is listed at its other address", LATE, moved).await;
+}
+
+#[tokio::test]
+async fn the_mesh_comes_back_without_one_server_of_each_kind() {
+    let mut mesh = Mesh::start(3, 3).await;
+    let mut kv = Kv::at(mesh.data[1].kv());
+    eventually("a write succeeds", LATE, async || kv.put("kept", "1").await.is_ok()).await;
+    mesh.caught_up().await;
+    restart_elsewhere(&mut mesh, 1);
+    let mut kv = Kv::at(mesh.data[1].kv());
+    eventually("a write succeeds", LATE, async || kv.put("more", "2").await.is_ok()).await;
+    assert_eq!(kv.get("kept").await.unwrap().unwrap().value, "1");
+    let mut registry = Registry::at(mesh.disco[1].mesh());
+    let registered = async || registry.register("web", mesh.data[1].kv()).await.is_ok();
+    eventually("the registry takes a registration", LATE, registered).await;
+}
+
+#[tokio::test]
+async fn a_disco_server_with_a_wiped_disk_forms_nothing() {
+    let mut mesh = Mesh::start(3, 0).await;
+    let before = nodes(&mesh).await;
+    mesh.disco[0].kill();
+    mesh.disco[0].wipe();
+    mesh.disco[0].start();
+    let told = async || {
+        let answer = http::get(mesh.disco[0].admin(), "admin", "/ready").await.ok()?;
+        answer.body.contains("not among the DISCO servers").then_some(answer.status)
+    };
+    let status = eventually_some("it says why it is not ready", LATE, told).await;
+    assert_eq!(status, 503);
+    let init = cli::quorate(&["init", "--servers", &list(&mesh.disco_addresses())]).await;
+    assert_eq!(init.code, 7, "{init:#?}");
+    let mut registry = Registry::at(mesh.disco[1].mesh());
+    registry.register("web", mesh.disco[1].mesh()).await.expect("two of three are a quorum");
+    let members = registry.members().await.unwrap();
+    assert!(members.iter().all(|it| before.contains_key(&it.node_id)), "{members:#?}");
 }
 
 #[tokio::test]
@@ -70,6 +99,22 @@ async fn a_node_with_a_wiped_disk_is_another_node() {
         kv.get("kept").await.ok().flatten()
     });
     assert_eq!(value.await.value, "1");
+}
+
+/// Kills every server and starts them with other addresses in another order, but for the first
+/// `missing` of each kind.
+fn restart_elsewhere(mesh: &mut Mesh, missing: usize) {
+    for server in mesh.disco.iter_mut().chain(&mut mesh.data) {
+        server.kill();
+        server.relocate();
+    }
+    let seeds = mesh.disco_addresses();
+    for server in
+        mesh.data.iter_mut().skip(missing).rev().chain(mesh.disco.iter_mut().skip(missing))
+    {
+        server.reseed(&seeds);
+        server.start();
+    }
 }
 
 /// The servers of the mesh and where each is reached, once all are up.

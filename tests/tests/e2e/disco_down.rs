@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::{
-    Mesh, ads, eventually, http,
+    Mesh, Server, ads, eventually, http,
     kv::Kv,
     registry::{Registry, Replica},
     wait::{LATE, SOON, eventually_eq},
@@ -96,22 +96,47 @@ async fn a_client_that_reconnects_is_sent_nothing_that_it_has() {
         endpoints == 3 && clusters == 4
     };
     eventually("the client holds all there is", SOON, complete).await;
+    let metrics = http::get(mesh.disco[0].admin(), "admin", "/metrics").await.unwrap().body;
+    let counts = metrics.lines().any(|line| line == "quorate_disco_services 2");
+    assert!(counts, "{metrics}");
     let held = client.held.clone();
     drop(client);
 
     // To another server, which has been restarted meanwhile.
     mesh.disco[1].kill();
     mesh.disco[1].start();
-    eventually("the server is ready", LATE, async || mesh.disco[1].is_ready().await).await;
-    let mut client = ads::Client::open(mesh.disco[1].mesh(), &names, held.clone()).await;
+    let held = nothing_is_resent(&mesh, &names, held, "three").await;
 
+    // After all of DISCO was gone.
+    mesh.disco.iter_mut().for_each(Server::kill);
+    mesh.disco.iter_mut().for_each(Server::start);
+    nothing_is_resent(&mesh, &names, held, "two").await;
+}
+
+/// A client that holds what there is subscribes at a DISCO server, and is sent nothing before what
+/// a registration of `service` then changes. Returns what it holds in the end.
+async fn nothing_is_resent(
+    mesh: &Mesh,
+    names: &[&str],
+    held: ads::Held,
+    service: &str,
+) -> ads::Held {
+    let server = &mesh.disco[1];
+    eventually("the server is ready", LATE, async || server.is_ready().await).await;
+    let mut client = ads::Client::open(server.mesh(), names, held.clone()).await;
     // What comes next is new. It comes after all that the server had to say before.
-    let mut registry = Registry::at(mesh.disco[1].mesh());
-    registry.register("three", "127.0.0.1:9".parse().unwrap()).await.unwrap();
-    let mut sent = client.until(ads::CLUSTER, "three", SOON).await;
-    if !client.held.get(ads::ENDPOINTS).is_some_and(|held| held.contains_key("three")) {
-        sent.extend(client.until(ads::ENDPOINTS, "three", SOON).await);
+    let before = held.get(ads::ENDPOINTS).and_then(|held| held.get(service)).cloned();
+    let mut registry = Registry::at(server.mesh());
+    registry.register(service, "127.0.0.1:10".parse().unwrap()).await.unwrap();
+    let mut sent = Vec::new();
+    let current = |client: &ads::Client| {
+        client.held.get(ads::ENDPOINTS).and_then(|held| held.get(service)).cloned()
+    };
+    while current(&client) == before {
+        let update = client.next(SOON).await;
+        sent.extend(update.unwrap_or_else(|| panic!("{service} does not come")).put);
     }
-    let resent: Vec<_> = sent.iter().filter(|name| *name != "three").collect();
+    let resent: Vec<_> = sent.iter().filter(|name| *name != service).collect();
     assert_eq!(resent, Vec::<&String>::new(), "was held: {held:#?}");
+    client.held
 }

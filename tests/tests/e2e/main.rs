@@ -10,5 +10,6 @@ mod disco_down;
 mod failover;
 mod grpc;
 mod measure;
+mod modes;
 mod routing;
 mod single;
