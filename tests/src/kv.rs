@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use proto::{
     etcdserverpb::{
-        PutRequest, RangeRequest, StatusRequest, StatusResponse, kv_client::KvClient,
-        maintenance_client::MaintenanceClient,
+        HashKvRequest, HashKvResponse, PutRequest, RangeRequest, StatusRequest, StatusResponse,
+        kv_client::KvClient, maintenance_client::MaintenanceClient,
     },
     mvccpb::KeyValue,
 };
@@ -97,6 +97,16 @@ impl Kv {
     /// As the server or the way to it answers.
     pub async fn status(&mut self) -> Result<StatusResponse, Status> {
         Ok(self.maintenance.status(timed(StatusRequest {})).await?.into_inner())
+    }
+
+    /// A hash over what the replica behind this endpoint held at a revision.
+    ///
+    /// # Errors
+    ///
+    /// As the server or the way to it answers; also if the replica has not come so far.
+    pub async fn hash_at(&mut self, revision: i64) -> Result<HashKvResponse, Status> {
+        let request = timed(HashKvRequest { revision });
+        Ok(self.maintenance.hash_kv(request).await?.into_inner())
     }
 }
 

@@ -9,6 +9,7 @@ mod compose;
 mod disco_down;
 mod failover;
 mod grpc;
+mod linearizable;
 mod measure;
 mod modes;
 mod routing;

@@ -101,7 +101,7 @@ async fn a_second_signal_ends_a_server_at_once() {
 }
 
 /// Three servers that are told of each other, started and not formed.
-fn started(directory: &Path, services: &str) -> Vec<Server> {
+pub(crate) fn started(directory: &Path, services: &str) -> Vec<Server> {
     let servers: Vec<Server> =
         (1..=3).map(|n| Server::new(directory, &format!("server-{n}"), services)).collect();
     let peers = addresses(&servers);
@@ -111,11 +111,11 @@ fn started(directory: &Path, services: &str) -> Vec<Server> {
     servers
 }
 
-fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
+pub(crate) fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
     servers.iter().map(Server::mesh).collect()
 }
 
-async fn all_are_ready(servers: &[Server]) {
+pub(crate) async fn all_are_ready(servers: &[Server]) {
     for server in servers {
         eventually(&format!("{} is ready", server.name), LATE, async || server.is_ready().await)
             .await;
@@ -123,8 +123,8 @@ async fn all_are_ready(servers: &[Server]) {
 }
 
 /// The position of the server that leads the namespace `default`, by its own word.
-async fn leader(servers: &[Server]) -> Option<usize> {
-    for (position, server) in servers.iter().enumerate() {
+pub(crate) async fn leader(servers: impl IntoIterator<Item = &Server>) -> Option<usize> {
+    for (position, server) in servers.into_iter().enumerate() {
         let Ok(status) = Kv::at(server.kv()).status().await else { continue };
         if status.header.is_some_and(|it| it.member_id == status.leader) {
             return Some(position);
