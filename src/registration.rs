@@ -57,6 +57,7 @@ impl Registration {
             instance: Some(self.instance.clone()),
             lease_id: self.lease.map_or(0, |lease| lease.id),
             ttl_ms: millis(self.ttl_wanted),
+            ..RegisterRequest::default()
         };
         let reply = self
             .disco
@@ -109,6 +110,7 @@ impl Registration {
         let request = DeregisterRequest {
             service: self.instance.service.clone(),
             id: self.instance.id.clone(),
+            ..DeregisterRequest::default()
         };
         let asked = self.disco.ask(request, |mut registry, request| async move {
             registry.deregister(request).await
@@ -162,7 +164,7 @@ impl Registration {
     }
 
     async fn renew(&mut self, lease: Lease) -> Result<(), Failure> {
-        let request = RenewRequest { lease_ids: vec![lease.id] };
+        let request = RenewRequest { lease_ids: vec![lease.id], ..RenewRequest::default() };
         let reply = self
             .disco
             .ask(request, |mut registry, request| async move { registry.renew(request).await })
@@ -182,6 +184,7 @@ impl Registration {
             id: self.instance.id.clone(),
             lease_id: lease.id,
             health: health.into(),
+            ..SetHealthRequest::default()
         };
         let asked = self.disco.ask(request, |mut registry, request| async move {
             registry.set_health(request).await

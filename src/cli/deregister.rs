@@ -14,8 +14,8 @@ use crate::{
 /// Remove an instance from the registry.
 #[derive(Args, Debug)]
 #[command(long_about = "\
-Remove an instance from the registry. Its process is not touched; if it still renews its lease, it
-registers again.
+Remove an instance from the registry, whoever holds it. Its process is not touched; if it still
+renews its lease, it registers again.
 
   quorate deregister --service orders --id orders-1")]
 pub(crate) struct DeregisterArgs {
@@ -31,7 +31,11 @@ pub(crate) struct DeregisterArgs {
 
 impl DeregisterArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
-        let request = DeregisterRequest { service: self.service.clone(), id: self.id.clone() };
+        let request = DeregisterRequest {
+            service: self.service.clone(),
+            id: self.id.clone(),
+            ..DeregisterRequest::default()
+        };
         let reply = self
             .disco
             .client()

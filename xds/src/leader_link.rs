@@ -32,7 +32,7 @@ impl LeaderLink {
         leader: SocketAddr,
         lease_ids: Vec<u64>,
     ) -> Result<RenewReply, Status> {
-        let mut request = Request::new(RenewRequest { lease_ids });
+        let mut request = Request::new(RenewRequest { lease_ids, ..RenewRequest::default() });
         request.metadata_mut().insert(FORWARDED, MetadataValue::from_static("1"));
         let reply = RegistryClient::new(self.channel(leader)).renew(request).await?;
         Ok(reply.into_inner())

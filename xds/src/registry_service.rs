@@ -39,6 +39,20 @@ impl RegistryService {
         Self { shared }
     }
 
+    /// Lets a caller in that means this mesh, or says nothing of a mesh. Addresses are handed out
+    /// again, so a caller may reach another mesh than it knows.
+    fn admit_of(&self, mesh_id: &str) -> Result<&Formed, Status> {
+        let formed = self.shared.admit()?;
+        let ours = self.shared.host.mesh().borrow().as_ref().map(ToString::to_string);
+        let ours = ours.unwrap_or_default();
+        if mesh_id.is_empty() || mesh_id == ours {
+            return Ok(formed);
+        }
+        Err(Status::failed_precondition(format!(
+            "this server belongs to mesh {ours}, and mesh {mesh_id} is meant"
+        )))
+    }
+
     /// How long the lease lasts of a registration that stands already, word for word.
     async fn renew_standing(
         &self,
@@ -59,8 +73,8 @@ impl Registry for RegistryService {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterReply>, Status> {
-        let formed = self.shared.admit()?;
-        let RegisterRequest { instance, lease_id, ttl_ms } = request.into_inner();
+        let RegisterRequest { instance, lease_id, ttl_ms, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
         let lease_id = if lease_id == 0 { rand::random_range(1..=u64::MAX) } else { lease_id };
         let command = RegisterInstance { instance, lease_id, ttl_ms };
         let (lease_id, ttl) = match self.renew_standing(formed, &command).await {
@@ -76,9 +90,9 @@ impl Registry for RegistryService {
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
-        let formed = self.shared.admit()?;
         let forwarded = is_forwarded(&request);
-        let RenewRequest { lease_ids } = request.into_inner();
+        let RenewRequest { lease_ids, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
         if lease_ids.len() > MAX_RENEWALS {
             return Err(Status::invalid_argument(format!("renew at most {MAX_RENEWALS} at once")));
         }
@@ -95,8 +109,8 @@ impl Registry for RegistryService {
         &self,
         request: Request<SetHealthRequest>,
     ) -> Result<Response<SetHealthReply>, Status> {
-        let formed = self.shared.admit()?;
-        let SetHealthRequest { service, id, lease_id, health } = request.into_inner();
+        let SetHealthRequest { service, id, lease_id, health, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
         let command = SetInstanceHealth { service, id, lease_id, health };
         let command = Command::SetInstanceHealth(command);
         formed.proposals.propose(command).await.map_err(to_status)?;
@@ -107,9 +121,9 @@ impl Registry for RegistryService {
         &self,
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterReply>, Status> {
-        let formed = self.shared.admit()?;
-        let DeregisterRequest { service, id } = request.into_inner();
-        let command = Command::DeregisterInstance(DeregisterInstance { service, id });
+        let DeregisterRequest { service, id, lease_id, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
+        let command = Command::DeregisterInstance(DeregisterInstance { service, id, lease_id });
         let done = formed.proposals.propose(command).await.map_err(to_status)?;
         let meta = Some(self.shared.meta());
         Ok(Response::new(DeregisterReply { meta, existed: done.existed }))

@@ -104,11 +104,18 @@ impl Registry {
         Ok(())
     }
 
+    /// Removes an instance, unless the command names a lease and another one holds it: a process
+    /// that ends takes along only what is its own.
     pub(super) fn deregister_instance(
         &mut self,
         command: DeregisterInstance,
         effects: &mut Effects,
     ) -> RegistryDone {
+        let current = self.instance(&command.service, &command.id);
+        let is_holder = |it: &Instance| it.grant.lease_id == command.lease_id;
+        if command.lease_id != 0 && !current.is_some_and(is_holder) {
+            return RegistryDone::default();
+        }
         let existed = self.remove_instance(&command.service, &command.id, effects);
         RegistryDone { existed, changed: existed, ..RegistryDone::default() }
     }

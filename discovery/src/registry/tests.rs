@@ -60,6 +60,26 @@ fn same_lease_may_move_and_same_address_keeps_the_lease() {
 }
 
 #[test]
+fn a_lease_removes_only_what_it_holds() {
+    let mut mesh = Mesh::default();
+    let gone = Ok(RegistryDone { existed: true, ..changed() });
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    assert_eq!(mesh.deregister_held("orders", "a", 2), Ok(RegistryDone::default()));
+    assert!(mesh.touched.is_empty());
+    assert!(mesh.registry.instance("orders", "a").is_some_and(|it| it.is_live()));
+    assert_eq!(mesh.deregister_held("orders", "a", 1), gone);
+    assert_eq!(mesh.deregister_held("orders", "a", 1), Ok(RegistryDone::default()));
+
+    // Its lease has ended, and another process took the name.
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    mesh.expire(1).unwrap();
+    mesh.register("orders", "a", "10.0.0.2:80", 2).unwrap();
+    assert_eq!(mesh.deregister_held("orders", "a", 1), Ok(RegistryDone::default()));
+    mesh.expire(2).unwrap();
+    assert_eq!(mesh.deregister_held("orders", "a", 2), gone, "also what is down");
+}
+
+#[test]
 fn port_stays_with_the_service_when_its_last_instance_goes() {
     let mut mesh = Mesh::default();
     for (at, service) in ["a", "b", "c"].into_iter().enumerate() {
@@ -468,9 +488,19 @@ impl Mesh {
         self.run(Command::RegisterInstance(instance(service, id, address, lease_id)))
     }
 
+    /// Removes an instance, whoever holds it.
     pub(crate) fn deregister(&mut self, service: &str, id: &str) -> Result<RegistryDone, Reason> {
+        self.deregister_held(service, id, 0)
+    }
+
+    pub(crate) fn deregister_held(
+        &mut self,
+        service: &str,
+        id: &str,
+        lease_id: u64,
+    ) -> Result<RegistryDone, Reason> {
         let (service, id) = (service.to_owned(), id.to_owned());
-        self.run(Command::DeregisterInstance(DeregisterInstance { service, id }))
+        self.run(Command::DeregisterInstance(DeregisterInstance { service, id, lease_id }))
     }
 
     pub(crate) fn expire(&mut self, lease_id: u64) -> Result<RegistryDone, Reason> {

@@ -11,7 +11,11 @@ use tonic::Code;
 use crate::harness::{CLUSTER, Delta, Disk, ENDPOINTS, Server, Sotw, instance, register};
 
 async fn deregister(server: &Server, service: &str, id: &str) {
-    let request = DeregisterRequest { service: service.to_owned(), id: id.to_owned() };
+    let request = DeregisterRequest {
+        service: service.to_owned(),
+        id: id.to_owned(),
+        ..DeregisterRequest::default()
+    };
     server.registry().deregister(request).await.unwrap();
 }
 
@@ -93,7 +97,8 @@ async fn a_restart_keeps_everything_and_resends_nothing() {
     } else {
         assert_eq!(names, ["orders"]);
     }
-    let renew = proto::quorate::v1::RenewRequest { lease_ids: vec![lease_id] };
+    let renew =
+        proto::quorate::v1::RenewRequest { lease_ids: vec![lease_id], ..Default::default() };
     let renewed = server.registry().renew(renew).await.unwrap().into_inner();
     assert!(renewed.unknown.is_empty());
 }

@@ -6,7 +6,7 @@ mod server;
 
 use std::{future::Future, time::Duration};
 
-use proto::quorate::v1::{Health, Instance, RegisterRequest};
+use proto::quorate::v1::{Health, Instance, RegisterRequest, RenewRequest};
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
@@ -52,4 +52,8 @@ pub(crate) fn instance(service: &str, id: &str, address: &str) -> Instance {
 
 pub(crate) fn register(instance: Instance) -> RegisterRequest {
     RegisterRequest { instance: Some(instance), ..RegisterRequest::default() }
+}
+
+pub(crate) fn renew(lease_ids: &[u64]) -> RenewRequest {
+    RenewRequest { lease_ids: lease_ids.to_vec(), ..RenewRequest::default() }
 }

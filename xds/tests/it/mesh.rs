@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use proto::quorate::v1::{
-    Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest, RenewRequest,
-};
+use proto::quorate::v1::{Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest};
 use tonic::Code;
 
 use crate::harness::{
     CLUSTER, Delta, Disk, ENDPOINTS, NodeClient, Server, eventually, form, hello, instance,
-    register,
+    register, renew,
 };
 
 struct Mesh {
@@ -77,7 +75,7 @@ async fn any_server_takes_writes_and_serves_them_to_its_clients() {
     assert_eq!(instances(here).await, [("o1".to_owned(), Health::Healthy)]);
     assert_eq!(stream.receive().await.resources[0].name, "orders");
 
-    let request = RenewRequest { lease_ids: vec![lease_id, 7] };
+    let request = renew(&[lease_id, 7]);
     let renewed = there.registry().renew(request).await.unwrap().into_inner();
     assert_eq!(renewed.unknown, [7], "the leader was asked");
     eventually("all servers are listed", || async {
@@ -114,7 +112,7 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     .await;
     assert!(stale > 0);
     assert_eq!(instances(server).await, [("o1".to_owned(), Health::Healthy)]);
-    let renewed = server.registry().renew(RenewRequest { lease_ids: vec![reply.lease_id] }).await;
+    let renewed = server.registry().renew(renew(&[reply.lease_id])).await;
     assert!(renewed.unwrap().into_inner().unknown.is_empty());
     let refused = register(instance("orders", "o2", "10.0.0.2:80"));
     let refused = server.registry().register(refused).await.unwrap_err();

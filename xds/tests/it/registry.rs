@@ -2,11 +2,11 @@
 
 use proto::quorate::v1::{
     DeregisterRequest, Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest,
-    RenewRequest, SetHealthRequest,
+    SetHealthRequest,
 };
 use tonic::Code;
 
-use crate::harness::{Disk, Server, eventually, instance, register};
+use crate::harness::{Disk, Server, eventually, instance, register, renew};
 
 async fn health_of(server: &Server, service: &str, id: &str) -> Option<Health> {
     let request = ListInstancesRequest { service: service.to_owned() };
@@ -32,10 +32,18 @@ async fn a_registered_instance_is_listed_at_once() {
 
     let services = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
     assert_eq!(services.services[0].name, "orders");
-    let renewed = registry.renew(RenewRequest { lease_ids: vec![reply.lease_id, 7] }).await;
+    let renewed = registry.renew(renew(&[reply.lease_id, 7])).await;
     assert_eq!(renewed.unwrap().into_inner().unknown, [7]);
 
-    let request = DeregisterRequest { service: "orders".to_owned(), id: "o1".to_owned() };
+    let mut request = DeregisterRequest {
+        service: "orders".to_owned(),
+        id: "o1".to_owned(),
+        lease_id: reply.lease_id ^ 1,
+        ..DeregisterRequest::default()
+    };
+    assert!(!registry.deregister(request.clone()).await.unwrap().into_inner().existed);
+    assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Healthy));
+    request.lease_id = reply.lease_id;
     assert!(registry.deregister(request.clone()).await.unwrap().into_inner().existed);
     assert!(!registry.deregister(request).await.unwrap().into_inner().existed);
     assert_eq!(health_of(&server, "orders", "o1").await, None);
@@ -76,12 +84,51 @@ async fn refusals_say_what_is_wrong() {
         id: "o1".to_owned(),
         lease_id: lease_id ^ 1,
         health: Health::Draining.into(),
+        ..SetHealthRequest::default()
     };
     let refused = registry.set_health(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound, "{refused}");
     request.lease_id = lease_id;
     registry.set_health(request).await.unwrap();
     assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Draining));
+}
+
+#[tokio::test]
+async fn what_is_meant_for_another_mesh_is_refused_and_names_both() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let ours = server.host.mesh().borrow().as_ref().unwrap().to_string();
+    let mut request = register(instance("orders", "o1", "10.0.0.1:80"));
+    request.mesh_id.clone_from(&ours);
+    let lease_id = registry.register(request.clone()).await.unwrap().into_inner().lease_id;
+
+    let (service, id) = ("orders".to_owned(), "o1".to_owned());
+    let mesh_id = "00000000-0000-4000-8000-000000000000".to_owned();
+    request.mesh_id.clone_from(&mesh_id);
+    let mut renewal = renew(&[lease_id]);
+    renewal.mesh_id.clone_from(&mesh_id);
+    let health = Health::Draining.into();
+    let set_health = SetHealthRequest {
+        service: service.clone(),
+        id: id.clone(),
+        lease_id,
+        health,
+        mesh_id: mesh_id.clone(),
+    };
+    let deregister = DeregisterRequest { service, id, lease_id: 0, mesh_id: mesh_id.clone() };
+    for refused in [
+        registry.register(request).await.unwrap_err(),
+        registry.renew(renewal).await.unwrap_err(),
+        registry.set_health(set_health).await.unwrap_err(),
+        registry.deregister(deregister).await.unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains(&ours), "{refused}");
+        assert!(refused.message().contains(&mesh_id), "{refused}");
+    }
+    assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Healthy));
 }
 
 #[tokio::test]
@@ -98,12 +145,12 @@ async fn a_lease_that_nobody_renews_marks_its_instance_down() {
 
     eventually("the silent one is down", || async {
         let mut registry = server.registry();
-        registry.renew(RenewRequest { lease_ids: vec![kept] }).await.unwrap();
+        registry.renew(renew(&[kept])).await.unwrap();
         (health_of(&server, "orders", "silent").await == Some(Health::Down)).then_some(())
     })
     .await;
     assert_eq!(health_of(&server, "orders", "kept").await, Some(Health::Healthy));
-    let renewed = registry.renew(RenewRequest { lease_ids: vec![silent.lease_id] }).await;
+    let renewed = registry.renew(renew(&[silent.lease_id])).await;
     assert_eq!(renewed.unwrap().into_inner().unknown, [silent.lease_id]);
 }
 

@@ -106,6 +106,7 @@ fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryComma
         4 => Command::DeregisterInstance(DeregisterInstance {
             service: service(random),
             id: id(random),
+            lease_id: random.random_range(0..12),
         }),
         5 => Command::SetInstanceHealth(SetInstanceHealth {
             service: service(random),
