@@ -28,11 +28,13 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) hint: Option<String>,
+    /// Whether it may pass by itself, though its code does not say so.
+    pub(crate) passing: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self { code, message: message.into(), hint: None, passing: false }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -53,9 +55,14 @@ impl Failure {
         self
     }
 
+    pub(crate) fn passing(mut self) -> Self {
+        self.passing = true;
+        self
+    }
+
     /// Whether the same command may succeed later without any change.
     pub(crate) fn retryable(&self) -> bool {
-        matches!(self.code, Code::Unreachable | Code::Timeout)
+        self.passing || matches!(self.code, Code::Unreachable | Code::Timeout)
     }
 
     /// What a server answered, as the command line tells it.

@@ -4,6 +4,7 @@
 //! The end is the point: on SIGTERM the instance is set to draining first, the proxies get time to
 //! send elsewhere, and only then is the program asked to stop. So no request meets a closed port.
 
+mod keeping;
 mod program;
 
 use std::{
@@ -15,14 +16,13 @@ use std::{
 
 use clap::Args;
 use proto::quorate::v1::{Health, Instance, Locality};
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use raft::MeshId;
+use tokio::time::Instant;
 
-use self::program::{Program, Signals};
+use self::{
+    keeping::Keeping,
+    program::{Program, Signals},
+};
 use super::DEFAULT_DISCO;
 use crate::{
     client::Disco,
@@ -45,12 +45,14 @@ Register an instance of a service, and keep it registered until SIGTERM.
 
   quorate register --service orders --address 10.0.0.7:8080
 
-With a health check that this process runs; a path alone is asked of the instance's address:
+With a health check that this process runs: the instance is unhealthy until the first success. A
+path alone is asked of the instance's address:
   quorate register --service orders --address 10.0.0.7:8080 --check http:/ready
 Also --check tcp, --check grpc, --check grpc:orders.v1.Orders, and http://IP:PORT/PATH.
 
 With a program that it runs: on SIGTERM the instance drains, then the program is stopped; when the
-program ends, the instance is removed, and its exit code is passed on:
+program ends, the instance is removed, and its exit code is passed on. A program whose --id another
+process holds at another address is stopped, with exit code 7:
   quorate register --service orders --address :8080 --check tcp -- ./orders --port 8080
 
 Without an IP, as in :8080 or 0.0.0.0:8080, the address is the one from which this machine reaches DISCO.")]
@@ -94,6 +96,9 @@ pub(crate) struct RegisterArgs {
     /// DISCO servers, as IP:PORT; any that answers will do.
     #[arg(long, value_name = "IP:PORT,…", value_parser = addresses, default_value = DEFAULT_DISCO)]
     disco: Addresses,
+    /// Register in this mesh only; by default in that of the first server that answers.
+    #[arg(long, value_name = "ID")]
+    mesh: Option<MeshId>,
     /// How long the first registration may take, without a program to run.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
     timeout: Duration,
@@ -133,24 +138,39 @@ impl RegisterArgs {
         if self.check_interval.is_zero() {
             return Err(Failure::usage("--check-interval is zero").hint("give it like 2s"));
         }
-        let signals = Signals::install(!self.command.is_empty())
+        let mut signals = Signals::install(!self.command.is_empty())
             .map_err(|error| Failure::other("cannot watch signals", &error))?;
         let instance = self.instance()?;
-        let disco = Disco::new(self.disco.0.clone(), QUESTION_TIMEOUT);
+        let mesh = self.mesh.as_ref().map(MeshId::to_string).unwrap_or_default();
+        let disco = Disco::new(self.disco.0.clone(), QUESTION_TIMEOUT).of_mesh(mesh);
         let mut registration = Registration::new(disco, instance, self.ttl.unwrap_or_default());
-        let first = if self.check.is_some() { Health::Unknown } else { Health::Healthy };
+        let first = self.first_health();
         let command = std::mem::take(&mut self.command);
         let program = if command.is_empty() {
             // Without a program there is nothing to keep alive while DISCO is not there.
-            registration.register_by(Instant::now() + self.timeout, first).await?;
+            tokio::select! {
+                registered = registration.register_by(Instant::now() + self.timeout, first) => {
+                    registered?;
+                }
+                _ = signals.next() => {
+                    registration.deregister().await;
+                    return Ok(0);
+                }
+            }
             let Instance { service, id, address, .. } = registration.instance();
             output::line(&format!("registered {id} of {service} at {address}"));
             None
         } else {
             Some(Program::start(&command)?)
         };
-        let keeping = Keeping::start(&self, registration, first);
+        let check = self.check.take().map(|check| (check, self.check_interval));
+        let keeping = Keeping::start(registration, first, check);
         keeping.until_the_end(program, signals, self.drain).await
+    }
+
+    /// An instance with a check gets no traffic before it has passed it once.
+    fn first_health(&self) -> Health {
+        if self.check.is_some() { Health::Unhealthy } else { Health::Healthy }
     }
 
     fn instance(&self) -> Result<Instance, Failure> {
@@ -185,83 +205,5 @@ impl RegisterArgs {
             Failure::usage("no route leads to DISCO, so this machine's address is not known")
                 .hint("give the IP: --address IP:PORT")
         })
-    }
-}
-
-/// A registration with its tasks.
-struct Keeping {
-    registration: Registration,
-    health: watch::Sender<Health>,
-    told: watch::Receiver<Option<Health>>,
-    shutdown: CancellationToken,
-    checks: JoinSet<()>,
-    keeper: JoinSet<Result<(), Failure>>,
-}
-
-impl Keeping {
-    fn start(args: &RegisterArgs, registration: Registration, first: Health) -> Self {
-        let (health, health_rx) = watch::channel(first);
-        let (told_tx, told) = watch::channel(None);
-        let shutdown = CancellationToken::new();
-        let mut checks = JoinSet::new();
-        if let Some((check, address)) = args.check.clone().zip(registration.address()) {
-            checks.spawn(check.watch(address, args.check_interval, health.clone()));
-        }
-        let mut keeper = JoinSet::new();
-        keeper.spawn(registration.clone().keep(health_rx, told_tx, shutdown.clone()));
-        Self { registration, health, told, shutdown, checks, keeper }
-    }
-
-    async fn until_the_end(
-        mut self,
-        mut program: Option<Program>,
-        mut signals: Signals,
-        drain: Duration,
-    ) -> Result<u8, Failure> {
-        let code = loop {
-            tokio::select! {
-                signal = signals.next() => match &program {
-                    Some(program) if !signal.asks_to_stop() => program.forward(signal),
-                    _ => {
-                        self.drain(&mut signals, drain).await;
-                        break match program.take() {
-                            Some(program) => program.stop(&mut signals).await?,
-                            None => 0,
-                        };
-                    }
-                },
-                code = Program::ended(&mut program) => break code?,
-                ended = self.keeper.join_next() => {
-                    if let Some(Ok(Err(failure))) = ended {
-                        if let Some(program) = program.take() {
-                            program.stop(&mut signals).await?;
-                        }
-                        return Err(failure);
-                    }
-                }
-            }
-        };
-        self.shutdown.cancel();
-        self.checks.shutdown().await;
-        while self.keeper.join_next().await.is_some() {}
-        self.registration.deregister().await;
-        Ok(code)
-    }
-
-    /// Sets the instance to draining, and gives the proxies time to follow. Another signal cuts
-    /// this short.
-    async fn drain(&mut self, signals: &mut Signals, drain: Duration) {
-        tracing::info!(?drain, "draining");
-        self.checks.abort_all();
-        self.health.send_replace(Health::Draining);
-        let drained = async {
-            let told = self.told.wait_for(|told| *told == Some(Health::Draining));
-            let _ = timeout(drain, told).await;
-            tokio::time::sleep(drain).await;
-        };
-        tokio::select! {
-            () = drained => {}
-            _ = signals.next() => {}
-        }
     }
 }

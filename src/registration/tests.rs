@@ -1,11 +1,12 @@
 use std::{
+    future::pending,
     pin::Pin,
     sync::{Arc, Mutex},
 };
 
 use futures::Stream;
 use proto::quorate::v1::{
-    DeregisterReply, Directive, ListGroupsReply, ListGroupsRequest, ListInstancesReply,
+    AnswerMeta, DeregisterReply, Directive, ListGroupsReply, ListGroupsRequest, ListInstancesReply,
     ListInstancesRequest, ListMembersReply, ListMembersRequest, ListServicesReply,
     ListServicesRequest, NodeReport, RegisterReply, RenewReply, SetHealthReply,
     registry_server::{Registry, RegistryServer},
@@ -38,7 +39,7 @@ async fn a_forgotten_lease_is_registered_again_as_the_instance_is_now() {
     kept.until_told(Health::Unknown).await;
     kept.health.send_replace(Health::Healthy);
     kept.until_told(Health::Healthy).await;
-    disco.forget();
+    disco.set(|state| state.lease = None);
     disco.until(|seen| seen.registered.len() == 2).await;
     assert_eq!(disco.seen().registered, [Health::Unknown, Health::Healthy]);
 }
@@ -48,7 +49,7 @@ async fn a_health_that_finds_no_instance_registers_it_with_that_health() {
     let disco = FakeDisco::start().await;
     let mut kept = Kept::start(&[disco.address], Health::Healthy);
     kept.until_told(Health::Healthy).await;
-    disco.forget();
+    disco.set(|state| state.lease = None);
     kept.health.send_replace(Health::Draining);
     kept.until_told(Health::Draining).await;
     assert_eq!(disco.seen().registered.last(), Some(&Health::Draining));
@@ -56,30 +57,154 @@ async fn a_health_that_finds_no_instance_registers_it_with_that_health() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_passed_over() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = gone.local_addr().expect("bound");
-    drop(gone);
+    let gone = nowhere().await;
     let disco = FakeDisco::start().await;
-    let mut kept = Kept::start(&[address, disco.address], Health::Healthy);
+    let mut kept = Kept::start(&[gone, disco.address], Health::Healthy);
     kept.until_told(Health::Healthy).await;
 }
 
 #[tokio::test]
 async fn what_can_never_succeed_ends_the_registration() {
     let disco = FakeDisco::start().await;
-    disco.state.lock().expect("no panic").refuses = true;
+    disco.set(|state| state.refuses = true);
     let mut kept = Kept::start(&[disco.address], Health::Healthy);
-    let ended = timeout(DEADLINE, kept.keeper.join_next()).await.expect("in time");
-    let failure = ended.expect("a task").expect("no panic").expect_err("refused");
-    assert_eq!(failure.code, Code::Usage);
+    assert_eq!(kept.failure().await.code, Code::Usage);
+}
+
+#[tokio::test]
+async fn a_server_without_a_quorum_is_passed_over() {
+    let cut_off = FakeDisco::start().await;
+    let disco = FakeDisco::start().await;
+    cut_off.set(|state| state.meta.stale_for_ms = 60_000);
+    let mut kept = Kept::start(&[cut_off.address, disco.address], Health::Healthy);
+    kept.until_told(Health::Healthy).await;
+    disco.until(|seen| seen.renewed >= 2).await;
+}
+
+#[tokio::test]
+async fn without_any_quorum_renewals_are_good_enough() {
+    let gone = nowhere().await;
+    let disco = FakeDisco::start().await;
+    let mut kept = Kept::start(&[disco.address, gone], Health::Healthy);
+    kept.until_told(Health::Healthy).await;
+    disco.set(|state| state.meta.stale_for_ms = 60_000);
+    let before = disco.seen().renewed;
+    disco.until(|seen| seen.renewed > before + 2).await;
+    assert_eq!(disco.seen().registered, [Health::Healthy], "the lease is kept");
+}
+
+#[tokio::test]
+async fn an_instance_stays_with_the_mesh_that_answered_first() {
+    // Servers that compare the mesh in a request with their own, and one that does not.
+    for checks_mesh in [true, false] {
+        let disco = FakeDisco::start().await;
+        disco.set(|state| {
+            state.meta.mesh_id = "ours".to_owned();
+            state.checks_mesh = checks_mesh;
+        });
+        let mut kept = Kept::start(&[disco.address], Health::Healthy);
+        kept.until_told(Health::Healthy).await;
+        disco.set(|state| {
+            state.meta.mesh_id = "theirs".to_owned();
+            state.lease = None;
+        });
+        let before = disco.seen().asked;
+        disco.until(|seen| seen.asked > before + 2).await;
+        assert_eq!(disco.seen().registered, [Health::Healthy], "{checks_mesh}");
+        disco.set(|state| state.meta.mesh_id = "ours".to_owned());
+        disco.until(|seen| seen.registered.len() == 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_mesh_that_is_named_is_the_only_one_asked() {
+    let disco = FakeDisco::start().await;
+    disco.set(|state| state.meta.mesh_id = "theirs".to_owned());
+    let asked = Disco::new(vec![disco.address], Duration::from_secs(2)).of_mesh("ours");
+    let mut registration = registration(asked);
+    let failure = registration.register_by(Instant::now(), Health::Healthy).await;
+    let failure = failure.expect_err("another mesh");
+    assert_eq!(failure.code, Code::Refused);
+    for mesh in ["mesh ours", "mesh theirs"] {
+        assert!(failure.message.contains(mesh), "{}", failure.message);
+    }
+    assert_eq!(disco.seen().registered, []);
+}
+
+#[tokio::test]
+async fn an_id_that_is_anothers_ends_the_registration() {
+    let disco = FakeDisco::start().await;
+    disco.set(|state| state.held_by_another = true);
+    let mut kept = Kept::start(&[disco.address], Health::Healthy);
+    let failure = kept.failure().await;
+    assert_eq!(failure.code, Code::Refused);
+    assert!(failure.message.contains("held by another"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn an_id_that_was_lost_is_waited_for() {
+    let disco = FakeDisco::start().await;
+    let mut kept = Kept::start(&[disco.address], Health::Healthy);
+    kept.until_told(Health::Healthy).await;
+    disco.set(|state| {
+        state.held_by_another = true;
+        state.lease = None;
+    });
+    disco.until(|seen| seen.clashes >= 2).await;
+    disco.set(|state| state.held_by_another = false);
+    disco.until(|seen| seen.registered.len() == 2).await;
+}
+
+#[tokio::test]
+async fn shutdown_does_not_wait_long_for_an_answer() {
+    let disco = FakeDisco::start().await;
+    disco.set(|state| state.hangs = true);
+    let mut kept = Kept::start(&[disco.address], Health::Healthy);
+    disco.until(|seen| seen.asked == 1).await;
+    kept.shutdown.cancel();
+    let (_, outcome) = kept.ended().await;
+    assert_eq!(outcome, Ok(()));
+}
+
+#[tokio::test]
+async fn what_was_never_asked_for_is_not_deregistered() {
+    let disco = FakeDisco::start().await;
+    registration(patient(&[disco.address])).deregister().await;
+    assert_eq!(disco.seen().asked, 0);
+    disco.set(|state| state.held_by_another = true);
+    let mut refused = registration(patient(&[disco.address]));
+    refused.register(Health::Healthy).await.expect_err("held by another");
+    refused.deregister().await;
+    assert_eq!(disco.seen().deregistered, Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn an_instance_is_deregistered_under_its_lease() {
+    let disco = FakeDisco::start().await;
+    let mut registration = registration(patient(&[disco.address]));
+    registration.register(Health::Healthy).await.expect("registered");
+    registration.deregister().await;
+    assert_eq!(disco.seen().deregistered, disco.seen().granted);
+}
+
+#[tokio::test]
+async fn a_registration_whose_answer_was_lost_is_given_up_under_the_same_lease() {
+    let disco = FakeDisco::start().await;
+    disco.set(|state| state.hangs = true);
+    let mut kept = Kept::start(&[disco.address], Health::Healthy);
+    disco.until(|seen| seen.asked == 1).await;
+    kept.shutdown.cancel();
+    let (registration, _) = kept.ended().await;
+    disco.set(|state| state.hangs = false);
+    registration.deregister().await;
+    let seen = disco.seen();
+    assert_eq!(seen.deregistered, seen.wanted);
+    assert!(!seen.wanted.contains(&0), "{seen:?}");
 }
 
 #[tokio::test]
 async fn a_first_registration_gives_up_when_nobody_answers() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = gone.local_addr().expect("bound");
-    drop(gone);
-    let mut registration = registration(&[address]);
+    let mut registration = registration(patient(&[nowhere().await]));
     let deadline = Instant::now() + Duration::from_millis(600);
     let failure = registration.register_by(deadline, Health::Healthy).await.expect_err("nobody");
     assert_eq!(failure.code, Code::Unreachable);
@@ -89,7 +214,8 @@ async fn a_first_registration_gives_up_when_nobody_answers() {
 struct Kept {
     health: watch::Sender<Health>,
     told: watch::Receiver<Option<Health>>,
-    keeper: JoinSet<Result<(), Failure>>,
+    shutdown: CancellationToken,
+    keeper: JoinSet<(Registration, Result<(), Failure>)>,
 }
 
 impl Kept {
@@ -98,8 +224,22 @@ impl Kept {
         let (told_tx, told) = watch::channel(None);
         let mut keeper = JoinSet::new();
         let shutdown = CancellationToken::new();
-        keeper.spawn(registration(disco).keep(health_rx, told_tx, shutdown));
-        Self { health, told, keeper }
+        let mut registration = registration(patient(disco));
+        let until = shutdown.clone();
+        keeper.spawn(async move {
+            let outcome = registration.keep(health_rx, told_tx, until).await;
+            (registration, outcome)
+        });
+        Self { health, told, shutdown, keeper }
+    }
+
+    async fn ended(&mut self) -> (Registration, Result<(), Failure>) {
+        let ended = timeout(DEADLINE, self.keeper.join_next()).await.expect("in time");
+        ended.expect("a task").expect("no panic")
+    }
+
+    async fn failure(&mut self) -> Failure {
+        self.ended().await.1.expect_err("a failure")
     }
 
     async fn until_told(&mut self, health: Health) {
@@ -108,14 +248,25 @@ impl Kept {
     }
 }
 
-fn registration(disco: &[SocketAddr]) -> Registration {
+/// Longer than any test waits for an answer.
+fn patient(disco: &[SocketAddr]) -> Disco {
+    Disco::new(disco.to_vec(), 6 * DEADLINE)
+}
+
+/// An address where nobody listens.
+async fn nowhere() -> SocketAddr {
+    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    gone.local_addr().expect("bound")
+}
+
+fn registration(disco: Disco) -> Registration {
     let instance = Instance {
         service: "web".to_owned(),
         id: "web-1".to_owned(),
         address: "127.0.0.1:8000".to_owned(),
         ..Instance::default()
     };
-    Registration::new(Disco::new(disco.to_vec(), Duration::from_secs(2)), instance, Duration::ZERO)
+    Registration::new(disco, instance, Duration::ZERO)
 }
 
 /// A registry of one instance that remembers what it was asked.
@@ -128,22 +279,44 @@ struct FakeDisco {
 
 #[derive(Clone, Debug, Default)]
 struct Seen {
+    /// Requests of every kind, answered or not.
+    asked: usize,
     registered: Vec<Health>,
+    /// Leases that registrations wanted, and those that they got.
+    wanted: Vec<u64>,
+    granted: Vec<u64>,
     told: Vec<Health>,
     renewed: usize,
+    clashes: usize,
+    /// Leases under which the instance was given up.
+    deregistered: Vec<u64>,
 }
 
 struct State {
+    meta: AnswerMeta,
     lease: Option<u64>,
     leases: u64,
     refuses: bool,
+    held_by_another: bool,
+    /// Whether requests meant for another mesh are refused.
+    checks_mesh: bool,
+    hangs: bool,
     seen: watch::Sender<Seen>,
 }
 
 impl FakeDisco {
     async fn start() -> Self {
         let (seen, changed) = watch::channel(Seen::default());
-        let state = State { lease: None, leases: 0, refuses: false, seen };
+        let state = State {
+            meta: AnswerMeta::default(),
+            lease: None,
+            leases: 0,
+            refuses: false,
+            held_by_another: false,
+            checks_mesh: true,
+            hangs: false,
+            seen,
+        };
         let state = Arc::new(Mutex::new(state));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -156,8 +329,8 @@ impl FakeDisco {
         Self { address, state, changed, _server: server }
     }
 
-    fn forget(&self) {
-        self.state.lock().expect("no panic").lease = None;
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().expect("no panic"));
     }
 
     fn seen(&self) -> Seen {
@@ -173,6 +346,29 @@ impl FakeDisco {
 
 struct FakeRegistry(Arc<Mutex<State>>);
 
+impl FakeRegistry {
+    async fn admit(&self, mesh_id: &str, wanted: Option<u64>) -> Result<(), Status> {
+        let hangs = {
+            let state = self.0.lock().expect("no panic");
+            state.seen.send_modify(|seen| {
+                seen.asked += 1;
+                seen.wanted.extend(wanted);
+            });
+            state.hangs
+        };
+        if hangs {
+            pending::<()>().await;
+        }
+        let state = self.0.lock().expect("no panic");
+        let ours = &state.meta.mesh_id;
+        if state.checks_mesh && !mesh_id.is_empty() && mesh_id != ours {
+            let message = format!("this is mesh {ours}, and mesh {mesh_id} is meant");
+            return Err(Status::failed_precondition(message));
+        }
+        Ok(())
+    }
+}
+
 #[tonic::async_trait]
 impl Registry for FakeRegistry {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<Directive, Status>> + Send>>;
@@ -181,43 +377,63 @@ impl Registry for FakeRegistry {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterReply>, Status> {
+        let request = request.into_inner();
+        self.admit(&request.mesh_id, Some(request.lease_id)).await?;
         let mut state = self.0.lock().expect("no panic");
         if state.refuses {
             return Err(Status::invalid_argument("no such protocol"));
         }
-        let health = request.into_inner().instance.expect("an instance").health();
+        if state.held_by_another {
+            state.seen.send_modify(|seen| seen.clashes += 1);
+            return Err(Status::already_exists("the instance is held by another process"));
+        }
+        let health = request.instance.expect("an instance").health();
         state.leases += 1;
-        state.lease = Some(state.leases);
-        state.seen.send_modify(|seen| seen.registered.push(health));
-        Ok(Response::new(RegisterReply { meta: None, lease_id: state.leases, ttl_ms: 300 }))
+        let lease_id = state.leases;
+        state.lease = Some(lease_id);
+        state.seen.send_modify(|seen| {
+            seen.registered.push(health);
+            seen.granted.push(lease_id);
+        });
+        let meta = Some(state.meta.clone());
+        Ok(Response::new(RegisterReply { meta, lease_id, ttl_ms: 300 }))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        let request = request.into_inner();
+        self.admit(&request.mesh_id, None).await?;
         let state = self.0.lock().expect("no panic");
-        let asked = request.into_inner().lease_ids;
+        let asked = request.lease_ids;
         let unknown = asked.into_iter().filter(|id| state.lease != Some(*id)).collect();
         state.seen.send_modify(|seen| seen.renewed += 1);
-        Ok(Response::new(RenewReply { meta: None, unknown, ttl_ms: 300 }))
+        Ok(Response::new(RenewReply { meta: Some(state.meta.clone()), unknown, ttl_ms: 300 }))
     }
 
     async fn set_health(
         &self,
         request: Request<SetHealthRequest>,
     ) -> Result<Response<SetHealthReply>, Status> {
-        let state = self.0.lock().expect("no panic");
         let request = request.into_inner();
+        self.admit(&request.mesh_id, None).await?;
+        let state = self.0.lock().expect("no panic");
         if state.lease != Some(request.lease_id) {
-            return Err(Status::failed_precondition("the lease is unknown"));
+            return Err(Status::not_found("the lease is unknown"));
         }
         state.seen.send_modify(|seen| seen.told.push(request.health()));
-        Ok(Response::new(SetHealthReply::default()))
+        Ok(Response::new(SetHealthReply { meta: Some(state.meta.clone()) }))
     }
 
     async fn deregister(
         &self,
-        _: Request<DeregisterRequest>,
+        request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterReply>, Status> {
-        Err(Status::unimplemented("not asked"))
+        let request = request.into_inner();
+        self.admit(&request.mesh_id, None).await?;
+        let mut state = self.0.lock().expect("no panic");
+        state.seen.send_modify(|seen| seen.deregistered.push(request.lease_id));
+        let existed = state.lease == Some(request.lease_id);
+        state.lease = state.lease.filter(|_| !existed);
+        Ok(Response::new(DeregisterReply { meta: Some(state.meta.clone()), existed }))
     }
 
     async fn session(

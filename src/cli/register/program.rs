@@ -13,6 +13,9 @@ use tokio::{
 
 use crate::failure::Failure;
 
+#[cfg(test)]
+mod tests;
+
 /// What shells add to a signal's number when it ended a program.
 const ENDED_BY_SIGNAL: i32 = 128;
 

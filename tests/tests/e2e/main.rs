@@ -12,5 +12,6 @@ mod grpc;
 mod linearizable;
 mod measure;
 mod modes;
+mod register;
 mod routing;
 mod single;
