@@ -26,17 +26,21 @@ async fn instances_come_and_go_in_envoy() {
     both.sort();
     let endpoints = async || envoy.endpoints("orders").await;
     eventually_eq("both appear in /clusters", SOON, both.to_vec(), endpoints).await;
-    let dump = envoy.config_dump().await;
-    for replica in [&first, &second] {
-        assert!(dump.contains(&format!("\"{}\"", replica.address.ip())), "{dump}");
-    }
+    let (one, other) = (first.address, second.address);
+    let dumped = async || {
+        let dump = envoy.config_dump().await;
+        [one, other].map(|address| dump.contains(&format!("\"{}\"", address.ip())))
+    };
+    assert_eq!(dumped().await, [true, true]);
 
     assert_eq!(first.terminate().await, Some(0));
     eventually_eq("the first vanishes", SOON, vec![healthy(&second)], endpoints).await;
+    eventually_eq("also from the dump", SOON, [false, true], dumped).await;
 
     // One that dies without a word goes when its lease ends.
     second.kill();
     eventually_eq("the second vanishes", LATE + Replica::LEASE, Vec::new(), endpoints).await;
+    eventually_eq("also from the dump", SOON, [false, false], dumped).await;
 }
 
 #[tokio::test]
