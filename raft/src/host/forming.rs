@@ -62,17 +62,19 @@ impl Host {
             _ => {}
         }
         dir.set_mesh(theirs).map_err(AdoptError::Io)?;
-        drop(dir);
+        // Published under the lock: who takes it next sees the mesh that is on disk.
         self.inner.mesh.send_replace(Some(theirs.clone()));
+        drop(dir);
         Ok(())
     }
 
     /// Forms a mesh of this server alone, durably. Returns the formation it has if it was formed.
     pub fn form_alone(&self) -> Result<pb::Formation, FormAloneError> {
+        // Held until the formation is published, so that no other one or mesh comes in between.
+        let mut dir = lock(&self.inner.dir);
         if let Some(formation) = self.inner.formation.borrow().clone() {
             return Ok(formation);
         }
-        let mut dir = lock(&self.inner.dir);
         if let Some(ours) = self.mesh_id() {
             return Err(FormAloneError::InMesh(ours));
         }
@@ -88,8 +90,8 @@ impl Host {
             }],
         };
         dir.set_formation(to_record(&formation)).map_err(FormAloneError::Io)?;
-        drop(dir);
         self.publish_formation(formation.clone());
+        drop(dir);
         Ok(formation)
     }
 
