@@ -45,7 +45,7 @@ impl Kv for KvService {
         let request = request.into_inner();
         kv::check_range(&request).map_err(of_refusal)?;
         let freshness = freshness(request.serializable);
-        let breadth = if request.range_end.is_empty() { Breadth::Few } else { Breadth::Many };
+        let breadth = breadth(&request);
         let mut response = self
             .backend
             .read(&group, freshness, breadth, move |rows| kv::range(rows, &request))
@@ -110,4 +110,24 @@ impl Kv for KvService {
 
 fn freshness(serializable: bool) -> Freshness {
     if serializable { Freshness::Serializable } else { Freshness::Linearizable }
+}
+
+/// How much a range may look at. Only the present of one key is one row for certain.
+fn breadth(request: &RangeRequest) -> Breadth {
+    if request.range_end.is_empty() && request.revision <= 0 { Breadth::Few } else { Breadth::Many }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_present_of_one_key_is_read_on_an_async_thread() {
+        let present = RangeRequest { key: "key".into(), ..RangeRequest::default() };
+        assert_eq!(breadth(&present), Breadth::Few);
+        let past = RangeRequest { revision: 1, ..present.clone() };
+        assert_eq!(breadth(&past), Breadth::Many);
+        let several = RangeRequest { range_end: "kez".into(), ..present };
+        assert_eq!(breadth(&several), Breadth::Many);
+    }
 }

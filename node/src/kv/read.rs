@@ -148,13 +148,15 @@ fn find_ended(
     if end <= start {
         return Ok(found);
     }
+    // The records of a key follow one another: only the first one beyond `at` can hold there.
+    let goes_on = !matches!(span, Span::Key(_));
     rows.scan(&start, Some(&end), false, &mut |row, bytes| {
         let (Some(ended), Some(record)) = (history_ended(row), Record::decode(bytes)) else {
             bad = Some(corrupt("history", row));
             return false;
         };
         if record.mod_revision > at || ended.main <= at {
-            return true;
+            return goes_on;
         }
         found.count += 1;
         if found.kvs.len() < wanted.keys {
@@ -164,7 +166,7 @@ fn find_ended(
             };
             wanted.keep(&mut found.kvs, &key, record);
         }
-        true
+        goes_on
     })?;
     bad.map_or(Ok(found), Err)
 }

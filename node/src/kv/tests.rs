@@ -1,13 +1,13 @@
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use prost::Message;
 use proto::{
-    etcdserverpb::{CompactionRequest, PutRequest},
+    etcdserverpb::{CompactionRequest, PutRequest, RangeRequest},
     quorate::v1::{KvCommand, kv_command::Command},
 };
 use raft::{
     EntryMeta, StateMachine,
-    rows::{MemoryRows, Read},
+    rows::{MemoryRows, Read, StorageError},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -20,6 +20,7 @@ use super::{
         current_key, current_row, history_after, history_end, history_ended, history_from,
         history_key, history_row,
     },
+    range,
     span::{Span, SpanSet},
     write::Writer,
 };
@@ -167,6 +168,53 @@ fn the_revision_is_seen_once_it_is_published() {
     assert_eq!(*revision.borrow_and_update(), 2);
     machine.publish(2);
     assert!(!revision.has_changed().unwrap());
+}
+
+#[test]
+fn a_read_of_one_key_in_the_past_visits_one_row_of_its_history() {
+    let mut rows = MemoryRows::default();
+    let mut meta = Meta::default();
+    for value in 0..100 {
+        let put = PutRequest { key: "a".into(), value: vec![value].into(), ..Default::default() };
+        let mut writer = Writer::new(&mut rows, &mut meta);
+        writer.put(&put).unwrap();
+        writer.finish();
+    }
+    meta.store(&mut rows);
+    // Revision 1 is before the first put: no record of the key began in time.
+    for revision in [1, 2, 50, 100] {
+        let counted = Counted { rows: &rows, visited: Cell::default() };
+        let request = RangeRequest { key: "a".into(), revision, ..Default::default() };
+        let found = range(&counted, &request).unwrap().kvs.pop();
+        let value = found.map(|kv| i64::from(kv.value[0]));
+        assert_eq!(value, (revision > 1).then_some(revision - 2));
+        assert_eq!(counted.visited.get(), 1, "revision {revision}");
+    }
+}
+
+/// Rows that count how many of them a scan visits.
+struct Counted<'a> {
+    rows: &'a MemoryRows,
+    visited: Cell<u64>,
+}
+
+impl Read for Counted<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.rows.get(key)
+    }
+
+    fn scan(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        reverse: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageError> {
+        self.rows.scan(start, end, reverse, &mut |key, value| {
+            self.visited.update(|visited| visited + 1);
+            visit(key, value)
+        })
+    }
 }
 
 /// Compaction of more than is swept at once: the rest goes with the commands that follow, and no
