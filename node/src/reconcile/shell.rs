@@ -83,9 +83,9 @@ impl Reconciler {
     async fn take(&self, step: Step, looked_at: Option<(u64, u64)>) -> Result<(), ChangeError> {
         debug!(namespace = self.group.namespace(), ?step, "changing the membership");
         match step {
-            Step::AddLearner(member) => self.group.add_learner(member).await,
+            Step::AddLearner(member) => self.group.add_learner(member, looked_at).await,
             Step::SetVoters { voters, .. } => self.group.change_voters(voters, looked_at).await,
-            Step::Remove(node_id) => self.group.remove_member(node_id).await,
+            Step::Remove(node_id) => self.group.remove_member(node_id, looked_at).await,
         }
     }
 }

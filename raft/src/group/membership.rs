@@ -1,6 +1,10 @@
 //! Changing who takes part. One change at a time, by the group's leader.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
 
 use openraft::{
     ChangeMembers, Precondition,
@@ -33,31 +37,36 @@ pub enum ChangeError {
     Stopped,
 }
 
+/// Every change may be given the membership that it was decided on, as the term and index of its
+/// entry ([`Status::membership_log_id`](super::Status)): it is made only if nobody changed it since.
 impl Group {
     /// Adds a member that receives the log and does not vote. A member that is there stays.
-    pub async fn add_learner(&self, member: Member) -> Result<(), ChangeError> {
+    pub async fn add_learner(
+        &self,
+        member: Member,
+        expected: Option<(u64, u64)>,
+    ) -> Result<(), ChangeError> {
         let node = Node { store_id: member.store_id };
-        committed(self.inner.raft.add_learner(member.node_id, node, false)).await
+        let change = ChangeMembers::AddNodes(BTreeMap::from([(member.node_id, node)]));
+        self.change(change, expected).await
     }
 
-    /// Makes exactly `voters`, all members already, the voters; others become learners. With
-    /// `expected` (term and index of the membership), only if nobody changed it since.
+    /// Makes exactly `voters`, all members already, the voters; others become learners.
     pub async fn change_voters(
         &self,
         voters: BTreeSet<NodeId>,
         expected: Option<(u64, u64)>,
     ) -> Result<(), ChangeError> {
-        let change = ChangeMembers::ReplaceAllVoters(voters);
-        let expected = expected.map(|(term, index)| Precondition::LastMembershipLogId {
-            last_membership_log_id: Some(log_id(term, index)),
-        });
-        committed(self.inner.raft.change_membership_if(change, true, expected)).await
+        self.change(ChangeMembers::ReplaceAllVoters(voters), expected).await
     }
 
     /// Removes a learner. A voter must be made a learner first.
-    pub async fn remove_member(&self, node_id: NodeId) -> Result<(), ChangeError> {
-        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node_id]));
-        committed(self.inner.raft.change_membership(change, true)).await
+    pub async fn remove_member(
+        &self,
+        node_id: NodeId,
+        expected: Option<(u64, u64)>,
+    ) -> Result<(), ChangeError> {
+        self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node_id])), expected).await
     }
 
     /// Hands the leadership to a voter and returns once this server does not lead any more.
@@ -80,6 +89,17 @@ impl Group {
             Ok(Err(_)) => Err(ChangeError::Stopped),
             Err(_) => Err(ChangeError::OutcomeUnknown),
         }
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<NodeId, Node>,
+        expected: Option<(u64, u64)>,
+    ) -> Result<(), ChangeError> {
+        let expected = expected.map(|(term, index)| Precondition::LastMembershipLogId {
+            last_membership_log_id: Some(log_id(term, index)),
+        });
+        committed(self.inner.raft.change_membership_if(change, true, expected)).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use raft::{ChangeError, Role};
+use raft::{ChangeError, Member, Role};
 
 use crate::fleet::{DEADLINE, Fleet, Server, put, until, until_role};
 
@@ -18,7 +18,7 @@ async fn one_voter_grows_to_three_and_shrinks_again() {
         let server = Server::start(&path, fleet.setup.clone()).await;
         server.host.adopt_mesh(&mesh).unwrap();
         server.start_group().await;
-        founder.add_learner(server.member()).await.unwrap();
+        founder.add_learner(server.member(), None).await.unwrap();
         fleet.servers.push(server);
     }
     let applied = put(&founder, "put b 2").await;
@@ -29,6 +29,9 @@ async fn one_voter_grows_to_three_and_shrinks_again() {
     assert!(status.members.iter().all(|member| member.lag.is_some()));
     let voters: BTreeSet<u64> = fleet.servers.iter().map(Server::id).collect();
     let stale = Some((1, 0));
+    let stranger = Member { node_id: 12345, store_id: 1 };
+    let refused = founder.add_learner(stranger, stale).await;
+    assert!(matches!(refused, Err(ChangeError::MembershipChanged)), "{refused:?}");
     let refused = founder.change_voters(voters.clone(), stale).await;
     assert!(matches!(refused, Err(ChangeError::MembershipChanged)), "{refused:?}");
     founder.change_voters(voters, status.membership_log_id).await.unwrap();
@@ -36,11 +39,13 @@ async fn one_voter_grows_to_three_and_shrinks_again() {
     assert!(!status.joint && status.members.iter().all(|member| member.voter), "{status:?}");
 
     let leaving = fleet.servers[2].id();
-    let refused = founder.remove_member(leaving).await;
+    let refused = founder.remove_member(leaving, None).await;
     assert!(matches!(refused, Err(ChangeError::Refused(_))), "a voter is not removed: {refused:?}");
     let voters = fleet.servers[..2].iter().map(Server::id).collect();
     founder.change_voters(voters, None).await.unwrap();
-    founder.remove_member(leaving).await.unwrap();
+    let refused = founder.remove_member(leaving, stale).await;
+    assert!(matches!(refused, Err(ChangeError::MembershipChanged)), "{refused:?}");
+    founder.remove_member(leaving, founder.status().membership_log_id).await.unwrap();
     assert_eq!(founder.status().members.len(), 2);
     let applied = put(&founder, "put c 3").await;
     fleet.stop(leaving).await;
