@@ -32,7 +32,10 @@ pub use self::{
     status::{MemberStatus, Role, Status},
     write::{Applied, WriteError},
 };
-use self::{read::ReadRequest, tasks::Watched};
+use self::{
+    read::ReadRequest,
+    tasks::{Alarm, Watched},
+};
 use crate::{
     db::Db,
     host::Timing,
@@ -101,15 +104,25 @@ impl Group {
         let Parts { id, namespace, node_id, mesh, raft, log, published, db, peers, .. } = parts;
         let (reads, read_queue) = mpsc::channel(read::QUEUE);
         let (status_tx, status) = watch::channel(with_metrics(&raft, status::from_metrics));
+        let stopping = CancellationToken::new();
+        let alarm = |task| Alarm {
+            group: id,
+            task,
+            stopping: stopping.clone(),
+            failures: parts.failures.clone(),
+        };
         let mut tasks = JoinSet::new();
-        tasks.spawn(tasks::watch_metrics(Watched {
+        let telling = tasks::watch_metrics(Watched {
             id,
             raft: raft.clone(),
             status: status_tx,
-            failures: parts.failures,
-        }));
-        let (on, timing) = (published.clone(), parts.timing);
-        tasks.spawn(tasks::report_snapshots(id, raft.clone(), on, timing));
+            failures: parts.failures.clone(),
+        });
+        tasks.spawn(alarm("tells the status").guard(telling));
+        let bounding =
+            tasks::report_snapshots(id, raft.clone(), published.clone(), parts.timing.clone());
+        tasks.spawn(alarm("bounds the log").guard(bounding));
+        let asking = alarm("asks the leader for reads");
         let inner = Inner {
             id,
             namespace,
@@ -123,12 +136,12 @@ impl Group {
             reads,
             status,
             tasks: Mutex::new(tasks),
-            stopping: CancellationToken::new(),
+            stopping,
         };
         let group = Self { inner: Arc::new(inner) };
-        // The task ends when the last handle to the group, which owns the queue's sender, is gone.
-        let asking = read::Asking::of(&group);
-        group.lock_tasks().spawn(asking.run(read_queue));
+        // The task holds no handle to the group: it ends with the last one.
+        let reads = read::Asking::of(&group).run(read_queue);
+        group.lock_tasks().spawn(asking.guard(reads));
         group
     }
 

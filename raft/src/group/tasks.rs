@@ -1,6 +1,10 @@
 //! What runs beside a group: telling its status, and bounding its log.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
+    future::Future,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -10,6 +14,7 @@ use tokio::{
     sync::{mpsc, watch},
     time,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{status, status::Status, with_metrics};
 use crate::{
@@ -21,6 +26,33 @@ use crate::{
 
 /// How often at most the log's length is looked at.
 const SNAPSHOT_POLL: Duration = Duration::from_millis(500);
+
+/// Reports a task that ends, or panics, although its group is not being stopped: without it the
+/// group would seem to live on.
+pub(super) struct Alarm {
+    pub(super) group: GroupId,
+    /// What the task does.
+    pub(super) task: &'static str,
+    pub(super) stopping: CancellationToken,
+    pub(super) failures: mpsc::Sender<(GroupId, String)>,
+}
+
+impl Alarm {
+    pub(super) async fn guard(self, task: impl Future<Output = ()>) {
+        task.await;
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if !self.stopping.is_cancelled() {
+            let reason = format!("the task that {} ended", self.task);
+            // The host ends at the first report; more of them may be dropped.
+            let _ = self.failures.try_send((self.group, reason));
+        }
+    }
+}
+
 pub(super) struct Watched {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
@@ -84,9 +116,8 @@ pub(super) async fn report_snapshots(
             || bytes - bytes_then >= timing.snapshot_bytes
         {
             tracing::debug!(group = id, last, reported, "reporting a Raft snapshot");
-            if raft.trigger().snapshot().await.is_err() {
-                return;
-            }
+            // An error means that the group has failed, which is reported elsewhere.
+            let _ = raft.trigger().snapshot().await;
             bytes_then = bytes;
         }
         time::sleep(SNAPSHOT_POLL).await;

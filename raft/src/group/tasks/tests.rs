@@ -1,0 +1,43 @@
+use std::future::{pending, ready};
+
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::Alarm;
+use crate::ids::GroupId;
+
+#[tokio::test]
+async fn a_task_that_ends_or_panics_is_reported() {
+    let (alarm, mut failures) = alarm();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(alarm().guard(ready(())));
+    assert_eq!(failures.recv().await, Some((2, "the task that sings ended".to_owned())));
+    tasks.spawn(alarm().guard(async { panic!("as a defect would") }));
+    assert_eq!(failures.recv().await, Some((2, "the task that sings ended".to_owned())));
+}
+
+#[tokio::test]
+async fn a_task_that_is_stopped_is_not_reported() {
+    let (alarm, mut failures) = alarm();
+    let stopping = alarm().stopping.clone();
+    failures.recv().await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(alarm().guard(pending()));
+    stopping.cancel();
+    tasks.shutdown().await;
+    drop(alarm);
+    assert_eq!(failures.recv().await, None);
+}
+
+/// Alarms of one group, and what they report.
+fn alarm() -> (impl Fn() -> Alarm, mpsc::Receiver<(GroupId, String)>) {
+    let (failures, reported) = mpsc::channel(1);
+    let stopping = CancellationToken::new();
+    let alarm = move || Alarm {
+        group: 2,
+        task: "sings",
+        stopping: stopping.clone(),
+        failures: failures.clone(),
+    };
+    (alarm, reported)
+}
