@@ -1,4 +1,8 @@
 //! What to host where there is no DISCO: the namespace `default`, on the members of the formation.
+//!
+//! All of them hold a replica. The first voters are three of them, or five of five and more: those
+//! with the lowest ids, which is the same choice on every server. The leader adds the others as
+//! learners. The voters stay: nobody says who is down, so nobody is replaced.
 
 use std::collections::BTreeMap;
 
@@ -19,12 +23,14 @@ pub(crate) fn orders(formation: &Formation) -> Option<Orders> {
         warn!(mesh_id = formation.mesh_id, "a formation without a mesh id");
         return None;
     };
-    let members: Vec<Member> = formation.members.iter().map(member).collect();
+    let mut members: Vec<Member> = formation.members.iter().map(member).collect();
+    members.sort_by_key(|member| member.node_id);
+    let voters = voters_of(members.len());
     let assignment = Assignment {
         group: GROUP,
         namespace: NAMESPACE.to_owned(),
-        voters_wanted: members.len(),
-        first_voters: members.clone(),
+        voters_wanted: voters,
+        first_voters: members[..voters].to_vec(),
         replicas: members,
         formed: false,
     };
@@ -32,8 +38,18 @@ pub(crate) fn orders(formation: &Formation) -> Option<Orders> {
         mesh,
         assignments: BTreeMap::from([(GROUP, assignment)]),
         peers: formation.members.iter().map(|member| (member.node_id, peer(member))).collect(),
-        fresh: false,
+        fresh: true,
     })
+}
+
+/// How many of so many servers vote. Always odd: one more tolerates no further failure.
+const fn voters_of(servers: usize) -> usize {
+    match servers {
+        0 => 0,
+        1 | 2 => 1,
+        3 | 4 => 3,
+        _ => 5,
+    }
 }
 
 const fn member(member: &FormationMember) -> Member {
@@ -48,6 +64,37 @@ fn peer(member: &FormationMember) -> Peer {
         mesh_address: None,
         kv_address: None,
         zone: String::new(),
-        state: NodeState::Away,
+        // Nobody says who is down.
+        state: NodeState::Up,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_servers_vote_or_five_of_five_and_more() {
+        let voters: Vec<usize> = (1..=9).map(voters_of).collect();
+        assert_eq!(voters, [1, 1, 3, 3, 5, 5, 5, 5, 5]);
+    }
+
+    #[test]
+    fn the_lowest_ids_vote_and_all_hold_a_replica_in_whatever_order_they_are_listed() {
+        let expected = orders(&formation([1, 2, 3, 4, 5, 6, 7])).unwrap();
+        let told = orders(&formation([7, 3, 5, 1, 6, 2, 4])).unwrap();
+        assert_eq!(told.assignments, expected.assignments);
+        let assignment = &told.assignments[&GROUP];
+        let ids = |members: &[Member]| members.iter().map(|it| it.node_id).collect::<Vec<_>>();
+        assert_eq!(ids(&assignment.first_voters), [1, 2, 3, 4, 5]);
+        assert_eq!(ids(&assignment.replicas), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(assignment.voters_wanted, 5);
+        assert!(told.fresh && told.peers.values().all(|peer| peer.state == NodeState::Up));
+    }
+
+    fn formation<const N: usize>(ids: [u64; N]) -> Formation {
+        let member = |node_id| FormationMember { node_id, store_id: node_id, ..Default::default() };
+        let mesh_id = "8b0a4b5a-6d6a-4b3c-9a55-0d6f0e6a7c11".to_owned();
+        Formation { mesh_id, members: ids.map(member).into() }
     }
 }
