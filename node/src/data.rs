@@ -226,6 +226,7 @@ impl Data {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = tasks.join_next() => return Ok(ended??),
+                failure = self.hosting.failed() => return Err(failure.into()),
                 Ok(()) = told.changed() => {
                     let told = told.borrow_and_update().clone();
                     self.heed(told).await?;

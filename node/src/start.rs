@@ -13,34 +13,53 @@
 //! - A directory that is not ours takes no part in anything.
 //! - A replica whose store is gone never votes again under the same id. Raft counts on every vote
 //!   and every acknowledgment being remembered, and openraft cannot detect that one was not.
+//! - Nor does a replica whose store went back: it has forgotten votes or entries that count.
 //! - A replica that has its store goes on. No word of DISCO's stops a voter: the group's own log is
-//!   the authority on who votes.
+//!   the authority on who votes. Nobody has to answer: a group that restarts as a whole goes on.
 //! - A blank replica forms the group only as one of the first voters in DISCO's latched record, and
 //!   only while nobody knows the group to be formed. Otherwise it waits for the leader.
 //!
 //! A first voter that was absent while the others formed the group is blank, is a voter by the
 //! group's own membership, and has never voted: it may come late. What tells it from one that lost
 //! its store is the note in the data directory ([`Disk::Lost`]) and whether a leader remembers it
-//! to have acknowledged entries.
+//! to have acknowledged entries, or a member its vote.
+//!
+//! That a store went back is known by the starts that the mesh has counted ([`Disk::RolledBack`]),
+//! and by what other members remember of the replica ([`Disk::Reverted`]): the leader what it has
+//! acknowledged, for as long as it leads; every member whom its own last vote was for. A copy that
+//! starts where nobody remembers is not told from the disk it was made of.
 
 #[cfg(test)]
 mod tests;
+
+use std::fmt;
 
 use thiserror::Error;
 
 /// What the data directory holds of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
-    /// Nothing, and the directory has no note of ever having held it.
+    /// Nothing, and nobody knows of it ever having held any.
     Blank,
     /// Log, vote or state of the group.
     Holding,
-    /// Nothing, although the directory notes that it held the group.
+    /// Nothing, although the directory notes, or a member knows, that it held the group.
     Lost,
+    /// Less than a member knows it to have held: the disk was restored or copied.
+    Reverted(Later),
     /// The directory belongs to another mesh than the one that was reached.
     AnotherMesh,
     /// The mesh has seen a later start of this node than this one: the disk was restored or copied.
     RolledBack,
+}
+
+/// What a member of a group knows of a replica that the replica's disk does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Later {
+    /// The leader has its acknowledgment of entries up to a later one than the last one here.
+    Entries { acknowledged: u64, last_index: u64 },
+    /// It voted in a later term than it remembers here, or followed that term's leader.
+    Term { voted: u64, remembered: u64 },
 }
 
 /// What DISCO's committed record of the group says about this node. Without DISCO, the formation.
@@ -102,6 +121,11 @@ pub enum Refusal {
     )]
     RolledBack,
     #[error(
+        "{0}: the disk was restored or copied, and could vote twice or lose acknowledged writes; \
+         start with an empty data directory to come back as a new node"
+    )]
+    Reverted(Later),
+    #[error(
         "the mesh knows this node with another store: the disk was swapped; put the right disk \
          back, or wipe the data directory to come back as a new node"
     )]
@@ -113,11 +137,29 @@ pub enum Refusal {
     Burnt,
 }
 
+impl fmt::Display for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries { acknowledged, last_index } => write!(
+                f,
+                "the group's leader has this node's acknowledgment of entries up to \
+                 {acknowledged}, and the last entry on its disk is {last_index}"
+            ),
+            Self::Term { voted, remembered } => write!(
+                f,
+                "this node voted in term {voted} of the group, and its disk remembers term \
+                 {remembered}"
+            ),
+        }
+    }
+}
+
 /// Decides whether and how this node takes part in a group.
 pub fn decide(disk: Disk, record: Record, membership: Membership) -> Start {
     match disk {
         Disk::AnotherMesh => Start::Refuse(Refusal::AnotherMesh),
         Disk::RolledBack => Start::Refuse(Refusal::RolledBack),
+        Disk::Reverted(later) => Start::Refuse(Refusal::Reverted(later)),
         Disk::Blank | Disk::Holding | Disk::Lost if record == Record::AnotherStore => {
             Start::Refuse(Refusal::AnotherStore)
         }

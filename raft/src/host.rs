@@ -1,6 +1,7 @@
 //! A server's part in the mesh: its stores, its groups, its peers and its membership of a mesh.
 
 mod forming;
+mod stored;
 mod timing;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub(crate) use self::forming::FormStepError;
 pub use self::{
     forming::{AdoptError, FormAloneError, MeshMismatch},
+    stored::StoredReplica,
     timing::Timing,
 };
 use crate::{

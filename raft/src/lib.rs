@@ -49,7 +49,7 @@ pub use crate::{
     },
     host::{
         AdoptError, FormAloneError, Host, HostConfig, HostError, MeshMismatch, OpenError,
-        StartGroupError, Timing,
+        StartGroupError, StoredReplica, Timing,
     },
     identity::{Claim, DataDir, DataDirError, Identity},
     ids::{GroupId, Member, MeshId, NodeId, node_hex},

@@ -22,7 +22,7 @@ use proto::quorate::v1 as pb;
 use rocksdb::{Direction, IteratorMode, WriteOptions};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::group_log::GroupLog;
+pub(crate) use self::group_log::{GroupLog, StoredLog};
 use self::writer::{Done, Job, Writer};
 use crate::{db::Db, identity::DirLock, ids::GroupId, rows::StorageError};
 

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     formation::FormError,
-    group::Group,
+    group::{self, Group, Role},
     hello,
     host::{FormStepError, Host},
 };
@@ -70,13 +70,16 @@ impl Mesh for MeshService {
         _: Request<pb::HostedGroupsRequest>,
     ) -> Result<Response<pb::HostedGroupsReply>, Status> {
         let mesh_id = self.host.mesh_id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        let groups = self.host.groups().iter().map(hosted_group).collect();
-        Ok(Response::new(pb::HostedGroupsReply { mesh_id, groups }))
+        // What a stopped replica knew may have been overtaken.
+        let running = self.host.groups().into_iter().filter_map(|group| {
+            let status = group.status();
+            (status.role != Role::Stopped).then(|| hosted_group(&group, &status))
+        });
+        Ok(Response::new(pb::HostedGroupsReply { mesh_id, groups: running.collect() }))
     }
 }
 
-fn hosted_group(group: &Group) -> pb::HostedGroup {
-    let status = group.status();
+fn hosted_group(group: &Group, status: &group::Status) -> pb::HostedGroup {
     let members = status.members.iter().map(|member| pb::GroupMember {
         node_id: member.node_id,
         voter: member.voter,
@@ -92,5 +95,6 @@ fn hosted_group(group: &Group) -> pb::HostedGroup {
         committed_index: status.committed,
         applied_index: status.applied,
         members: members.collect(),
+        voted_for: status.voted_for,
     }
 }

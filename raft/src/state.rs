@@ -27,7 +27,7 @@ use std::{
 use tokio::sync::watch;
 
 pub(crate) use self::{
-    machine::State,
+    machine::{State, read_applied},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
 };
 use crate::{

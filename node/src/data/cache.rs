@@ -1,10 +1,16 @@
 //! What the data directory remembers about the groups of this node (`groups.json`).
 //!
 //! It lets the node start its groups while DISCO is away, and it is the note that tells a group
-//! which this disk never held from one whose store was lost: [`Remembered::held`] is set, durably,
-//! as soon as the group's replica has anything to remember. The file is replaced as a whole and
-//! synced before anybody acts on it. One that cannot be read stops the node: to guess that nothing
-//! was held could let a burnt replica vote.
+//! which this disk never held from one whose store was lost:
+//!
+//! - [`Remembered::placed`] is set, durably, after the store has made room for the group and before
+//!   the replica runs. A store without the room has lost it, and with it what the replica voted.
+//! - [`Remembered::held`] is set once the replica was seen to have voted or stored something, up to
+//!   a second after it did. A store with the room and nothing in it has lost that. Without the note
+//!   the replica is one whose process ended before it had voted, as far as this directory knows.
+//!
+//! The file is replaced as a whole and synced before anybody acts on it. One that cannot be read
+//! stops the node: to guess that nothing was held could let a burnt replica vote.
 
 use std::{
     collections::BTreeMap,
@@ -40,8 +46,11 @@ pub(crate) struct Remembered {
     replicas: Vec<MemberRow>,
     voters_wanted: usize,
     formed: bool,
-    /// Whether this node's replica ever voted or stored anything.
-    pub(crate) held: bool,
+    /// Whether the store has made room for this node's replica.
+    #[serde(default)]
+    placed: bool,
+    /// Whether this node's replica was seen to have voted or stored anything.
+    held: bool,
 }
 
 /// Why the file cannot be used.
@@ -119,21 +128,22 @@ impl Cache {
         let mut contents = self.contents.clone();
         contents.mesh = Some(orders.mesh.to_string());
         for (group, assignment) in &orders.assignments {
-            let held = contents.groups.get(group).is_some_and(|it| it.held);
-            let remembered = Remembered::from_assignment(assignment, held);
+            let before = contents.groups.get(group);
+            let remembered = Remembered::from_assignment(assignment, before);
             contents.groups.insert(*group, remembered);
         }
         contents.nodes = orders.peers.values().map(PeerRow::from_peer).collect();
         self.replace(contents)
     }
 
+    /// Notes that the store has made room for a group's replica.
+    pub(crate) fn mark_placed(&mut self, group: GroupId) -> Result<(), CacheError> {
+        self.mark(group, |remembered| remembered.placed = true)
+    }
+
     /// Notes that this node's replica of a group has something to remember.
     pub(crate) fn mark_held(&mut self, group: GroupId) -> Result<(), CacheError> {
-        let mut contents = self.contents.clone();
-        if let Some(remembered) = contents.groups.get_mut(&group) {
-            remembered.held = true;
-        }
-        self.replace(contents)
+        self.mark(group, |remembered| remembered.held = true)
     }
 
     /// Forgets a group that is no longer this node's business.
@@ -141,6 +151,10 @@ impl Cache {
         let mut contents = self.contents.clone();
         contents.groups.remove(&group);
         self.replace(contents)
+    }
+
+    pub(crate) fn placed(&self, group: GroupId) -> bool {
+        self.contents.groups.get(&group).is_some_and(|it| it.placed)
     }
 
     pub(crate) fn held(&self, group: GroupId) -> bool {
@@ -159,6 +173,18 @@ impl Cache {
             peers: nodes.iter().map(|row| (row.node_id, row.to_peer())).collect(),
             fresh: false,
         })
+    }
+
+    fn mark(
+        &mut self,
+        group: GroupId,
+        note: impl FnOnce(&mut Remembered),
+    ) -> Result<(), CacheError> {
+        let mut contents = self.contents.clone();
+        if let Some(remembered) = contents.groups.get_mut(&group) {
+            note(remembered);
+        }
+        self.replace(contents)
     }
 
     /// Persists first, so that nobody acts on what a crash would forget.
@@ -180,14 +206,15 @@ impl Contents {
 }
 
 impl Remembered {
-    fn from_assignment(assignment: &Assignment, held: bool) -> Self {
+    fn from_assignment(assignment: &Assignment, before: Option<&Self>) -> Self {
         Self {
             namespace: assignment.namespace.clone(),
             first_voters: rows(&assignment.first_voters),
             replicas: rows(&assignment.replicas),
             voters_wanted: assignment.voters_wanted,
             formed: assignment.formed,
-            held,
+            placed: before.is_some_and(|it| it.placed),
+            held: before.is_some_and(|it| it.held),
         }
     }
 
@@ -289,22 +316,25 @@ mod tests {
         assert_eq!(cache.orders(), None);
         let orders = orders();
         cache.remember(&orders).unwrap();
-        cache.mark_held(2).unwrap();
+        cache.mark_placed(2).unwrap();
 
         let again = Cache::load(directory.path()).unwrap();
         assert_eq!(again.orders(), Some(orders));
-        assert!(again.held(2));
-        assert!(!again.held(3));
+        assert!(again.placed(2) && !again.held(2));
+        assert!(!again.placed(3));
+        cache.mark_held(2).unwrap();
+        assert!(Cache::load(directory.path()).unwrap().held(2));
     }
 
     #[test]
-    fn repeated_orders_keep_the_note_of_having_held() {
+    fn repeated_orders_keep_the_notes_of_having_held() {
         let directory = tempfile::tempdir().unwrap();
         let mut cache = Cache::load(directory.path()).unwrap();
         cache.remember(&orders()).unwrap();
+        cache.mark_placed(2).unwrap();
         cache.mark_held(2).unwrap();
         cache.remember(&orders()).unwrap();
-        assert!(cache.held(2));
+        assert!(cache.placed(2) && cache.held(2));
     }
 
     #[test]

@@ -5,16 +5,30 @@
 //! tried again; one that may not be started ends the node, since its disk is not what the mesh
 //! takes it for.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::{Future, pending},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use raft::{
-    Group, GroupId, Host, Identity, InitializeError, Member, NodeId, Status, StorageError, node_hex,
+    Group, GroupId, Host, Identity, InitializeError, Member, NodeId, Status, StoredReplica,
+    node_hex,
 };
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{DataError, cache::Cache, peers};
+use super::{
+    DataError,
+    cache::Cache,
+    peers::{self, Answers},
+};
 use crate::{
     chain,
     kv::KvMachine,
@@ -30,15 +44,23 @@ pub(crate) struct Hosting {
     host: Host,
     cache: Cache,
     orders: Option<Orders>,
-    groups: BTreeMap<GroupId, Group>,
+    groups: BTreeMap<GroupId, Running>,
     namespaces: Namespaces,
     owner: Owner,
     /// The same groups, for the session; marked as changed when one has news.
     hosted: watch::Sender<Vec<Group>>,
     outlook: watch::Sender<Outlook>,
     patience: Duration,
-    /// Watchers and reconcilers. They end by `stop` only.
+    /// Watchers and reconcilers. They end with their group.
     tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+/// A group that runs here.
+#[derive(Debug)]
+struct Running {
+    group: Group,
+    /// Ends the watcher and the reconciler of the group.
     stop: CancellationToken,
 }
 
@@ -94,7 +116,7 @@ impl Hosting {
 
     /// Notes what the replicas have come to, and tells readers who the members are.
     pub(crate) fn refresh(&mut self) -> Result<(), DataError> {
-        for (id, group) in &self.groups {
+        for (id, Running { group, .. }) in &self.groups {
             if !self.cache.held(*id) && !group.is_blank() {
                 self.cache.mark_held(*id)?;
             }
@@ -113,7 +135,12 @@ impl Hosting {
     pub(crate) async fn close(mut self) -> Vec<Group> {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
-        self.groups.into_values().collect()
+        self.groups.into_values().map(|running| running.group).collect()
+    }
+
+    /// Resolves when a watcher or a reconciler panicked: without it the group would seem to live on.
+    pub(crate) async fn failed(&mut self) -> JoinError {
+        first_failure(&mut self.tasks).await
     }
 
     /// The groups, marked as changed whenever one has news: a leader, a role, a membership.
@@ -122,7 +149,7 @@ impl Hosting {
     }
 
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
-        self.groups.values()
+        self.groups.values().map(|running| &running.group)
     }
 
     pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
@@ -141,32 +168,20 @@ impl Hosting {
 
     async fn begin(&mut self, assignment: &Assignment) -> Result<(), DataError> {
         let id = assignment.group;
-        let disk = self.disk(id)?;
-        let mut start = self.decide(disk, assignment).await?;
+        let start = self.decide(assignment).await?;
         if start == Start::Leave {
             return Ok(());
         }
+        let failed = |source| DataError::StartGroup { group: id, source };
+        self.host.make_room(id, &assignment.namespace).await.map_err(failed)?;
+        // The replica votes from the moment it runs, so the note comes first; and after the room,
+        // so that a store without it is one that lost it.
+        self.cache.mark_placed(id)?;
         let group = self
             .host
             .start_group(id, &assignment.namespace, KvMachine::new())
             .await
-            .map_err(|source| DataError::StartGroup { group: id, source })?;
-        if start == Start::Resume && group.is_blank() {
-            // The process ended between starting the replica and its first entry: there is a place
-            // for the group on the disk, and nothing in it.
-            let disk = self.blank_disk(id);
-            start = match self.decide(disk, assignment).await {
-                Ok(Start::Leave) => {
-                    group.stop().await;
-                    return Ok(());
-                }
-                Ok(start) => start,
-                Err(refused) => {
-                    group.stop().await;
-                    return Err(refused);
-                }
-            };
-        }
+            .map_err(failed)?;
         info!(group = id, namespace = assignment.namespace, ?start, "hosting");
         if start == Start::Form
             && let Err(error) = self.form(&group, assignment).await
@@ -184,22 +199,25 @@ impl Hosting {
         group.initialize(&assignment.first_voters).await
     }
 
-    async fn decide(&self, disk: Disk, assignment: &Assignment) -> Result<Start, DataError> {
+    /// Whether and how the group is hosted, as far as this disk, the orders and the other members
+    /// say.
+    async fn decide(&self, assignment: &Assignment) -> Result<Start, DataError> {
         let identity = self.host.identity();
-        let record = record(assignment, &identity);
-        let membership = if disk == Disk::Blank {
-            let others = assignment
-                .first_voters
-                .iter()
-                .chain(&assignment.replicas)
-                .map(|member| member.node_id);
-            let mesh = self.host.mesh().borrow().clone();
-            let book = self.host.book();
-            peers::ask(book, mesh.as_ref(), assignment.group, identity.node_id, others).await
-        } else {
-            Membership::Unknown
+        let own_id = identity.node_id;
+        let stored = self.host.stored_replica(assignment.group)?;
+        let disk = self.disk(assignment.group, stored);
+        let answers = match disk {
+            Disk::Blank | Disk::Holding => self.ask(assignment).await,
+            Disk::Lost | Disk::Reverted(_) | Disk::AnotherMesh | Disk::RolledBack => {
+                Answers::default()
+            }
         };
-        match start::decide(disk, record, membership) {
+        let disk = match (disk, answers.later(own_id, stored.unwrap_or_default())) {
+            (Disk::Blank, Some(_)) => Disk::Lost,
+            (Disk::Holding, Some(later)) => Disk::Reverted(later),
+            (disk, _) => disk,
+        };
+        match start::decide(disk, record(assignment, &identity), answers.membership(own_id)) {
             Start::Refuse(refusal) => Err(DataError::Refused {
                 group: assignment.group,
                 namespace: assignment.namespace.clone(),
@@ -209,7 +227,16 @@ impl Hosting {
         }
     }
 
-    fn disk(&self, group: GroupId) -> Result<Disk, StorageError> {
+    async fn ask(&self, assignment: &Assignment) -> Answers {
+        let own_id = self.host.identity().node_id;
+        let members = assignment.first_voters.iter().chain(&assignment.replicas);
+        let others: BTreeSet<NodeId> =
+            members.map(|member| member.node_id).filter(|id| *id != own_id).collect();
+        let mesh = self.host.mesh().borrow().clone();
+        peers::ask(self.host.book(), mesh.as_ref(), assignment.group, others).await
+    }
+
+    fn disk(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {
         let identity = self.host.identity();
         let foreign = self
             .orders
@@ -219,30 +246,28 @@ impl Hosting {
             self.host.book().hints().iter().any(|hint| {
                 hint.node_id == identity.node_id && hint.boot_epoch > identity.boot_epoch
             });
-        Ok(if foreign {
+        if foreign {
             Disk::AnotherMesh
         } else if seen_later {
             Disk::RolledBack
-        } else if self.host.groups_on_disk()?.contains(&group) {
+        } else if stored.is_some_and(|stored| !stored.is_blank) {
             Disk::Holding
+        } else if self.cache.held(group) || (stored.is_none() && self.cache.placed(group)) {
+            Disk::Lost
         } else {
-            self.blank_disk(group)
-        })
-    }
-
-    fn blank_disk(&self, group: GroupId) -> Disk {
-        if self.cache.held(group) { Disk::Lost } else { Disk::Blank }
+            Disk::Blank
+        }
     }
 
     fn admit(&mut self, group: Group) {
         self.namespaces
             .insert(Hosted { namespace: group.namespace().to_owned(), group: group.clone() });
+        let stop = self.stop.child_token();
         let telling = tell_news(group.clone(), self.hosted.clone());
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move { stop.run_until_cancelled(telling).await.unwrap_or(()) });
+        self.tasks.spawn(attend(stop.clone(), telling));
         let reconciler = Reconciler::new(group.clone(), self.outlook.subscribe(), self.patience);
-        self.tasks.spawn(reconciler.run(self.stop.clone()));
-        self.groups.insert(group.id(), group);
+        self.tasks.spawn(attend(stop.clone(), reconciler.run()));
+        self.groups.insert(group.id(), Running { group, stop });
         self.publish();
     }
 
@@ -253,8 +278,7 @@ impl Hosting {
         };
         let own_id = self.host.identity().node_id;
         let leaving: Vec<GroupId> = self
-            .groups
-            .values()
+            .groups()
             .filter(|group| !orders.assignments.contains_key(&group.id()))
             .filter(|group| {
                 let membership = own_membership(&group.status(), own_id);
@@ -263,10 +287,11 @@ impl Hosting {
             .map(Group::id)
             .collect();
         for id in leaving {
-            if let Some(group) = self.groups.remove(&id) {
+            if let Some(Running { group, stop }) = self.groups.remove(&id) {
                 info!(group = id, namespace = group.namespace(), "no longer hosted here");
                 self.namespaces.remove(group.namespace());
                 self.publish();
+                stop.cancel();
                 group.stop().await;
                 self.cache.forget(id)?;
             }
@@ -275,7 +300,7 @@ impl Hosting {
     }
 
     fn publish(&self) {
-        self.hosted.send_replace(self.groups.values().cloned().collect());
+        self.hosted.send_replace(self.groups().cloned().collect());
     }
 
     fn member_addresses(&self, status: &Status) -> Vec<MemberAddress> {
@@ -339,7 +364,23 @@ fn own_membership(status: &Status, own_id: NodeId) -> Membership {
     }
 }
 
-/// Marks the hosted groups as changed whenever this one has news worth a report.
+/// Waits for a task that did not end as it should. While there are none, there is nothing to tell.
+async fn first_failure(tasks: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => return error,
+            None => pending().await,
+        }
+    }
+}
+
+/// Runs a task until its group is stopped.
+async fn attend(stop: CancellationToken, task: impl Future<Output = ()>) {
+    stop.run_until_cancelled(task).await;
+}
+
+/// Marks the hosted groups as changed whenever this one has news worth a report, until it stops.
 async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
     let mut status = group.watch_status();
     let mut told = news(&status.borrow_and_update());
@@ -356,4 +397,21 @@ type News = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>);
 
 const fn news(status: &Status) -> News {
     (status.role, status.term, status.leader, status.membership_log_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::ready, pin::pin};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_told_and_one_that_ends_is_not() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(ready(()));
+        tasks.spawn(async { panic!("as a defect would") });
+        tasks.spawn(ready(()));
+        assert!(first_failure(&mut tasks).await.is_panic());
+        assert!(futures::poll!(pin!(first_failure(&mut tasks))).is_pending());
+    }
 }

@@ -141,6 +141,7 @@ mod tests {
         Status {
             role: Role::Follower,
             term: 1,
+            voted_for: 1,
             leader: Some(1),
             last_index: 10,
             committed: 10,

@@ -10,7 +10,6 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Advice, Outlook, Step, next_step};
@@ -35,12 +34,8 @@ impl Reconciler {
         Self { group, outlook, patience }
     }
 
-    /// Reconciles until it is told to stop.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.reconcile()).await;
-    }
-
-    async fn reconcile(&mut self) {
+    /// Reconciles until it is dropped.
+    pub(crate) async fn run(mut self) {
         loop {
             let pause = if self.look().await { SETTLE } else { LOOK_EVERY };
             // Advice that changed is looked at right away; a publisher that is gone leaves the

@@ -247,6 +247,7 @@ fn leader(members: impl IntoIterator<Item = MemberStatus>) -> Status {
     Status {
         role: Role::Leader,
         term: 1,
+        voted_for: 1,
         leader: Some(1),
         last_index: 10_000,
         committed: 10_000,

@@ -48,5 +48,6 @@ fn hosted_group(group: &Group) -> HostedGroup {
         committed_index: status.committed,
         applied_index: status.applied,
         members: members.collect(),
+        voted_for: status.voted_for,
     }
 }

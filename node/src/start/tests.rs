@@ -1,4 +1,4 @@
-use super::{Disk, Membership, Record, Refusal, Start, decide};
+use super::{Disk, Later, Membership, Record, Refusal, Start, decide};
 
 const FIRST: Record = Record::FirstVoter { formed: false };
 const FORMED: Record = Record::FirstVoter { formed: true };
@@ -8,8 +8,18 @@ const LEARNER: Membership = Membership::Learner { acknowledged: false };
 const KNOWN_LEARNER: Membership = Membership::Learner { acknowledged: true };
 const BURNT: Start = Start::Refuse(Refusal::Burnt);
 
-const DISKS: [Disk; 5] =
-    [Disk::Blank, Disk::Holding, Disk::Lost, Disk::AnotherMesh, Disk::RolledBack];
+const ENTRIES: Later = Later::Entries { acknowledged: 9, last_index: 4 };
+const TERM: Later = Later::Term { voted: 3, remembered: 2 };
+
+const DISKS: [Disk; 7] = [
+    Disk::Blank,
+    Disk::Holding,
+    Disk::Lost,
+    Disk::Reverted(ENTRIES),
+    Disk::Reverted(TERM),
+    Disk::AnotherMesh,
+    Disk::RolledBack,
+];
 const RECORDS: [Record; 6] =
     [Record::Unknown, Record::Absent, FIRST, FORMED, Record::Replica, Record::AnotherStore];
 const MEMBERSHIPS: [Membership; 7] = [
@@ -82,6 +92,16 @@ const LOST_OR_FOREIGN: [Cell; 10] = [
     ("disk restored from a copy, blank again", Disk::RolledBack, FIRST, Membership::Unformed, Start::Refuse(Refusal::RolledBack)),
 ];
 
+#[rustfmt::skip]
+const REVERTED: [Cell; 6] = [
+    ("voter whose entries the leader remembers and the disk does not", Disk::Reverted(ENTRIES), FORMED, KNOWN_VOTER, Start::Refuse(Refusal::Reverted(ENTRIES))),
+    ("voter whose later vote a member remembers, no leader answers", Disk::Reverted(TERM), FORMED, VOTER, Start::Refuse(Refusal::Reverted(TERM))),
+    ("the same while DISCO is down", Disk::Reverted(TERM), Record::Unknown, VOTER, Start::Refuse(Refusal::Reverted(TERM))),
+    ("learner that went back", Disk::Reverted(ENTRIES), Record::Replica, KNOWN_LEARNER, Start::Refuse(Refusal::Reverted(ENTRIES))),
+    ("went back and was removed", Disk::Reverted(TERM), Record::Absent, Membership::Outside, Start::Refuse(Refusal::Reverted(TERM))),
+    ("went back under another store", Disk::Reverted(ENTRIES), Record::AnotherStore, VOTER, Start::Refuse(Refusal::Reverted(ENTRIES))),
+];
+
 #[test]
 fn blank_disk() {
     check(&BLANK);
@@ -98,6 +118,19 @@ fn lost_or_foreign_disk() {
 }
 
 #[test]
+fn disk_that_went_back() {
+    check(&REVERTED);
+}
+
+#[test]
+fn a_refusal_of_a_disk_that_went_back_names_what_is_missing() {
+    let text = Refusal::Reverted(ENTRIES).to_string();
+    assert!(text.contains("up to 9") && text.contains("is 4"), "{text}");
+    let text = Refusal::Reverted(TERM).to_string();
+    assert!(text.contains("in term 3") && text.contains("remembers term 2"), "{text}");
+}
+
+#[test]
 fn only_a_blank_first_voter_of_an_unformed_group_forms_it() {
     for (disk, record, membership) in all() {
         if decide(disk, record, membership) == Start::Form {
@@ -111,8 +144,9 @@ fn only_a_blank_first_voter_of_an_unformed_group_forms_it() {
 }
 
 #[test]
-fn a_lost_store_never_takes_part() {
-    for (disk, record, membership) in all().filter(|cell| cell.0 == Disk::Lost) {
+fn a_store_that_lost_or_forgot_never_takes_part() {
+    let harmed = |disk| matches!(disk, Disk::Lost | Disk::Reverted(_));
+    for (disk, record, membership) in all().filter(|cell| harmed(cell.0)) {
         assert!(
             matches!(decide(disk, record, membership), Start::Refuse(_)),
             "{record:?} {membership:?}"

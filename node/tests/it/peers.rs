@@ -1,11 +1,19 @@
 //! The data service without DISCO: formed once, then on its own.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use node::{DataError, start::Refusal};
+use node::{
+    DataError,
+    start::{Later, Refusal},
+};
+use raft::Role;
 use tempfile::{TempDir, tempdir};
 
-use crate::server::{Ports, Server, form, open_host};
+use crate::server::{Ports, Server, form, open_host, until};
 
 const SERVERS: usize = 3;
 
@@ -102,6 +110,95 @@ async fn a_server_whose_store_lost_the_group_refuses_to_vote() {
 }
 
 #[tokio::test]
+async fn a_copy_of_a_disk_is_refused_once_more_was_acknowledged() {
+    let (_directories, mut servers) = formed().await;
+    servers[0].put("before", "1").await;
+    let (copy, home) = copied_follower(&mut servers).await;
+    restore(&copy, &home);
+
+    let server = Server::start(&home, Ports::bind(), &addresses(&servers)).await;
+    let refused = server.refusal().await;
+    assert!(refused.is_refusal());
+    let DataError::Refused { refusal: Refusal::Reverted(later), .. } = refused else {
+        panic!("{refused:?}");
+    };
+    let Later::Entries { acknowledged, last_index } = later else { panic!("{later:?}") };
+    assert!(acknowledged > last_index, "{later:?}");
+    servers[0].put("after", "3").await;
+    stop(servers).await;
+}
+
+#[tokio::test]
+async fn a_server_that_reaches_nobody_starts_from_its_disk() {
+    let (_directories, mut servers) = formed().await;
+    servers[0].put("before", "1").await;
+    let (copy, home) = copied_follower(&mut servers).await;
+    let others = addresses(&servers);
+    stop(servers).await;
+    restore(&copy, &home);
+
+    let server = Server::start(&home, Ports::bind(), &others).await;
+    until("the replica to run", || server.status().is_some_and(|it| it.members.len() == SERVERS))
+        .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_is_noted_before_it_can_vote() {
+    let directories = [tempdir().unwrap(), tempdir().unwrap(), tempdir().unwrap()];
+    let servers = start(directories.iter().map(|it| it.path().to_owned()).collect()).await;
+    form(&servers.iter().collect::<Vec<_>>()).await;
+    for server in &servers {
+        until("the replica to run", || server.status().is_some()).await;
+        let notes = fs::read_to_string(server.directory().join("groups.json")).unwrap();
+        assert!(notes.contains(r#""placed": true"#), "{notes}");
+    }
+    stop(servers).await;
+}
+
+#[tokio::test]
+async fn a_process_that_ended_before_its_replica_voted_comes_back() {
+    let directory = tempdir().unwrap();
+    let address = Ports::bind().mesh_address();
+    let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
+    let mesh_id = host.form_alone().unwrap().mesh_id;
+    host.make_room(2, "default").await.unwrap();
+    drop(host);
+    note(&directory, &mesh_id, r#""placed": true, "held": false"#);
+    let server = Server::start(directory.path(), Ports::bind(), &[]).await;
+    server.is_ready().await;
+    server.put("key", "value").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_lost_the_room_of_a_group_refuses_to_vote() {
+    let directory = tempdir().unwrap();
+    let mesh_id = formed_alone(&directory).await;
+    note(&directory, &mesh_id, r#""placed": true, "held": false"#);
+    let server = Server::start(directory.path(), Ports::bind(), &[]).await;
+    let DataError::Refused { refusal, .. } = server.refusal().await else {
+        panic!("not refused");
+    };
+    assert_eq!(refusal, Refusal::Burnt);
+}
+
+#[tokio::test]
+async fn of_four_servers_three_vote_and_all_take_any_call() {
+    let (_directories, servers) = formed_of(4).await;
+    let mut ids: Vec<u64> = servers.iter().map(|server| server.identity.node_id).collect();
+    ids.sort_unstable();
+    let learner = servers.iter().find(|server| server.identity.node_id == ids[3]).unwrap();
+    learner.put("key", "value").await;
+    assert_eq!(learner.get("key").await.as_deref(), Some("value"));
+    let status = learner.status().unwrap();
+    let voters: Vec<u64> =
+        status.members.iter().filter(|it| it.voter).map(|it| it.node_id).collect();
+    assert_eq!((status.role, voters.as_slice()), (Role::Learner, &ids[..3]));
+    stop(servers).await;
+}
+
+#[tokio::test]
 async fn notes_from_another_mesh_are_refused() {
     let directory = tempdir().unwrap();
     formed_alone(&directory).await;
@@ -115,7 +212,11 @@ async fn notes_from_another_mesh_are_refused() {
 }
 
 async fn formed() -> (Vec<TempDir>, Vec<Server>) {
-    let directories: Vec<TempDir> = (0..SERVERS).map(|_| tempdir().unwrap()).collect();
+    formed_of(SERVERS).await
+}
+
+async fn formed_of(count: usize) -> (Vec<TempDir>, Vec<Server>) {
+    let directories: Vec<TempDir> = (0..count).map(|_| tempdir().unwrap()).collect();
     let homes = directories.iter().map(|it| it.path().to_owned()).collect();
     let servers = start(homes).await;
     form(&servers.iter().collect::<Vec<_>>()).await;
@@ -153,8 +254,43 @@ async fn formed_alone(directory: &TempDir) -> String {
     host.form_alone().unwrap().mesh_id
 }
 
+/// Copies the directory of a follower while it runs, has it acknowledge more, and stops it.
+async fn copied_follower(servers: &mut Vec<Server>) -> (TempDir, PathBuf) {
+    let follower = servers.iter().position(|server| !server.leads()).unwrap();
+    let follower = servers.remove(follower);
+    let leader = servers.iter().find(|server| server.leads()).unwrap();
+    follower.caught_up_with(leader).await;
+    let copy = tempdir().unwrap();
+    copy_directory(follower.directory(), copy.path());
+    leader.put("since", "2").await;
+    follower.caught_up_with(leader).await;
+    (copy, follower.stop().await)
+}
+
+fn restore(copy: &TempDir, home: &Path) {
+    fs::remove_dir_all(home).unwrap();
+    copy_directory(copy.path(), home);
+}
+
+fn copy_directory(source: &Path, target: &Path) {
+    fs::create_dir_all(target).unwrap();
+    for item in fs::read_dir(source).unwrap() {
+        let item = item.unwrap();
+        let to = target.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            copy_directory(&item.path(), &to);
+        } else {
+            fs::copy(item.path(), to).unwrap();
+        }
+    }
+}
+
 /// Notes in a directory that it has held the group of the namespace `default`.
 fn note_held(directory: &TempDir, mesh_id: &str) {
+    note(directory, mesh_id, r#""placed": true, "held": true"#);
+}
+
+fn note(directory: &TempDir, mesh_id: &str, what: &str) {
     let notes = format!(
         r#"{{
             "format": 1,
@@ -166,7 +302,7 @@ fn note_held(directory: &TempDir, mesh_id: &str) {
                     "replicas": [],
                     "voters_wanted": 1,
                     "formed": true,
-                    "held": true
+                    {what}
                 }}
             }},
             "nodes": []

@@ -15,7 +15,7 @@ use proto::{
         FormRequest, Formation, FormationMember, form_request::Step, mesh_client::MeshClient,
     },
 };
-use raft::{DataDir, DataDirError, Host, HostConfig, Identity, MeshId, Timing};
+use raft::{DataDir, DataDirError, Host, HostConfig, Identity, MeshId, Status, Timing};
 use tokio::{
     net::TcpListener as AsyncListener,
     runtime::{Builder, Runtime},
@@ -102,6 +102,15 @@ impl Server {
         }
     }
 
+    /// What this replica knows of the group of the namespace `default`, once it runs.
+    pub(crate) fn status(&self) -> Option<Status> {
+        self.host.group(2).map(|group| group.status())
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Stops the server in the way of SIGTERM, and gives its directory back.
     pub(crate) async fn stop(self) -> PathBuf {
         self.stop.cancel();
@@ -160,8 +169,18 @@ impl Server {
     }
 
     pub(crate) fn leads(&self) -> bool {
-        let group = self.host.group(2);
-        group.is_some_and(|group| group.status().leader == Some(self.identity.node_id))
+        self.status().is_some_and(|status| status.leader == Some(self.identity.node_id))
+    }
+
+    /// Waits until the leader has this server's acknowledgment of everything.
+    pub(crate) async fn caught_up_with(&self, leader: &Self) {
+        until("the follower to catch up", || {
+            let status = leader.status();
+            let members = status.iter().flat_map(|status| &status.members);
+            let mut own = members.filter(|it| it.node_id == self.identity.node_id);
+            own.any(|it| it.lag == Some(0))
+        })
+        .await;
     }
 
     /// Repeats what is answered by "not now" until it is answered by something else.
@@ -184,6 +203,16 @@ impl Server {
         };
         timeout(PATIENCE, trying).await.unwrap()
     }
+}
+
+/// Waits for a condition that nothing announces.
+pub(crate) async fn until(what: &str, check: impl Fn() -> bool) {
+    let waiting = async {
+        while !check() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "waited in vain for {what}");
 }
 
 /// Forms a mesh as `quorate init` does: reserved on all, then committed on all.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openraft::{Instant as _, ServerState};
+use openraft::{Instant as _, ServerState, vote::RaftLeaderId as _};
 
 use crate::{
     ids::NodeId,
@@ -24,6 +24,9 @@ pub enum Role {
 pub struct Status {
     pub role: Role,
     pub term: u64,
+    /// Whom this server's vote of that term is for, granted or followed. A server without a vote
+    /// has term 0, and this is meaningless then.
+    pub voted_for: NodeId,
     pub leader: Option<NodeId>,
     /// The last entry stored here; zero if there is none.
     pub last_index: u64,
@@ -90,6 +93,7 @@ pub(super) fn from_metrics(metrics: &Metrics) -> Status {
     Status {
         role: role(metrics),
         term: metrics.current_term,
+        voted_for: *metrics.vote.leader_id.node_id(),
         leader: metrics.current_leader,
         last_index,
         committed: metrics.cluster_committed.max(metrics.local_committed).as_ref().map_or(0, index),

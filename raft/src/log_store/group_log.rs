@@ -66,6 +66,13 @@ struct State {
     write: u64,
 }
 
+/// What is on disk of a log, without what waits in the queue.
+pub(crate) struct StoredLog {
+    pub(crate) vote: Option<Vote>,
+    /// The last entry, or the last one that was purged.
+    pub(crate) last: Option<LogId>,
+}
+
 /// Part of a read that memory could not answer.
 struct Plan {
     /// Indexes to read from disk, `from..to`.
@@ -75,11 +82,24 @@ struct Plan {
     cached: Vec<Entry>,
 }
 
+impl LogStore {
+    /// The log of a group that does not run.
+    pub(crate) fn stored(&self, group: GroupId) -> Result<StoredLog, StorageError> {
+        let purged = self.read::<pb::LogId>(group, Kind::Purged)?.map(codec::log_id_from_proto);
+        let (_, last) = stored_ends(self, group)?;
+        Ok(StoredLog { vote: self.vote(group)?, last: last.max(purged) })
+    }
+
+    fn vote(&self, group: GroupId) -> Result<Option<Vote>, StorageError> {
+        let vote = self.read::<pb::Vote>(group, Kind::Vote)?;
+        let vote = vote.map(|vote| codec::vote_from_proto(Some(vote)));
+        vote.transpose().map_err(malformed)
+    }
+}
+
 impl GroupLog {
     pub(super) async fn open(store: LogStore, group: GroupId) -> Result<Self, StorageError> {
-        let vote = store.read::<pb::Vote>(group, Kind::Vote)?;
-        let vote = vote.map(|vote| codec::vote_from_proto(Some(vote)));
-        let vote = vote.transpose().map_err(malformed)?;
+        let vote = store.vote(group)?;
         let committed = store.read::<pb::LogId>(group, Kind::Committed)?;
         let purged = store.read::<pb::LogId>(group, Kind::Purged)?.map(codec::log_id_from_proto);
         let (first, last) = stored_ends(&store, group)?;

@@ -322,7 +322,7 @@ pub(super) fn flush(
     store.db.flush_cf(&family).map_err(|error| StorageError::with_source("cannot flush", error))
 }
 
-pub(super) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
+pub(crate) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
     let stored = view.system(APPLIED)?;
     let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
     let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;

@@ -17,7 +17,7 @@ async fn rows_and_applied_index_are_written_together() {
     let (_, mut state) = stores.group().await;
     apply(&mut state, [entry(1, 1, "add a"), entry(1, 2, "put b 1")]).await;
     assert_eq!(stores.rows(), ["a=x", "b=1"]);
-    assert_eq!(machine::read_applied(&stores.view()).unwrap(), Some(log_id(1, 2)));
+    assert_eq!(read_applied(&stores.view()).unwrap(), Some(log_id(1, 2)));
 }
 
 #[tokio::test]

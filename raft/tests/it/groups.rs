@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::{HostError, Role, WriteError};
+use proto::quorate::v1::{HostedGroupsRequest, mesh_client::MeshClient};
+use raft::{HostError, Role, StoredReplica, WriteError};
 
 use crate::fleet::{
     DEADLINE, Fleet, Server, Setup, Words, put, rows, spawn, until, until_role, within,
@@ -20,6 +21,8 @@ async fn one_server_alone_writes_reads_and_comes_back() {
     assert!(group.is_blank());
     group.initialize(&[server.member()]).await.unwrap();
     let applied = group.write(Bytes::from("put a 1"), DEADLINE).await.unwrap();
+    let status = group.status();
+    assert_eq!((status.leader, status.voted_for), (Some(server.id()), server.id()));
     assert_eq!(applied.reply, format!("put a 1 at {}", applied.index));
     assert!(group.read_barrier(DEADLINE).await.unwrap() >= applied.index);
     assert_eq!(rows(&group), ["a=1"]);
@@ -28,8 +31,15 @@ async fn one_server_alone_writes_reads_and_comes_back() {
     let path = server.stop().await;
 
     let server = Server::start(&path, Setup::default()).await;
+    let stored = server.host.stored_replica(2).unwrap();
+    let expected = StoredReplica { term: status.term, last_index: applied.index, is_blank: false };
+    assert_eq!(stored, Some(expected));
+    assert_eq!(server.host.stored_replica(3).unwrap(), None);
+    server.host.make_room(3, "more").await.unwrap();
+    let blank = StoredReplica { term: 0, last_index: 0, is_blank: true };
+    assert_eq!(server.host.stored_replica(3).unwrap(), Some(blank));
     assert_eq!(server.host.formation().borrow().as_ref(), Some(&formation));
-    assert_eq!(server.host.groups_on_disk().unwrap(), [2]);
+    assert_eq!(server.host.groups_on_disk().unwrap(), [2, 3]);
     let group = server.start_group().await;
     assert_eq!(rows(&group), ["a=1"], "applied before the group is handed out");
     group.initialize(&[server.member()]).await.unwrap();
@@ -179,6 +189,9 @@ async fn a_stopped_group_can_be_started_again() {
     assert!(matches!(again, Err(raft::StartGroupError::Running)));
     group.stop().await;
     assert!(follower.host.group(2).is_none());
+    let mut mesh = MeshClient::connect(format!("http://{}", follower.address)).await.unwrap();
+    let hosted = mesh.hosted_groups(HostedGroupsRequest {}).await.unwrap().into_inner();
+    assert_eq!(hosted.groups, [], "a stopped replica is not told of");
     let refused = group.write(Bytes::from("put b 2"), DEADLINE).await;
     assert!(matches!(refused, Err(WriteError::Stopped)));
     let renamed = follower.host.start_group(2, "other", Words).await;

@@ -14,7 +14,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::{Outlook, Reconciler};
@@ -41,7 +40,7 @@ async fn a_single_voter_grows_to_three_and_a_dead_one_is_replaced() {
 
     let outlook = watch::Sender::new(Outlook::default());
     let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), Duration::ZERO);
-    mesh.tasks.spawn(reconciler.run(CancellationToken::new()));
+    mesh.tasks.spawn(reconciler.run());
 
     mesh.advise(&outlook, 3, None);
     members_become(&leader, &ids[..3], &ids[..3]).await;
@@ -64,7 +63,7 @@ async fn a_spare_node_becomes_a_learner() {
 
     let outlook = watch::Sender::new(Outlook::default());
     let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), PATIENCE);
-    mesh.tasks.spawn(reconciler.run(CancellationToken::new()));
+    mesh.tasks.spawn(reconciler.run());
 
     mesh.voters_wanted = 1;
     mesh.advise(&outlook, 2, None);
