@@ -2,6 +2,11 @@
 //!
 //! Hints travel only between servers of one mesh. A seed may be wrong, down, this server itself, or
 //! of another mesh: then it is named once and left alone.
+//!
+//! A server of our own mesh that was asked, at an address where we looked for it, may know of a later
+//! start of this very server. Then this one runs on a disk that was copied or restored, has
+//! forgotten votes that it gave, and must not go on. Of those who ask us we believe no such thing:
+//! anybody can ask.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +37,12 @@ const PARALLEL: usize = 16;
 /// Servers spoken to in one round, beside the seeds; larger meshes take turns.
 const PER_ROUND: usize = 64;
 
+/// Another server knows of a later start of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeenLater {
+    pub(crate) boot_epoch: u64,
+}
+
 /// Exchanges hints, round after round.
 pub(crate) struct Greeter {
     host: Host,
@@ -56,10 +67,13 @@ impl Greeter {
         }
     }
 
-    pub(crate) async fn run(mut self) {
+    /// Goes on until a server of the same mesh knows of a later start of this one.
+    pub(crate) async fn run(mut self) -> SeenLater {
         let mut mesh = self.host.mesh();
         loop {
-            self.greet_all().await;
+            if let Some(seen) = self.greet_all().await {
+                return seen;
+            }
             let settled = self.host.mesh_id().is_some()
                 && self.seeds.iter().all(|seed| self.answered.contains(seed));
             let pause = if settled { CALM } else { EAGER };
@@ -71,7 +85,7 @@ impl Greeter {
         }
     }
 
-    async fn greet_all(&mut self) {
+    async fn greet_all(&mut self) -> Option<SeenLater> {
         let targets = self.targets();
         self.channels.retain(|address, _| targets.contains(address));
         for address in targets {
@@ -88,12 +102,18 @@ impl Greeter {
             .await;
         for (address, reply) in replies {
             match reply {
-                Ok(reply) => self.take_in(address, reply).await,
+                Ok(reply) => {
+                    let seen = self.take_in(address, reply).await;
+                    if seen.is_some() {
+                        return seen;
+                    }
+                }
                 Err(status) => {
                     tracing::debug!(%address, message = status.message(), "no answer to hello");
                 }
             }
         }
+        None
     }
 
     fn targets(&mut self) -> BTreeSet<SocketAddr> {
@@ -116,12 +136,12 @@ impl Greeter {
         }
     }
 
-    async fn take_in(&mut self, address: SocketAddr, reply: pb::HelloReply) {
-        let Some(server) = reply.server else { return };
+    async fn take_in(&mut self, address: SocketAddr, reply: pb::HelloReply) -> Option<SeenLater> {
+        let server = reply.server?;
         self.answered.insert(address);
         let ours = self.host.mesh_id().map(|mesh| mesh.to_string()).unwrap_or_default();
         if server.node_id == self.host.identity().node_id {
-            return;
+            return None;
         }
         if !ours.is_empty() && !server.mesh_id.is_empty() && server.mesh_id != ours {
             if self.foreign.insert(address) {
@@ -130,7 +150,7 @@ impl Greeter {
                     "this address answers for another mesh; it is left alone"
                 );
             }
-            return;
+            return None;
         }
         self.foreign.remove(&address);
         if ours.is_empty() {
@@ -141,11 +161,14 @@ impl Greeter {
             } else if let Ok(theirs) = server.mesh_id.parse() {
                 self.host.meet_mesh(theirs);
             }
-            return;
+            return None;
         }
-        if server.mesh_id == ours {
-            learn(&self.host, reply.known);
+        if server.mesh_id != ours {
+            return None;
         }
+        let seen = seen_later(&self.host, &reply.known);
+        learn(&self.host, reply.known);
+        seen
     }
 
     async fn adopt(&self, formation: pb::Formation) {
@@ -183,6 +206,13 @@ async fn greet(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloR
         .await
         .map_err(|_| Status::deadline_exceeded("no answer in time"))?
         .map(tonic::Response::into_inner)
+}
+
+fn seen_later(host: &Host, hints: &[pb::AddressHint]) -> Option<SeenLater> {
+    let own = host.own_hint();
+    let of_own = hints.iter().filter(|hint| hint.node_id == own.node_id);
+    let boot_epoch = of_own.map(|hint| hint.boot_epoch).max()?;
+    (boot_epoch > own.boot_epoch).then_some(SeenLater { boot_epoch })
 }
 
 fn learn(host: &Host, hints: Vec<pb::AddressHint>) {

@@ -139,8 +139,20 @@ pub enum HostError {
     Group { group: GroupId, reason: String },
     #[error("the log-writer thread ended")]
     LogWriter,
+    #[error(
+        "the mesh knows of start number {seen} of this server, and this is number {ours}: its disk was \
+         copied or restored, or it runs elsewhere too"
+    )]
+    Superseded { ours: u64, seen: u64 },
     #[error("the host runs already")]
     Running,
+}
+
+impl HostError {
+    /// Whether a safety rule refused this server, so that a person must look.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Superseded { .. })
+    }
 }
 
 impl Host {
@@ -312,7 +324,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Ends by itself if a group or the log-writer thread failed: the process must end too.
+    /// Ends by itself if a group or the log-writer thread failed, or if the mesh knows of a later
+    /// start of this server: the process must end too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), HostError> {
         let supervised = lock(&self.inner.supervised).take();
         let Some(Supervised { mut failures, writer }) = supervised else {
@@ -321,7 +334,10 @@ impl Host {
         let greeter = Greeter::new(self.clone(), self.inner.config.seeds.clone());
         let result = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
-            () = greeter.run() => Ok(()),
+            seen = greeter.run() => Err(HostError::Superseded {
+                ours: self.inner.identity.boot_epoch,
+                seen: seen.boot_epoch,
+            }),
             failure = failures.recv() => Err(match failure {
                 Some((group, reason)) => HostError::Group { group, reason },
                 None => HostError::LogWriter,

@@ -1,9 +1,9 @@
 //! Coming back: other addresses, a long absence, a wiped disk.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use proto::quorate::v1::{self as pb, raft_client::RaftClient};
-use raft::Timing;
+use raft::{HostError, Timing};
 use tonic::Code;
 
 use crate::fleet::{DEADLINE, Fleet, Server, Setup, put, rows, until};
@@ -136,4 +136,42 @@ async fn a_wiped_server_is_a_new_one_and_never_stands_in_for_the_old() {
     assert_eq!(rows(&leader).len(), 21);
     assert!(leader.read_barrier(DEADLINE).await.is_ok());
     wiped.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_disk_was_restored_ends_itself() {
+    let mut fleet = Fleet::form(3).await;
+    let id = fleet.follower().await.id();
+    let path = fleet.stop(id).await;
+    let backup = fleet.dir.path().join("backup");
+    copy_dir(&path, &backup);
+    for _ in 0..2 {
+        let epoch = fleet.start(&path).await.host.identity().boot_epoch;
+        until("the others to learn of the start", || {
+            let others = fleet.servers.iter().filter(|it| it.id() != id);
+            let mut hints = others.map(|it| it.host.book().hint(id));
+            hints.all(|it| it.is_some_and(|it| it.boot_epoch == epoch)).then_some(())
+        })
+        .await;
+        fleet.stop(id).await;
+    }
+    let restored = Server::start(&backup, fleet.setup.clone()).await;
+    let ours = restored.host.identity().boot_epoch;
+    let error = restored.failed().await;
+    assert!(error.is_refusal(), "{error}");
+    let HostError::Superseded { ours: told, seen } = error else { panic!("{error}") };
+    assert_eq!((told, seen), (ours, ours + 1));
+}
+
+fn copy_dir(source: &Path, target: &Path) {
+    fs::create_dir_all(target).unwrap();
+    for item in fs::read_dir(source).unwrap() {
+        let item = item.unwrap();
+        let to = target.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            copy_dir(&item.path(), &to);
+        } else {
+            fs::copy(item.path(), to).unwrap();
+        }
+    }
 }
