@@ -6,17 +6,19 @@
 //! session is alive are published to the rest of the node.
 //!
 //! Any DISCO server will do. The session tries the seeds and every DISCO server in the book, in
-//! random order, until one accepts; when that one is lost it goes to another. While none answers
-//! the node serves what it has. Losing DISCO is never an error here; being refused by it is.
+//! random order, until one accepts; when that one is lost it goes to another, and when that one has
+//! lost its quorum, to one that has not, if there is one. While none answers the node serves what it
+//! has. Losing DISCO is never an error here; being refused by it is.
 
 mod dial;
+mod elsewhere;
 mod orders;
 mod report;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use proto::quorate::v1::{
     Directive, NodeHello, NodeReport, NodeStopping, node_report::Report,
@@ -75,6 +77,8 @@ pub(crate) struct Told {
     /// The latest orders of this process's time; kept when the session is lost.
     pub(crate) orders: Option<Arc<Orders>>,
     pub(crate) link: Link,
+    /// The revision of the registry behind the orders.
+    revision: u64,
     /// DISCO has committed that this node stops.
     pub(crate) stopping_noted: bool,
 }
@@ -138,6 +142,32 @@ pub(crate) struct SessionHandle {
     stopping: CancellationToken,
 }
 
+/// A session that a server has accepted.
+struct Open {
+    address: SocketAddr,
+    reports: mpsc::Sender<NodeReport>,
+    directives: Streaming<Directive>,
+    first: Directive,
+}
+
+/// What a directive asks of the session itself.
+struct Taken {
+    /// How long the node's lease lasts.
+    ttl: Duration,
+    /// Whether the server had a quorum.
+    fresh: bool,
+}
+
+/// The search for a server with a quorum.
+type Search = Pin<Box<dyn Future<Output = Open> + Send>>;
+
+/// What came of a session.
+enum Next {
+    /// Another one has taken its place.
+    Moved(Box<Open>),
+    Ended(Ended),
+}
+
 /// Why one stay ended.
 enum Ended {
     /// Try another server.
@@ -184,7 +214,8 @@ impl Session {
         loop {
             let mut lost = false;
             for address in order(&self.seeds, self.host.book().hints(), last) {
-                let stay = self.stay(address).await;
+                let mut address = address;
+                let stay = self.stay(&mut address).await;
                 let was_live = self.go_dark();
                 match stay {
                     Ended::Fatal(error) => return error,
@@ -209,38 +240,56 @@ impl Session {
         }
     }
 
-    /// One session with one server, from dialing to its end.
-    async fn stay(&mut self, address: SocketAddr) -> Ended {
+    /// From dialing a server to the end of the session with it, or with the one that took its place,
+    /// whose address is left behind.
+    async fn stay(&mut self, address: &mut SocketAddr) -> Ended {
         let hello = match self.hello() {
             Ok(hello) => hello,
             Err(error) => return Ended::Fatal(error.into()),
         };
-        let accepting = timeout(ACCEPT_WITHIN, self.open(address, hello)).await;
-        let (reports, mut directives, first) = match accepting {
+        let mut session = match timeout(ACCEPT_WITHIN, open(*address, hello)).await {
             Ok(Ok(open)) => open,
-            Ok(Err(status)) => return self.judged(address, status).await,
+            Ok(Err(status)) => return self.judged(*address, status).await,
             Err(_) => return Ended::Lost(Status::deadline_exceeded("no directive in time")),
         };
-        let mut ttl = match self.take(first, address) {
-            Ok(ttl) => ttl,
-            Err(ended) => return ended,
+        loop {
+            *address = session.address;
+            session = match self.converse(session).await {
+                Next::Moved(other) => *other,
+                Next::Ended(ended) => return ended,
+            };
+        }
+    }
+
+    /// Holds an accepted session.
+    async fn converse(&mut self, session: Open) -> Next {
+        let Open { address, reports, mut directives, first } = session;
+        let mut taken = match self.take(first, address) {
+            Ok(taken) => taken,
+            Err(ended) => return Next::Ended(ended),
         };
         self.accepted_before = true;
-        info!(%address, "in session with DISCO");
+        info!(%address, fresh = taken.fresh, "in session with DISCO");
+        let mut search: Option<Search> = None;
         let mut report_at = Instant::now();
         let mut said_stopping = false;
         loop {
+            if taken.fresh {
+                search = None;
+            } else if search.is_none() {
+                search = match self.search(address) {
+                    Ok(search) => Some(search),
+                    Err(error) => return Next::Ended(Ended::Fatal(error.into())),
+                };
+            }
             tokio::select! {
-                directive = directives.message() => {
-                    let taken = match directive {
-                        Ok(Some(directive)) => self.take(directive, address),
-                        Ok(None) => return Ended::Lost(Status::unavailable("the server ended it")),
-                        Err(status) => return self.judged(address, status).await,
-                    };
-                    match taken {
-                        Ok(given) => ttl = given,
-                        Err(ended) => return ended,
-                    }
+                directive = directives.message() => match self.heard(directive, address).await {
+                    Ok(next) => taken = next,
+                    Err(ended) => return Next::Ended(ended),
+                },
+                found = found(&mut search) => {
+                    info!(%address, other = %found.address, "leaving a DISCO server without a quorum");
+                    return Next::Moved(Box::new(found));
                 }
                 () = self.stopping.cancelled(), if !said_stopping => {
                     said_stopping = true;
@@ -248,27 +297,28 @@ impl Session {
                 }
                 Ok(()) = self.hosted.changed() => self.report(&reports),
                 () = sleep_until(report_at) => {
-                    report_at = Instant::now() + (ttl / 3).max(REPORT_AT_MOST_EVERY);
+                    report_at = Instant::now() + (taken.ttl / 3).max(REPORT_AT_MOST_EVERY);
                     self.report(&reports);
                 }
             }
         }
     }
 
-    /// Dials, introduces the node and waits for the first directive.
-    async fn open(
+    async fn heard(
         &self,
+        directive: Result<Option<Directive>, Status>,
         address: SocketAddr,
-        hello: NodeHello,
-    ) -> Result<(mpsc::Sender<NodeReport>, Streaming<Directive>, Directive), Status> {
-        let channel = connect(address).await?;
-        let (reports, queue) = mpsc::channel(REPORT_QUEUE);
-        send(&reports, Report::Hello(hello));
-        let mut client = RegistryClient::new(channel);
-        let mut directives = client.session(ReceiverStream::new(queue)).await?.into_inner();
-        let first = directives.message().await?;
-        let first = first.ok_or_else(|| Status::unavailable("the server ended it"))?;
-        Ok((reports, directives, first))
+    ) -> Result<Taken, Ended> {
+        match directive {
+            Ok(Some(directive)) => self.take(directive, address),
+            Ok(None) => Err(Ended::Lost(Status::unavailable("the server ended it"))),
+            Err(status) => Err(self.judged(address, status).await),
+        }
+    }
+
+    fn search(&self, current: SocketAddr) -> Result<Search, StorageError> {
+        let (host, seeds, hello) = (self.host.clone(), self.seeds.clone(), self.hello()?);
+        Ok(Box::pin(elsewhere::find(host, seeds, current, hello)))
     }
 
     fn hello(&self) -> Result<NodeHello, StorageError> {
@@ -284,8 +334,11 @@ impl Session {
         send(reports, Report::Status(report::status(&hosted)));
     }
 
-    /// Takes a directive in: mesh first, then addresses, then orders. Gives the lease's length.
-    fn take(&self, directive: Directive, address: SocketAddr) -> Result<Duration, Ended> {
+    /// Takes a directive in: mesh first, then addresses, then orders.
+    ///
+    /// Orders never go back: those of a server without a quorum count only if none of a later
+    /// revision are there.
+    fn take(&self, directive: Directive, address: SocketAddr) -> Result<Taken, Ended> {
         let mesh_id = directive.meta.as_ref().map_or("", |meta| &meta.mesh_id);
         let mesh = self.adopt(mesh_id, address)?;
         let identity = self.host.identity();
@@ -304,13 +357,15 @@ impl Session {
             0 => DEFAULT_TTL,
             ttl_ms => Duration::from_millis(ttl_ms),
         };
-        let orders = Arc::new(orders::from_proto(mesh, &directive));
+        let revision = directive.meta.as_ref().map_or(0, |meta| meta.revision);
+        let orders = orders::from_proto(mesh, &directive);
+        let fresh = orders.fresh;
         self.told.send_modify(|told| {
             told.link = Link::Live;
             told.stopping_noted |= directive.stopping_noted;
-            told.orders = Some(orders);
+            told.follow(orders, revision);
         });
-        Ok(ttl)
+        Ok(Taken { ttl, fresh })
     }
 
     fn adopt(&self, mesh_id: &str, address: SocketAddr) -> Result<MeshId, Ended> {
@@ -358,6 +413,18 @@ impl Told {
         self.link == Link::Live
     }
 
+    fn follow(&mut self, orders: Orders, revision: u64) {
+        self.orders = match self.orders.take() {
+            Some(known) if !orders.fresh && revision < self.revision => {
+                Some(Arc::new(Orders { fresh: false, ..Orders::clone(&known) }))
+            }
+            _ => {
+                self.revision = revision;
+                Some(Arc::new(orders))
+            }
+        };
+    }
+
     /// Whether that changed anything.
     fn set_link(&mut self, link: Link) -> bool {
         std::mem::replace(&mut self.link, link) != link
@@ -375,6 +442,26 @@ impl SessionHandle {
             Ok(Ok(told)) => told.stopping_noted,
             Ok(Err(_)) | Err(_) => false,
         }
+    }
+}
+
+/// Dials, introduces the node and waits for the first directive.
+async fn open(address: SocketAddr, hello: NodeHello) -> Result<Open, Status> {
+    let channel = connect(address).await?;
+    let (reports, queue) = mpsc::channel(REPORT_QUEUE);
+    send(&reports, Report::Hello(hello));
+    let mut client = RegistryClient::new(channel);
+    let mut directives = client.session(ReceiverStream::new(queue)).await?.into_inner();
+    let first = directives.message().await?;
+    let first = first.ok_or_else(|| Status::unavailable("the server ended it"))?;
+    Ok(Open { address, reports, directives, first })
+}
+
+/// The end of a search; never, if there is none.
+async fn found(search: &mut Option<Search>) -> Open {
+    match search {
+        Some(search) => search.await,
+        None => pending().await,
     }
 }
 

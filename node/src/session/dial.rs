@@ -24,7 +24,7 @@ const PING_EVERY: Duration = Duration::from_secs(2);
 const IDENTIFIED_WITHIN: Duration = Duration::from_secs(2);
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
 /// How long to wait after so many rounds without a session. `jitter` is from 0 to 1; half of the
 /// wait is random, so that nodes which lost DISCO together do not come back together.

@@ -1,5 +1,6 @@
 //! The other end of a session, reduced to the conversation: it orders every node that says hello to
-//! host one group alone, and tells the test what the node said.
+//! host one group alone, and tells the test what the node said. It has a quorum until it is told
+//! otherwise.
 //!
 //! What DISCO really does with a session is tested end to end, with the real one.
 
@@ -17,7 +18,7 @@ use raft::MeshId;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::spawn_blocking,
     time::timeout,
 };
@@ -32,6 +33,7 @@ const REPORTS: usize = 1024;
 pub(crate) struct Disco {
     pub(crate) address: SocketAddr,
     reports: mpsc::Receiver<Report>,
+    has_quorum: watch::Sender<bool>,
     /// There until it is killed or dropped.
     runtime: Option<Runtime>,
 }
@@ -42,14 +44,26 @@ impl Disco {
         let address = listener.local_addr().unwrap();
         let listener = listener.into_std().unwrap();
         let (told, reports) = mpsc::channel(REPORTS);
-        let conversation = Conversation { mesh_id: mesh.to_string(), told };
+        let has_quorum = watch::Sender::new(true);
+        let conversation =
+            Conversation { mesh_id: mesh.to_string(), told, has_quorum: has_quorum.subscribe() };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
             let registry = RegistryServer::new(conversation);
             Server::builder().add_service(registry).serve_with_incoming(incoming).await
         });
-        Self { address, reports, runtime: Some(runtime) }
+        Self { address, reports, has_quorum, runtime: Some(runtime) }
+    }
+
+    /// Gives the server a quorum or takes it away.
+    pub(crate) fn set_quorum(&self, has_quorum: bool) {
+        self.has_quorum.send_replace(has_quorum);
+    }
+
+    /// Waits until a node that is in session here reports, which it does not while it only asks.
+    pub(crate) async fn hears_status(&mut self) {
+        self.hears(|report| matches!(report, Report::Status(_)).then_some(())).await;
     }
 
     /// Waits for a report of a kind.
@@ -90,28 +104,38 @@ impl Drop for Disco {
 struct Conversation {
     mesh_id: String,
     told: mpsc::Sender<Report>,
+    has_quorum: watch::Receiver<bool>,
 }
 
 impl Conversation {
     async fn hold(
-        self,
+        mut self,
         mut reports: Streaming<NodeReport>,
         directives: mpsc::Sender<Result<Directive, Status>>,
     ) {
-        let mut directive = Directive {
-            meta: Some(AnswerMeta { mesh_id: self.mesh_id, ..AnswerMeta::default() }),
-            ttl_ms: 900,
-            ..Directive::default()
-        };
-        while let Ok(Some(NodeReport { report: Some(report) })) = reports.message().await {
+        let mut directive = Directive { ttl_ms: 900, ..Directive::default() };
+        loop {
+            let report = tokio::select! {
+                report = reports.message() => match report {
+                    Ok(Some(NodeReport { report: Some(report) })) => Some(report),
+                    Ok(_) | Err(_) => return,
+                },
+                Ok(()) = self.has_quorum.changed() => None,
+            };
             match &report {
-                Report::Hello(hello) => directive.groups = vec![group_of(hello)],
-                Report::Stopping(_) => directive.stopping_noted = true,
-                Report::Status(_) => {}
+                Some(Report::Hello(hello)) => directive.groups = vec![group_of(hello)],
+                Some(Report::Stopping(_)) => directive.stopping_noted = true,
+                Some(Report::Status(_)) | None => {}
             }
-            if self.told.send(report).await.is_err()
-                || directives.send(Ok(directive.clone())).await.is_err()
+            if let Some(report) = report
+                && self.told.send(report).await.is_err()
             {
+                return;
+            }
+            let stale_for_ms = if *self.has_quorum.borrow_and_update() { 0 } else { 5_000 };
+            let mesh_id = self.mesh_id.clone();
+            directive.meta = Some(AnswerMeta { mesh_id, stale_for_ms, ..AnswerMeta::default() });
+            if directives.send(Ok(directive.clone())).await.is_err() {
                 return;
             }
         }

@@ -66,6 +66,36 @@ async fn a_node_that_loses_its_disco_server_goes_to_another() {
 }
 
 #[tokio::test]
+async fn a_node_prefers_a_disco_server_with_a_quorum() {
+    let directory = tempdir().unwrap();
+    let mesh = MeshId::generate();
+    let mut first = Disco::start(&mesh).await;
+    let mut second = Disco::start(&mesh).await;
+    let server = Server::join(directory.path(), &[first.address, second.address]).await;
+    server.is_ready().await;
+    let (mut here, mut there) = tokio::select! {
+        () = first.hears_status() => (first, second),
+        () = second.hears_status() => (second, first),
+    };
+    // None has a quorum: the node asks again and again, and stays where it is.
+    there.set_quorum(false);
+    here.set_quorum(false);
+    for _ in 0..2 {
+        let asks = there.hears(|report| match report {
+            Report::Hello(_) => Some(()),
+            Report::Status(_) | Report::Stopping(_) => panic!("the node has moved: {report:?}"),
+        });
+        asks.await;
+        here.hears_status().await;
+    }
+    // One has: the node goes there.
+    there.set_quorum(true);
+    there.hears_status().await;
+    server.put("key", "value").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_stops_after_its_disco_server_tells_another() {
     let directory = tempdir().unwrap();
     let mesh = MeshId::generate();

@@ -1,0 +1,82 @@
+//! Looking for a DISCO server that has a quorum, while the one in session has none.
+//!
+//! A server that was cut off from the others cannot tell that from the end of all quorums: the
+//! reports that it takes may be heard by nobody, and the node's lease runs out elsewhere. So the
+//! node asks the others, by beginning a session with each. The first whose directive is fresh gets
+//! the node; the session with the old server is kept until then. If there is none, because DISCO
+//! has no quorum at all, nothing changes and the node looks again later.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use proto::quorate::v1::NodeHello;
+use raft::{Host, MeshId};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::{
+    ACCEPT_WITHIN, Open,
+    dial::{backoff, order},
+    open,
+};
+
+/// The longest pause between two looks.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Looks until there is a server with a quorum. Gives the session that was begun with it.
+pub(super) async fn find(
+    host: Host,
+    seeds: Vec<SocketAddr>,
+    current: SocketAddr,
+    hello: NodeHello,
+) -> Open {
+    let mut rounds = 0;
+    loop {
+        if let Some(found) = look(&host, &seeds, current, &hello).await {
+            return found;
+        }
+        sleep(pause(rounds, rand::random())).await;
+        rounds += 1;
+    }
+}
+
+/// Asks every other server at once.
+async fn look(
+    host: &Host,
+    seeds: &[SocketAddr],
+    current: SocketAddr,
+    hello: &NodeHello,
+) -> Option<Open> {
+    let mesh = host.mesh().borrow().clone()?;
+    let others = order(seeds, host.book().hints(), None).into_iter().filter(|it| *it != current);
+    let mut asked: FuturesUnordered<_> =
+        others.map(|address| ask(address, hello.clone(), &mesh)).collect();
+    while let Some(answer) = asked.next().await {
+        if answer.is_some() {
+            return answer;
+        }
+    }
+    None
+}
+
+async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<Open> {
+    match timeout(ACCEPT_WITHIN, open(address, hello)).await {
+        Ok(Ok(open)) => is_fresh(&open, mesh).then_some(open),
+        Ok(Err(status)) => {
+            debug!(%address, %status, "no session with DISCO here");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+fn is_fresh(open: &Open, mesh: &MeshId) -> bool {
+    let meta = open.first.meta.as_ref();
+    meta.is_some_and(|meta| meta.stale_for_ms == 0 && meta.mesh_id == mesh.as_str())
+}
+
+/// How long to wait after so many looks: as between rounds without a session, and longer, since
+/// there is one.
+pub(super) fn pause(rounds: u32, jitter: f64) -> Duration {
+    backoff(rounds, jitter).mul_f64(LONGEST_PAUSE.div_duration_f64(super::dial::LONGEST_BACKOFF))
+}
