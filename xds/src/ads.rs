@@ -4,7 +4,8 @@
 //! sends what that machine owes the client. A snapshot is a level, not an event: a task that was
 //! busy finds the latest one and never those in between, so nothing is queued for a slow client.
 //!
-//! Streams outlive a lost quorum: they serve the last revision, and go on when there is another.
+//! Streams outlive a lost quorum: they serve the last revision, and go on when there is another. None
+//! begins without one, since a client may have seen a later revision at another server.
 //!
 //! The service is written by hand, since the generated one would have each response decoded into
 //! its own structs; here the resources of a response are bytes shared by all streams. The services
@@ -22,10 +23,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use discovery::snapshot::Snapshot;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -39,7 +38,7 @@ use self::{
     conversation::Conversation,
     variant::{Delta, Sotw, Variant},
 };
-use crate::{MESSAGE_LIMIT, ready::Gate};
+use crate::{MESSAGE_LIMIT, shared::Shared};
 
 mod conversation;
 mod variant;
@@ -64,46 +63,35 @@ pub struct AdsServer {
 struct Streams {
     /// Tells clients which server, and which build of it, answers.
     control_plane_id: String,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    gate: Gate,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
+    shared: Arc<Shared>,
     /// Streams opened since the start: the number of the next one in traces.
     opened: AtomicU64,
 }
 
 impl AdsServer {
-    pub(crate) fn new(
-        control_plane_id: String,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        gate: Gate,
-        tasks: TaskTracker,
-        stopping: CancellationToken,
-    ) -> Self {
-        let opened = AtomicU64::new(0);
-        let streams = Streams { control_plane_id, snapshots, gate, tasks, stopping, opened };
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let node_id = shared.host.identity().node_id;
+        let control_plane_id = format!("{node_id:016x}/quorate-{}", shared.config.version);
+        let streams = Streams { control_plane_id, shared, opened: AtomicU64::new(0) };
         Self { streams: Arc::new(streams) }
     }
 }
 
 impl Streams {
-    /// Starts the task of a stream, unless there is nothing to serve yet: an empty answer would
+    /// Starts the task of a stream, unless what there is to serve may be old: an empty answer would
     /// tell a client to drop all it has.
     fn open<V: Variant>(
         &self,
         requests: Streaming<V::Request>,
     ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
-        self.gate.check()?;
-        if self.stopping.is_cancelled() {
-            return Err(Status::unavailable("this server is stopping"));
-        }
+        self.shared.admit_stream()?;
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
         let conversation = Conversation::<V>::new(
             self.control_plane_id.clone(),
             requests,
             responses,
-            self.snapshots.clone(),
-            self.stopping.clone(),
+            self.shared.board.snapshots(),
+            self.shared.stopping.clone(),
         );
         let span = tracing::info_span!(
             "ads",
@@ -111,7 +99,7 @@ impl Streams {
             variant = V::NAME,
             client = tracing::field::Empty,
         );
-        self.tasks.spawn(conversation.run().instrument(span));
+        self.shared.tasks.spawn(conversation.run().instrument(span));
         Ok(ReceiverStream::new(outgoing))
     }
 }

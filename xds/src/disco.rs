@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +33,18 @@ use crate::{
 const GROUP: u32 = 1;
 const NAMESPACE: &str = "disco";
 
-/// How long a server that starts looks for a quorum, to serve what is the latest. Without one it
-/// serves what it has.
+/// How long a server that starts looks for a quorum before it answers from what it has. Discovery it
+/// serves only once it has caught up.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How often a server finds out whether there is a quorum, which nobody announces.
-const PROBE: Duration = Duration::from_secs(1);
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a quorum may take to answer.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause before a quorum that did not answer is asked again.
+const PROBE_RETRY: Duration = Duration::from_millis(100);
 
 /// How long a stop waits for streams to end and for the leadership to be handed over, each.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -79,10 +85,19 @@ pub enum DiscoError {
     StartGroup(#[source] StartGroupError),
     #[error("the disco group cannot be given its first voters")]
     Initialize(#[source] InitializeError),
+    #[error("the mesh refuses this server: {0}")]
+    Refused(String),
     #[error("a task of the service ended: {0}")]
     Task(&'static str),
     #[error("a task of the service panicked")]
     Panic(#[source] tokio::task::JoinError),
+}
+
+impl DiscoError {
+    /// Whether a safety rule refused this server, so that a person must look.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
 }
 
 impl Disco {
@@ -107,16 +122,7 @@ impl Disco {
 
     /// Aggregated discovery, for the mesh listener.
     pub fn ads_service(&self) -> AdsServer {
-        let identity = self.shared.host.identity();
-        let version = &self.shared.config.version;
-        let shared = &self.shared;
-        AdsServer::new(
-            format!("{:016x}/quorate-{version}", identity.node_id),
-            shared.board.snapshots(),
-            shared.gate.clone(),
-            shared.tasks.clone(),
-            shared.stopping.clone(),
-        )
+        AdsServer::new(Arc::clone(&self.shared))
     }
 
     /// The registry, for the mesh listener.
@@ -182,11 +188,12 @@ impl Disco {
         let renewals = formed.renewals.clone();
         parts.spawn(part("renewals", renewals.run(stopping.clone())));
         let shared = Arc::clone(&self.shared);
-        parts.spawn(part("own record", async move { own_record::keep(&shared, &formed).await }));
+        parts.spawn(async move { own_record::keep(&shared, &formed).await.map(|()| "own record") });
         let disco = self.clone();
         parts.spawn(part("readiness", async move { disco.watch(group, was_blank).await }));
         match parts.join_next().await {
-            Some(Ok(name)) => Err(DiscoError::Task(name)),
+            Some(Ok(Ok(name))) => Err(DiscoError::Task(name)),
+            Some(Ok(Err(error))) => Err(error),
             Some(Err(error)) => Err(DiscoError::Panic(error)),
             None => Ok(()),
         }
@@ -217,24 +224,34 @@ impl Disco {
         }
     }
 
-    /// Opens the gate once there is something to serve, then tells whether there is a quorum.
+    /// Opens the gates once there is something to answer and to serve, and tells whether there is a
+    /// quorum.
+    ///
+    /// A server that was blank has nothing to answer from, which is not the same as knowing that
+    /// there is nothing.
     async fn watch(&self, group: Group, was_blank: bool) {
         let mut status = group.watch_status();
-        let mut caught_up = Box::pin(catch_up(&self.shared, &group, was_blank));
+        let mut caught_up = Box::pin(catch_up(&self.shared, &group));
+        let mut patience = Box::pin(sleep(CATCH_UP_PATIENCE));
         let mut probe = Box::pin(probe_quorum(&self.shared, &group));
-        let mut serving = false;
+        let (mut answering, mut serving) = (false, false);
         loop {
             status.mark_unchanged();
             let has_leader = self.shared.hears_quorum(&group.status());
             self.readiness.send_if_modified(|it| {
-                let next = Readiness::of_group(serving, has_leader);
+                let next = Readiness::of_group(answering, serving, has_leader);
                 let changed = *it != next;
                 *it = next;
                 changed
             });
             tokio::select! {
-                () = &mut caught_up, if !serving => serving = true,
-                () = &mut probe => probe.set(probe_quorum(&self.shared, &group)),
+                () = &mut caught_up, if !serving => (answering, serving) = (true, true),
+                () = &mut patience, if !answering && !was_blank => {
+                    let revision = self.shared.board.revision();
+                    tracing::warn!(revision, "no quorum: answering from what was known at the stop");
+                    answering = true;
+                }
+                () = &mut probe, if serving => probe.set(probe_quorum(&self.shared, &group)),
                 changed = status.changed() => if changed.is_err() { return },
             }
         }
@@ -253,41 +270,39 @@ impl Disco {
     }
 }
 
-/// Waits until this server knows what was known when it started.
+/// Waits until this server knows what was known when it started, however long that takes.
 ///
-/// A server that has been away asks for the latest first, or its clients would be taken back to
-/// what it last knew. Without a quorum there is no later: what it has is served, unless it never
-/// had anything, which is not the same as knowing that there is nothing.
-async fn catch_up(shared: &Shared, group: &Group, was_blank: bool) {
-    loop {
-        match group.read_barrier(CATCH_UP_PATIENCE).await {
-            Ok(index) => {
-                shared.note_quorum();
-                if shared.board.wait_applied(index, CATCH_UP_PATIENCE).await {
-                    return;
-                }
-            }
-            Err(error) if was_blank => {
-                tracing::debug!(%error, "waiting for the group's first leader");
-            }
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    revision = shared.board.revision(),
-                    "no quorum: serving what this server knew when it stopped"
-                );
-                return;
-            }
-        }
+/// A server that has been away, or replays a long log, would take its clients back to what it last
+/// knew.
+async fn catch_up(shared: &Shared, group: &Group) {
+    while !ask_quorum(shared, group, CATCH_UP_PATIENCE).await {
+        sleep(PROBE_RETRY).await;
     }
 }
 
-/// After a while, asks whether there is a quorum. A leader knows.
+/// After a while, asks whether there is a quorum, until there is one.
 async fn probe_quorum(shared: &Shared, group: &Group) {
-    sleep(PROBE).await;
-    if group.status().role != Role::Leader && group.read_barrier(PROBE).await.is_ok() {
-        shared.note_quorum();
+    sleep(PROBE_EVERY).await;
+    while !ask_quorum(shared, group, PROBE_PATIENCE).await {
+        sleep(PROBE_RETRY).await;
     }
+}
+
+/// Whether a quorum confirms that this server has everything.
+async fn ask_quorum(shared: &Shared, group: &Group, patience: Duration) -> bool {
+    let asked = Instant::now();
+    let index = match group.read_barrier(patience).await {
+        Ok(index) => index,
+        Err(error) => {
+            tracing::trace!(%error, "no quorum");
+            return false;
+        }
+    };
+    let confirmed = shared.board.wait_applied(index, patience).await;
+    if confirmed {
+        shared.note_quorum(asked);
+    }
+    confirmed
 }
 
 /// Gives the leadership to the voter that is least behind, so that nobody has to wait for an
@@ -306,9 +321,12 @@ async fn hand_over(group: &Group) {
     }
 }
 
-async fn part(name: &'static str, run: impl Future<Output = ()>) -> &'static str {
+async fn part(
+    name: &'static str,
+    run: impl Future<Output = ()>,
+) -> Result<&'static str, DiscoError> {
     run.await;
-    name
+    Ok(name)
 }
 
 fn member(member: &proto::quorate::v1::FormationMember) -> Member {

@@ -42,6 +42,9 @@ pub(crate) struct Renewed {
     pub(crate) unknown: Vec<u64>,
     /// How long the shortest of the others lasts from now.
     pub(crate) ttl: Duration,
+    /// Whether the leader took note. If not, nothing ends either as far as this server knows, but
+    /// it may be the only one that knows of no leader.
+    pub(crate) counted: bool,
 }
 
 impl Leases {
@@ -93,7 +96,7 @@ impl Leases {
                 None => unknown.push(*lease_id),
             }
         }
-        Some(Renewed { unknown, ttl: shortest.unwrap_or(DEFAULT_TTL) })
+        Some(Renewed { unknown, ttl: shortest.unwrap_or(DEFAULT_TTL), counted: true })
     }
 
     /// How long a lease lasts, if this server leads.

@@ -12,8 +12,9 @@
 //!       └── Proposals ◄── registry writes, sessions, lease keeper, placer, own record
 //! ```
 //!
-//! Every replica serves reads and streams from what it has applied, quorum or not, and passes
-//! writes and renewals on to the leader. Only the leader counts leases and places groups, and it
+//! Every replica answers reads, sessions and the streams that it has from what it has applied, quorum
+//! or not, and passes writes and renewals on to the leader. A stream begins only where a quorum has
+//! been heard of late. Only the leader counts leases and places groups, and it
 //! acts on neither before a quorum has confirmed it. Nothing here decides what a record means:
 //! the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
 

@@ -1,14 +1,20 @@
 //! A DISCO server's own record: where it is, of which start.
 //!
-//! It is written by the server itself, whoever leads, and again when it differs.
+//! It is written by the server itself, whoever leads, and again when it differs. If the mesh knows
+//! of a later start of the same server, this one runs on a disk that was copied or restored, and
+//! must not go on: it has forgotten votes that it gave.
 
 use std::time::Duration;
 
-use proto::quorate::v1::{AddressHint, Locality, RecordServer, registry_command::Command};
+use proto::quorate::v1::{
+    AddressHint, Locality, RecordServer, RegistryRefusal, registry_command::Command,
+    registry_refusal::Reason,
+};
 use tokio::time::sleep;
 
 use crate::{
-    disco::DiscoConfig,
+    disco::{DiscoConfig, DiscoError},
+    proposals::ProposeError,
     shared::{Formed, Shared},
 };
 
@@ -16,7 +22,11 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Keeps the record of this server true, for ever.
-pub(crate) async fn keep(shared: &Shared, formed: &Formed) {
+///
+/// # Errors
+///
+/// The mesh knows of a later start of this server.
+pub(crate) async fn keep(shared: &Shared, formed: &Formed) -> Result<(), DiscoError> {
     let mut topology = shared.board.topology();
     loop {
         topology.mark_unchanged();
@@ -25,18 +35,30 @@ pub(crate) async fn keep(shared: &Shared, formed: &Formed) {
             let Err(error) = formed.proposals.propose(Command::RecordServer(wanted)).await else {
                 continue;
             };
-            if error.is_refusal() {
-                tracing::error!(%error, "this server's record is refused");
-                return std::future::pending().await;
+            match error {
+                ProposeError::Refused { refusal } if is_superseded(&refusal) => {
+                    return Err(DiscoError::Refused(refusal.message));
+                }
+                ProposeError::Refused { refusal } => {
+                    tracing::error!(refusal.message, "this server's record is refused");
+                    return std::future::pending().await;
+                }
+                ProposeError::Write(_)
+                | ProposeError::NotApplied { .. }
+                | ProposeError::Garbled(_) => {}
             }
             tracing::debug!(%error, "this server is not recorded yet");
             sleep(RETRY).await;
             continue;
         }
         if topology.changed().await.is_err() {
-            return;
+            return Ok(());
         }
     }
+}
+
+fn is_superseded(refusal: &RegistryRefusal) -> bool {
+    refusal.reason() == Reason::Superseded
 }
 
 fn own_record(shared: &Shared) -> RecordServer {

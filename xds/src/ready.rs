@@ -1,7 +1,11 @@
 //! Whether this server may answer, and whether it is well.
 //!
-//! The two differ. A server *serves* once it knows what there was to know when it started; from
-//! then on it goes on serving, quorum or not. It is *ready* while it serves and has a leader.
+//! There are three steps. A server *answers* reads of the registry and holds sessions from what it
+//! knew when it stopped, if nobody tells it more: answers say how old they are, and data nodes must
+//! find each other without a quorum. It *serves* streams of discovery only once a quorum has
+//! confirmed that it knows what there was to know when it started, since a client takes what it is
+//! sent for the latest, and drops the rest. Either stays so. It is *ready* while it serves and has a
+//! leader.
 
 use raft::MeshId;
 use tokio::sync::watch;
@@ -10,7 +14,9 @@ use tonic::Status;
 /// How the disco service is, for health checks and operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// It answers clients. Once true it stays so.
+    /// It answers reads of the registry and holds sessions. Once true it stays so.
+    pub answering: bool,
+    /// It has caught up since its start, and may serve discovery. Once true it stays so.
     pub serving: bool,
     /// The group has a leader that this server knows.
     pub has_leader: bool,
@@ -26,7 +32,7 @@ impl Readiness {
 
     pub(crate) fn not_formed() -> Self {
         let reason = "this server belongs to no mesh yet; `quorate init` forms one";
-        Self { serving: false, has_leader: false, reasons: vec![reason.to_owned()] }
+        Self::closed(reason.to_owned())
     }
 
     pub(crate) fn not_a_member(mesh: &MeshId) -> Self {
@@ -34,10 +40,10 @@ impl Readiness {
             "the servers that this one was told of are mesh {mesh}, and it is not among the DISCO \
              servers that formed it; if it was, start it with the data directory that it had"
         );
-        Self { serving: false, has_leader: false, reasons: vec![reason] }
+        Self::closed(reason)
     }
 
-    pub(crate) fn of_group(serving: bool, has_leader: bool) -> Self {
+    pub(crate) fn of_group(answering: bool, serving: bool, has_leader: bool) -> Self {
         let mut reasons = Vec::new();
         if !serving {
             reasons.push("the registry has not caught up since the start".to_owned());
@@ -45,7 +51,15 @@ impl Readiness {
         if !has_leader {
             reasons.push("the disco group has no leader".to_owned());
         }
-        Self { serving, has_leader, reasons }
+        Self { answering, serving, has_leader, reasons }
+    }
+
+    fn closed(reason: String) -> Self {
+        Self { answering: false, serving: false, has_leader: false, reasons: vec![reason] }
+    }
+
+    fn refusal(&self) -> Status {
+        Status::unavailable(format!("not ready: {}", self.reasons.join("; ")))
     }
 }
 
@@ -58,11 +72,15 @@ impl Gate {
         Self(readiness)
     }
 
+    /// For reads of the registry, writes, and sessions.
     pub(crate) fn check(&self) -> Result<(), Status> {
         let readiness = self.0.borrow();
-        if readiness.serving {
-            return Ok(());
-        }
-        Err(Status::unavailable(format!("not ready: {}", readiness.reasons.join("; "))))
+        if readiness.answering { Ok(()) } else { Err(readiness.refusal()) }
+    }
+
+    /// For streams of discovery.
+    pub(crate) fn check_streams(&self) -> Result<(), Status> {
+        let readiness = self.0.borrow();
+        if readiness.serving { Ok(()) } else { Err(readiness.refusal()) }
     }
 }

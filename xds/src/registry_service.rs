@@ -54,14 +54,17 @@ impl RegistryService {
     }
 
     /// How long the lease lasts of a registration that stands already, word for word.
+    ///
+    /// Only if a quorum's leader has renewed it: elsewhere it may have ended unheard.
     async fn renew_standing(
         &self,
         formed: &Formed,
         command: &RegisterInstance,
     ) -> Option<(u64, Duration)> {
         let lease_id = self.shared.board.read(|registry| registry.standing(command))?;
-        let Renewed { unknown, ttl } = formed.renewals.renew(&[lease_id]).await;
-        unknown.is_empty().then_some((lease_id, ttl))
+        let Renewed { unknown, ttl, counted } = formed.renewals.renew(&[lease_id]).await;
+        let stands = counted && unknown.is_empty() && self.shared.stale_for().is_zero();
+        stands.then_some((lease_id, ttl))
     }
 }
 
@@ -96,12 +99,13 @@ impl Registry for RegistryService {
         if lease_ids.len() > MAX_RENEWALS {
             return Err(Status::invalid_argument(format!("renew at most {MAX_RENEWALS} at once")));
         }
-        let Renewed { unknown, ttl } = if forwarded {
+        let Renewed { unknown, ttl, counted } = if forwarded {
             formed.renewals.renew_as_leader(&lease_ids)?
         } else {
             formed.renewals.renew(&lease_ids).await
         };
-        let meta = Some(self.shared.meta());
+        let meta = if counted { self.shared.meta() } else { self.shared.meta_unheard() };
+        let meta = Some(meta);
         Ok(Response::new(RenewReply { meta, unknown, ttl_ms: millis(ttl) }))
     }
 

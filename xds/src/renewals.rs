@@ -1,7 +1,9 @@
 //! Renewals: counted where the leader is, and passed on to it from elsewhere.
 //!
 //! A renewal is no command. It moves a deadline in the leader's memory; without a leader there is
-//! nothing to move, and nothing that could end either, so it is accepted.
+//! nothing to move, and nothing that could end either, so it is accepted. But a server that cannot
+//! reach the leader does not know that there is none: it says that nobody has counted, so that who
+//! renews can try elsewhere.
 
 use std::{
     collections::BTreeSet,
@@ -11,6 +13,7 @@ use std::{
 };
 
 use discovery::lease::DEFAULT_TTL;
+use proto::quorate::v1::AnswerMeta;
 use raft::{Group, Host};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -52,7 +55,8 @@ impl Renewals {
             Ok(renewed) => renewed,
             Err(status) => {
                 tracing::debug!(%status, "accepted renewals that the leader has not heard of");
-                Renewed { unknown: Vec::new(), ttl: self.granted_ttl(lease_ids) }
+                let ttl = self.granted_ttl(lease_ids);
+                Renewed { unknown: Vec::new(), ttl, counted: false }
             }
         }
     }
@@ -103,14 +107,20 @@ impl Renewals {
         let address =
             address.ok_or_else(|| Status::unavailable("the leader's address is unknown"))?;
         let reply = self.link.renew(address, lease_ids.to_vec()).await?;
-        self.check_mesh(reply.meta.map(|it| it.mesh_id).unwrap_or_default())?;
-        Ok(Renewed { unknown: reply.unknown, ttl: Duration::from_millis(reply.ttl_ms) })
+        let AnswerMeta { mesh_id, stale_for_ms, .. } = reply.meta.unwrap_or_default();
+        self.check_mesh(&mesh_id)?;
+        Ok(Renewed {
+            unknown: reply.unknown,
+            ttl: Duration::from_millis(reply.ttl_ms),
+            // A leader without a quorum may have been replaced unheard.
+            counted: stale_for_ms == 0,
+        })
     }
 
     /// An address may have gone to a server of another mesh, which knows none of our leases.
-    fn check_mesh(&self, theirs: String) -> Result<(), Status> {
+    fn check_mesh(&self, theirs: &str) -> Result<(), Status> {
         let ours = self.host.mesh().borrow().as_ref().map(ToString::to_string);
-        if ours.as_deref() == Some(theirs.as_str()) {
+        if ours.as_deref() == Some(theirs) {
             return Ok(());
         }
         Err(Status::unavailable(format!("the leader's address belongs to mesh {theirs}")))

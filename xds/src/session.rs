@@ -6,6 +6,10 @@
 //! registry, so a session can break anywhere and be begun again anywhere.
 //!
 //! A session that breaks changes nothing. The node's lease decides, as that of every instance.
+//!
+//! Without a quorum sessions go on: nodes must find each other, also for hours. A directive says
+//! then that it is old, and the node looks for a server that has a quorum; only the node can tell
+//! whether there is one, if this server is cut off.
 
 mod directive;
 mod stay;
@@ -52,12 +56,13 @@ pub(crate) struct Session {
     stay: Stay,
     reports: Streaming<NodeReport>,
     directives: mpsc::Sender<Result<Directive, Status>>,
-    /// The last directive, without its meta.
-    told: Option<Directive>,
+    /// The last directive, without its meta, and whether the meta said that it is old.
+    told: Option<(Directive, bool)>,
     /// The proposal under way.
     work: Option<Work>,
     retry_at: Instant,
-    /// Whether the last proposal found no leader or no quorum.
+    /// Whether the last proposal found no leader or no quorum, which shows in the freshness of this
+    /// server only later.
     cut_off: bool,
 }
 
@@ -219,24 +224,26 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a directive, if what it says differs from the last.
+    /// Sends a directive, if what it says differs from the last, or whether it is old.
     ///
     /// A node that is known but not recorded as it is gets one only while the registry cannot be
     /// written: without a quorum nothing changes, and what is known is what there is to know.
     async fn tell(&mut self) -> Result<(), End> {
+        let meta = self.shared.meta();
+        let is_old = meta.stale_for_ms > 0;
         let lease_id = match self.standing() {
             Standing::Recorded { lease_id, .. } => lease_id,
-            Standing::Outdated if self.cut_off => 0,
+            Standing::Outdated if self.cut_off || is_old => 0,
             Standing::Outdated | Standing::Unknown => return Ok(()),
         };
         let ttl = self.formed.renewals.ttl(lease_id);
-        let directive = directive::of(&self.shared, &self.stay, ttl);
-        if self.told.as_ref() == Some(&directive) {
+        let next = Some((directive::of(&self.shared, &self.stay, ttl), is_old));
+        if self.told == next {
             return Ok(());
         }
-        let meta = Some(self.shared.meta());
-        let message = Directive { meta, ..directive.clone() };
-        self.told = Some(directive);
+        self.told = next;
+        let Some((directive, _)) = &self.told else { return Ok(()) };
+        let message = Directive { meta: Some(meta), ..directive.clone() };
         match timeout(WRITE_DEADLINE, self.directives.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Closed),
@@ -266,13 +273,27 @@ async fn welcome(shared: &Shared, reports: &mut Streaming<NodeReport>) -> Result
     }
     let stay = Stay::new(hello, rand::random_range(1..=u64::MAX))?;
     // Where the node is needs no quorum to be known.
-    shared.host.book().learn(Hint {
-        node_id: stay.node_id(),
-        boot_epoch: stay.boot_epoch(),
-        address: stay.mesh_address(),
-        services: vec!["data".to_owned()],
-    });
+    if !is_of_another_store(shared, &stay) {
+        shared.host.book().learn(Hint {
+            node_id: stay.node_id(),
+            boot_epoch: stay.boot_epoch(),
+            address: stay.mesh_address(),
+            services: vec!["data".to_owned()],
+        });
+    }
     Ok(stay)
+}
+
+/// Whether somebody else is known under the node's id. Such a node will be refused, and until then
+/// nobody's messages must go to it.
+fn is_of_another_store(shared: &Shared, stay: &Stay) -> bool {
+    let own = shared.host.identity();
+    let known = if stay.node_id() == own.node_id {
+        Some(own.store_id)
+    } else {
+        shared.board.read(|registry| Some(registry.node(stay.node_id())?.store_id))
+    };
+    known.is_some_and(|store_id| store_id != stay.store_id())
 }
 
 fn check_mesh(shared: &Shared, hello: &NodeHello) -> Result<(), Status> {

@@ -19,8 +19,9 @@ use crate::{
     renewals::Renewals, reports::Reports,
 };
 
-/// A server that heard of a quorum within this time has one: a leader hears it with each
-/// heartbeat, another server asks once a second, and an election takes a second or two.
+/// A server that heard of a quorum within this time has one: it asks twice a second, and an election
+/// takes a second or two. Less than a third of the usual lease, so that who renews here in vain has
+/// the time to renew elsewhere.
 const QUORUM_FRESH: Duration = Duration::from_secs(3);
 
 /// What there is from the start.
@@ -37,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     pub(crate) formed: OnceLock<Formed>,
     started: Instant,
-    /// When a leader last told, quorum behind it, that it leads.
+    /// When a quorum was last asked that then confirmed this server to have everything.
     heard: Mutex<Option<Instant>>,
     sessions: AtomicU64,
 }
@@ -74,22 +75,46 @@ impl Shared {
         })
     }
 
-    /// Lets a caller in, or tells it why not.
+    /// Lets a caller of the registry in, or tells it why not.
     pub(crate) fn admit(&self) -> Result<&Formed, Status> {
         self.gate.check()?;
+        self.check_stopping()?;
+        self.formed.get().ok_or_else(|| Status::unavailable("this server belongs to no mesh yet"))
+    }
+
+    /// Lets a stream of discovery in, or tells the client why not.
+    ///
+    /// A client that comes from another server may know more than this one does, if this one has
+    /// not heard a quorum of late, and must not be taken back (versions never go backwards). It
+    /// keeps what it has and tries again, here or elsewhere. A stream that is open goes on.
+    pub(crate) fn admit_stream(&self) -> Result<(), Status> {
+        self.gate.check_streams()?;
+        self.check_stopping()?;
+        let stale = self.stale_for();
+        if stale.is_zero() {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!(
+            "this server has heard no quorum for {} s and may be behind what the client knows; keep \
+             what there is and try another server",
+            stale.as_secs()
+        )))
+    }
+
+    fn check_stopping(&self) -> Result<(), Status> {
         if self.stopping.is_cancelled() {
             return Err(Status::unavailable("this server is stopping"));
         }
-        self.formed.get().ok_or_else(|| Status::unavailable("this server belongs to no mesh yet"))
+        Ok(())
     }
 
     pub(crate) fn next_session(&self) -> u64 {
         self.sessions.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes note that a leader answered for its quorum.
-    pub(crate) fn note_quorum(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// Takes note that a quorum, asked at that time, confirmed that this server had everything.
+    pub(crate) fn note_quorum(&self, asked: Instant) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
     }
 
     /// Which mesh answers, and how fresh what it says is.
@@ -100,31 +125,54 @@ impl Shared {
             mesh_id: mesh_id.unwrap_or_default(),
             revision: self.board.revision(),
             leader_id: status.as_ref().and_then(|it| it.leader).unwrap_or(0),
-            stale_for_ms: status.map_or(0, |it| millis(self.stale_for(&it))),
+            stale_for_ms: millis(self.stale_for()),
         }
+    }
+
+    /// The same for an answer that a leader should have had a part in and had not: then this server
+    /// has no quorum, although it may have had one a moment ago.
+    pub(crate) fn meta_unheard(&self) -> AnswerMeta {
+        let stale_for_ms = millis(self.unheard_for()).max(1);
+        AnswerMeta { stale_for_ms, ..self.meta() }
     }
 
     /// Whether this server leads a quorum or follows somebody who does, as far as it knows.
     pub(crate) fn hears_quorum(&self, status: &GroupStatus) -> bool {
-        status.leader.is_some() && self.stale_for(status).is_zero()
+        status.leader.is_some() && self.stale_for().is_zero()
     }
 
-    /// A follower that lost its leader cannot tell from its own state, since nobody is elected
-    /// who would replace the one it knows.
-    fn stale_for(&self, status: &GroupStatus) -> Duration {
-        let voters = status.members.iter().filter(|it| it.voter).count();
-        let age = match status.role {
-            Role::Leader if voters == 1 => Duration::ZERO,
-            Role::Leader => status.quorum_age.unwrap_or_default(),
-            Role::Follower | Role::Learner | Role::Candidate | Role::Stopped => {
-                let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-                match heard {
-                    Some(heard) => heard.elapsed(),
-                    None => return self.started.elapsed(),
-                }
-            }
-        };
-        if age > QUORUM_FRESH { age } else { Duration::ZERO }
+    /// For how long this server has had no quorum; zero while it has one.
+    pub(crate) fn stale_for(&self) -> Duration {
+        let unheard = self.unheard_for();
+        if unheard > QUORUM_FRESH || !self.has_caught_up() { unheard } else { Duration::ZERO }
+    }
+
+    /// How long ago a quorum was last asked that confirmed this server to have everything; since the
+    /// start, if none was.
+    ///
+    /// It must be asked: a follower that lost its leader keeps the last one that it knew, if nobody
+    /// is elected in its place. Who leads alone is its own quorum.
+    fn unheard_for(&self) -> Duration {
+        match self.heard() {
+            None => self.started.elapsed(),
+            Some(_) if self.leads_alone() => Duration::ZERO,
+            Some(asked) => asked.elapsed(),
+        }
+    }
+
+    fn has_caught_up(&self) -> bool {
+        self.heard().is_some()
+    }
+
+    fn heard(&self) -> Option<Instant> {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leads_alone(&self) -> bool {
+        self.formed.get().is_some_and(|formed| {
+            let status = formed.group.status();
+            status.role == Role::Leader && status.members.iter().filter(|it| it.voter).count() == 1
+        })
     }
 }
 

@@ -81,6 +81,10 @@ impl Stay {
         self.hello.node_id
     }
 
+    pub(crate) const fn store_id(&self) -> u64 {
+        self.hello.store_id
+    }
+
     pub(crate) const fn boot_epoch(&self) -> u64 {
         self.hello.boot_epoch
     }

@@ -2,6 +2,7 @@
 
 mod ads;
 mod node;
+mod relay;
 mod server;
 
 use std::{future::Future, time::Duration};

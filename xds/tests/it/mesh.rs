@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use proto::quorate::v1::{Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest};
+use proto::quorate::v1::{
+    Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest, NodeHello, RenewRequest,
+};
 use tonic::Code;
 
 use crate::harness::{
-    CLUSTER, Delta, Disk, ENDPOINTS, NodeClient, Server, eventually, form, hello, instance,
+    CLUSTER, Delta, Disk, ENDPOINTS, NodeClient, Server, Sotw, eventually, form, hello, instance,
     register, renew,
 };
 
@@ -45,6 +47,15 @@ impl Mesh {
         .await
     }
 
+    /// Stops every server.
+    async fn stop(&mut self) {
+        for server in &mut self.servers {
+            if let Some(server) = server.take() {
+                server.stop().await;
+            }
+        }
+    }
+
     async fn kill(&mut self, index: usize) {
         self.servers[index].take().unwrap().kill().await;
     }
@@ -53,6 +64,13 @@ impl Mesh {
         let seeds: Vec<SocketAddr> = self.up().map(|it| it.address).collect();
         self.servers[index] = Some(Server::member(&self.disks[index], seeds).await);
     }
+}
+
+/// The state of a data node, as a server lists it.
+async fn state_of(server: &Server, node_id: u64) -> String {
+    let mut registry = server.registry();
+    let reply = registry.list_members(ListMembersRequest {}).await.unwrap().into_inner();
+    reply.members.into_iter().find(|it| it.node_id == node_id).unwrap().state
 }
 
 async fn instances(server: &Server) -> Vec<(String, Health)> {
@@ -117,8 +135,16 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     let refused = register(instance("orders", "o2", "10.0.0.2:80"));
     let refused = server.registry().register(refused).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let standing = register(instance("orders", "o1", "10.0.0.1:80"));
+    let refused = server.registry().register(standing).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "nobody has renewed it: {refused}");
     stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
     stream.receive_endpoints("orders", &["10.0.0.1:80"]).await;
+    let refused = Delta::open(server).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable, "a client may know more: {refused}");
+    assert!(refused.message().contains("no quorum"), "{refused}");
+    let refused = Sotw::open(server).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable, "a client may know more: {refused}");
 
     mesh.restart(leader).await;
     eventually("a quorum writes again", || async {
@@ -172,4 +198,132 @@ async fn all_servers_return_with_other_addresses() {
         server.ready().await;
         assert_eq!(instances(server).await, [("o1".to_owned(), Health::Healthy)]);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_was_away_serves_no_discovery_before_it_has_caught_up() {
+    let mut mesh = Mesh::start().await;
+    let away = (mesh.leader().await + 1) % 3;
+    let others = [(away + 1) % 3, (away + 2) % 3];
+    let mut node = NodeClient::open(mesh.at(away), hello(1)).await.unwrap();
+    node.try_directive().await.unwrap();
+    mesh.kill(away).await;
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    mesh.at(others[0]).registry().register(request).await.unwrap();
+    let mut stream = Delta::open(mesh.at(others[0])).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let clusters = stream.receive().await;
+    let has: BTreeMap<_, _> =
+        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    assert!(has.contains_key("orders"));
+    mesh.stop().await;
+
+    mesh.restart(away).await;
+    let server = mesh.at(away);
+    server.answers().await;
+    let refused = Delta::open(server).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable, "it would take orders away: {refused}");
+    let mut registry = server.registry();
+    let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
+    assert!(reply.services.is_empty() && reply.meta.unwrap().stale_for_ms > 0);
+    // Data nodes find each other all the same, also one that was started again.
+    let restarted = NodeHello { boot_epoch: 2, ..hello(1) };
+    let mut node = NodeClient::open(server, restarted).await.unwrap();
+    let directive = node.try_directive().await.unwrap();
+    assert!(directive.meta.unwrap().stale_for_ms > 0);
+    assert!(!directive.addresses.is_empty());
+
+    for index in others {
+        mesh.restart(index).await;
+    }
+    mesh.at(away).ready().await;
+    node.directive("it is told anew", |it| it.meta.as_ref().unwrap().stale_for_ms == 0).await;
+    let mut stream = Delta::open(mesh.at(away)).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], has).await;
+    stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
+    loop {
+        let response = stream.receive().await;
+        assert!(response.removed_resources.is_empty(), "{response:?}");
+        if response.type_url == ENDPOINTS {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_server_is_cut_off_stays_up_at_the_others() {
+    let mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let (cut, other) = (mesh.at((leader + 1) % 3), mesh.at((leader + 2) % 3));
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    let lease_id = cut.registry().register(request.clone()).await.unwrap().into_inner().lease_id;
+    let mut node = NodeClient::open(cut, hello(1)).await.unwrap();
+    let fresh = node.directive("it is recorded", |it| it.ttl_ms > 0).await;
+    assert_eq!(fresh.meta.unwrap().stale_for_ms, 0);
+    cut.cut_off();
+
+    // Who renews there is told that nobody counts, before anything ends.
+    eventually("the leader cannot be told", || async {
+        let mut registry = cut.registry();
+        let renewed = registry.renew(RenewRequest { lease_ids: vec![lease_id] }).await.unwrap();
+        (renewed.into_inner().meta.unwrap().stale_for_ms > 0).then_some(())
+    })
+    .await;
+    let old = node.directive("it is told", |it| it.meta.as_ref().unwrap().stale_for_ms > 0).await;
+    assert_eq!((old.members, old.groups), (fresh.members, fresh.groups));
+    assert_eq!(old.addresses.len(), fresh.addresses.len());
+    let mut elsewhere = NodeClient::open(other, hello(1)).await.unwrap();
+    assert_eq!(elsewhere.try_directive().await.unwrap().meta.unwrap().stale_for_ms, 0);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(12);
+    eventually("the lease has been kept beyond its time", || async {
+        elsewhere.report(Vec::new()).await;
+        assert_eq!(state_of(other, 1).await, "up");
+        (tokio::time::Instant::now() > deadline).then_some(())
+    })
+    .await;
+    // The session at the server without a quorum goes on, since there might be none.
+    node.report(Vec::new()).await;
+    assert_eq!(state_of(cut, 1).await, "up");
+    let refused = cut.registry().register(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+}
+
+#[tokio::test]
+async fn a_leader_without_followers_ends_nothing_that_is_renewed_before_they_return() {
+    let mut mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let mut request = register(instance("orders", "o1", "10.0.0.1:80"));
+    request.ttl_ms = 1;
+    let reply = mesh.at(leader).registry().register(request).await.unwrap().into_inner();
+    let ttl = reply.ttl_ms;
+    let renewal = RenewRequest { lease_ids: vec![reply.lease_id] };
+    let followers = [(leader + 1) % 3, (leader + 2) % 3];
+    for index in followers {
+        mesh.kill(index).await;
+    }
+    let written = mesh.at(leader).host.group(1).unwrap().status().last_index;
+    eventually("twice the lease's time has passed", || async {
+        let mut registry = mesh.at(leader).registry();
+        let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
+        (reply.meta.unwrap().stale_for_ms > 2 * ttl).then_some(())
+    })
+    .await;
+    let status = mesh.at(leader).host.group(1).unwrap().status();
+    assert_eq!(status.last_index, written, "nothing waits for a quorum: {status:?}");
+    let mut registry = mesh.at(leader).registry();
+    let renewed = registry.renew(renewal.clone()).await.unwrap().into_inner();
+    assert!(renewed.unknown.is_empty(), "{renewed:?}");
+    for index in followers {
+        mesh.restart(index).await;
+    }
+    eventually("a quorum writes again", || async {
+        let mut registry = mesh.at(leader).registry();
+        let renewed = registry.renew(renewal.clone()).await.unwrap().into_inner();
+        assert!(renewed.unknown.is_empty(), "{renewed:?}");
+        assert_eq!(instances(mesh.at(leader)).await, [("o1".to_owned(), Health::Healthy)]);
+        let request = register(instance("payments", "p1", "10.0.0.2:80"));
+        registry.register(request).await.ok()
+    })
+    .await;
+    assert_eq!(instances(mesh.at(leader)).await, [("o1".to_owned(), Health::Healthy)]);
 }

@@ -1,8 +1,11 @@
 //! Registration and its end.
 
+use bytes::Bytes;
+use prost::Message;
 use proto::quorate::v1::{
-    DeregisterRequest, Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest,
-    SetHealthRequest,
+    AddressHint, DeregisterRequest, Health, ListInstancesRequest, ListMembersRequest,
+    ListServicesRequest, RecordServer, RegistryCommand, RenewRequest, SetHealthRequest,
+    registry_command::Command,
 };
 use tonic::Code;
 
@@ -167,7 +170,7 @@ async fn a_server_lists_itself_as_leader() {
     .await;
     assert_eq!(member.node_id, server.host.identity().node_id);
     assert_eq!((member.role.as_str(), member.state.as_str()), ("leader", "up"));
-    assert_eq!(member.mesh_address, server.address.to_string());
+    assert_eq!(member.mesh_address, server.host.advertise().to_string());
 }
 
 #[tokio::test]
@@ -177,4 +180,28 @@ async fn before_the_mesh_is_formed_callers_are_told_so() {
     let refused = server.registry().list_services(ListServicesRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("quorate init"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_server_that_was_started_again_elsewhere_ends_itself() {
+    let disk = Disk::new();
+    let mut server = Server::single(&disk).await;
+    server.ready().await;
+    let later = AddressHint {
+        node_id: server.host.identity().node_id,
+        boot_epoch: server.host.identity().boot_epoch + 1,
+        address: "127.0.0.9:7400".to_owned(),
+        services: vec!["disco".to_owned()],
+    };
+    let command = Command::RecordServer(RecordServer {
+        hint: Some(later),
+        name: "d".to_owned(),
+        ..RecordServer::default()
+    });
+    let command = RegistryCommand { command: Some(command) }.encode_to_vec();
+    let group = server.host.group(1).unwrap();
+    group.write(Bytes::from(command), crate::harness::PATIENCE).await.unwrap();
+    let refusal = server.ended().await.unwrap_err();
+    assert!(refusal.starts_with("refusal: true"), "{refusal}");
+    assert!(refusal.contains("started again since, elsewhere"), "{refusal}");
 }

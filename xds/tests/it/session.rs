@@ -85,10 +85,14 @@ async fn nodes_that_do_not_belong_here_are_refused_by_name() {
     let ours = server.host.mesh().borrow().as_ref().unwrap().to_string();
     assert!(refused.message().contains(&other) && refused.message().contains(&ours));
 
-    let swapped = NodeHello { store_id: 5, boot_epoch: 2, ..hello(1) };
+    let mesh_address = "127.0.0.7:7400".to_owned();
+    let swapped = NodeHello { store_id: 5, boot_epoch: 2, mesh_address, ..hello(1) };
     let mut swapped = NodeClient::open(&server, swapped).await.unwrap();
     let refused = swapped.try_directive().await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+
+    let known = server.host.book().hint(1).unwrap();
+    assert_eq!((known.boot_epoch, known.address), (1, "127.0.0.1:7400".parse().unwrap()));
 
     let cloned = NodeHello { mesh_address: "127.0.0.8:7400".to_owned(), ..hello(1) };
     let mut cloned = NodeClient::open(&server, cloned).await.unwrap();

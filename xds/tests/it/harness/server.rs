@@ -7,25 +7,30 @@ use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, IdentifyRequest, form_request::Step,
     mesh_client::MeshClient, registry_client::RegistryClient,
 };
-use raft::{DataDir, DataDirError, Host, HostConfig, MeshId, Timing};
+use raft::{DataDir, DataDirError, Hint, Host, HostConfig, MeshId, Timing};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blocking};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use xds::{Disco, DiscoConfig, Readiness};
+use xds::{Disco, DiscoConfig, DiscoError, Readiness};
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, relay::Relay};
 
 /// A data directory that outlives servers.
 pub(crate) struct Disk(TempDir);
 
+/// How the service ended, once it has.
+type Ended = watch::Receiver<Option<Result<(), String>>>;
+
 pub(crate) struct Server {
+    /// Where the test reaches it; its peers do at what it advertises.
     pub(crate) address: SocketAddr,
     pub(crate) host: Host,
     pub(crate) ready: watch::Receiver<Readiness>,
     shutdown: CancellationToken,
-    ended: watch::Receiver<bool>,
+    cut: CancellationToken,
+    ended: Ended,
     runtime: Option<Runtime>,
 }
 
@@ -56,20 +61,25 @@ impl Server {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
         });
         let runtime = runtime.await.unwrap().unwrap();
+        let cut = CancellationToken::new();
+        let relay_cut = cut.clone();
         let (address, host, disco, ended, shutdown) = runtime
             .spawn(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = listener.local_addr().unwrap();
-                let host = Host::open(dir, host_config(address, seeds, !single)).unwrap();
+                let relay = Relay::bind().await;
+                let config = host_config(relay.address, seeds, !single);
+                let host = Host::open(dir, config).unwrap();
                 let disco = Disco::start(host.clone(), disco_config(single));
                 let shutdown = CancellationToken::new();
-                let ended = serve(listener, host.clone(), disco.clone(), shutdown.clone());
+                let relayed = relay.run(address, relay_cut);
+                let ended = serve(listener, relayed, host.clone(), disco.clone(), shutdown.clone());
                 (address, host, disco, ended, shutdown)
             })
             .await
             .unwrap();
         let runtime = Some(runtime);
-        Self { address, host, ready: disco.ready(), shutdown, ended, runtime }
+        Self { address, host, ready: disco.ready(), shutdown, cut, ended, runtime }
     }
 
     pub(crate) async fn ready(&self) {
@@ -92,12 +102,40 @@ impl Server {
         group.is_some_and(|it| it.status().leader == Some(self.host.identity().node_id))
     }
 
+    /// Asks the server to stop.
+    pub(crate) fn begin_stop(&self) {
+        self.shutdown.cancel();
+    }
+
     /// Asks the server to stop, and waits until it has.
     pub(crate) async fn stop(mut self) {
-        self.shutdown.cancel();
-        let ended = self.ended.wait_for(|ended| *ended);
-        tokio::time::timeout(PATIENCE, ended).await.expect("did not stop in time").unwrap();
+        self.begin_stop();
+        assert_eq!(self.ended().await, Ok(()));
         self.kill().await;
+    }
+
+    /// Waits until the service has ended, and tells why if by itself.
+    pub(crate) async fn ended(&mut self) -> Result<(), String> {
+        let ended = self.ended.wait_for(Option::is_some);
+        let ended = tokio::time::timeout(PATIENCE, ended).await.expect("did not end in time");
+        ended.unwrap().clone().unwrap()
+    }
+
+    /// Waits until the server answers reads and holds sessions.
+    pub(crate) async fn answers(&self) {
+        let mut ready = self.ready.clone();
+        let reached = ready.wait_for(|it| it.answering);
+        tokio::time::timeout(PATIENCE, reached).await.expect("no answers in time").unwrap();
+    }
+
+    /// Cuts the server off from its peers, both ways. The test still reaches it.
+    pub(crate) fn cut_off(&self) {
+        self.cut.cancel();
+        let own_id = self.host.identity().node_id;
+        for hint in self.host.book().hints().into_iter().filter(|it| it.node_id != own_id) {
+            let address = "127.0.0.1:1".parse().unwrap();
+            self.host.book().learn(Hint { boot_epoch: u64::MAX, address, ..hint });
+        }
     }
 
     /// Ends the server without asking.
@@ -132,7 +170,7 @@ pub(crate) async fn form(servers: &[&Server]) {
         members.push(FormationMember {
             node_id: identity.node_id,
             store_id: identity.store_id,
-            address: server.address.to_string(),
+            address: server.host.advertise().to_string(),
         });
     }
     let formation = Formation { mesh_id: MeshId::generate().to_string(), members };
@@ -146,31 +184,37 @@ pub(crate) async fn form(servers: &[&Server]) {
 
 fn serve(
     listener: TcpListener,
+    relayed: impl Future<Output = ()> + Send + 'static,
     host: Host,
     disco: Disco,
     shutdown: CancellationToken,
-) -> watch::Receiver<bool> {
+) -> Ended {
     let router = tonic::transport::Server::builder()
         .add_service(host.raft_service())
         .add_service(host.mesh_service())
         .add_service(disco.ads_service())
         .add_service(disco.registry_service());
-    let (ended_tx, ended) = watch::channel(false);
+    let (ended_tx, ended) = watch::channel(None);
     let host_stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(relayed);
     let stop = host_stop.clone().cancelled_owned();
     let incoming = TcpListenerStream::new(listener);
     tasks.spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await.unwrap() });
     let host_shutdown = host_stop.clone();
     tasks.spawn(async move { host.run(host_shutdown).await.unwrap() });
     tasks.spawn(async move {
-        disco.run(shutdown).await.unwrap();
+        let outcome = disco.run(shutdown).await;
         host_stop.cancel();
-        ended_tx.send_replace(true);
+        ended_tx.send_replace(Some(outcome.map_err(describe)));
     });
     // The runtime ends them.
     tasks.detach_all();
     ended
+}
+
+fn describe(error: DiscoError) -> String {
+    format!("refusal: {}, {error}", error.is_refusal())
 }
 
 /// Opens a data directory once the server before has let go of it.
