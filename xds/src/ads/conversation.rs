@@ -8,7 +8,7 @@ use discovery::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -20,6 +20,13 @@ use super::variant::Variant;
 /// on a slow line.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for the first request of a stream that was sent nothing yet. A client whose
+/// stream ends before that counts it as a failed connection (gRFC A57).
+const FIRST_RESPONSE_GRACE: Duration = Duration::from_millis(500);
+
+/// How long the reason for the end of a stream may wait for room behind the response before it.
+const LAST_WORD_DEADLINE: Duration = Duration::from_secs(1);
+
 /// One ADS stream and its connection.
 pub(super) struct Conversation<V: Variant> {
     stream: Stream,
@@ -27,6 +34,9 @@ pub(super) struct Conversation<V: Variant> {
     responses: mpsc::Sender<Result<V::Response, Status>>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     stopping: CancellationToken,
+    sent_any: bool,
+    /// When the stream ends at the latest, once the server stops.
+    stop_by: Option<Instant>,
 }
 
 /// Why a stream ended.
@@ -50,7 +60,7 @@ impl<V: Variant> Conversation<V> {
         stopping: CancellationToken,
     ) -> Self {
         let stream = Stream::new(V::VARIANT, control_plane_id);
-        Self { stream, requests, responses, snapshots, stopping }
+        Self { stream, requests, responses, snapshots, stopping, sent_any: false, stop_by: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -67,15 +77,18 @@ impl<V: Variant> Conversation<V> {
         tracing::debug!(%end, "the stream ended");
         if let End::Failed(status) = end {
             // Nobody may be left to read it.
-            let _ = self.responses.try_send(Err(status));
+            let _ = timeout(LAST_WORD_DEADLINE, self.responses.send(Err(status))).await;
         }
     }
 
     /// Waits for something to happen and asks the machine what to say to it.
     async fn step(&mut self) -> Result<Vec<Response>, End> {
+        let stopping = self.stop_by.is_some();
+        if stopping && self.sent_any {
+            return Err(End::Stopping);
+        }
         tokio::select! {
-            // A stop comes last: a client whose stream ends before it was sent anything counts
-            // that as a failed connection (gRFC A57).
+            // A stop comes last: what the client is owed is sent before.
             biased;
             () = self.responses.closed() => Err(End::Closed),
             request = self.requests.message() => match request {
@@ -90,7 +103,13 @@ impl<V: Variant> Conversation<V> {
                 }
                 Err(_) => Err(End::Stopping),
             },
-            () = self.stopping.cancelled() => Err(End::Stopping),
+            () = self.stopping.cancelled(), if !stopping => {
+                self.stop_by = Some(Instant::now() + FIRST_RESPONSE_GRACE);
+                Ok(Vec::new())
+            }
+            () = sleep_until(self.stop_by.unwrap_or_else(Instant::now)), if stopping => {
+                Err(End::Stopping)
+            }
         }
     }
 
@@ -143,7 +162,7 @@ impl<V: Variant> Conversation<V> {
             );
             let message = V::message(&response);
             match timeout(WRITE_DEADLINE, self.responses.send(Ok(message))).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.sent_any = true,
                 Ok(Err(_)) => return Err(End::Closed),
                 Err(_) => {
                     let id = self.stream.client().map_or("", |client| &client.id);

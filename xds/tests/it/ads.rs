@@ -8,7 +8,9 @@ use envoy_types::pb::{
 use proto::quorate::v1::DeregisterRequest;
 use tonic::Code;
 
-use crate::harness::{CLUSTER, Delta, Disk, ENDPOINTS, Server, Sotw, instance, register};
+use crate::harness::{
+    CLUSTER, Delta, Disk, ENDPOINTS, Server, Sotw, eventually, instance, register,
+};
 
 async fn deregister(server: &Server, service: &str, id: &str) {
     let request = DeregisterRequest {
@@ -156,4 +158,22 @@ async fn a_stop_ends_streams_after_what_they_were_owed() {
     stream.receive().await;
     server.stop().await;
     assert!(matches!(stream.receive_raw().await, Ok(None)));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_sent_nothing_yet_is_sent_its_first_response_at_a_stop() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut stream = Delta::open(&server).await.unwrap();
+    server.begin_stop();
+    // From here on the server knows that it stops.
+    eventually("new streams are refused", || async {
+        Delta::open(&server).await.err().filter(|it| it.message().contains("stopping"))
+    })
+    .await;
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    assert_eq!(stream.receive_raw().await.unwrap().unwrap().type_url, CLUSTER);
+    assert!(matches!(stream.receive_raw().await, Ok(None)));
+    server.stop().await;
 }
