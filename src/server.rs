@@ -170,17 +170,23 @@ async fn ended(tasks: &mut JoinSet<Ended>) {
 fn fatal(ended: Option<Result<Ended, JoinError>>) -> Failure {
     match ended {
         Some(Ok((task, Ok(())))) => Failure::new(Code::Other, format!("{task} ended by itself")),
-        Some(Ok((task, Err(error)))) => match error.downcast_ref::<node::DataError>() {
-            Some(error) if error.is_refusal() => refused(
-                error,
-                "this disk and the mesh disagree on who this server is; an empty --data-dir \
-                 makes it a new server",
-            ),
-            _ => Failure::other(&format!("{task} failed"), error.as_ref()),
-        },
+        Some(Ok((_, Err(error)))) if is_refusal(&error) => refused(
+            error.as_ref(),
+            "this disk and the mesh disagree on who this server is; an empty --data-dir makes it a \
+             new server",
+        ),
+        Some(Ok((task, Err(error)))) => Failure::other(&format!("{task} failed"), error.as_ref()),
         Some(Err(error)) => Failure::other("a task failed", &error),
         None => Failure::new(Code::Other, "there is nothing to run"),
     }
+}
+
+/// Whether a safety rule ended a task.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let data = error.downcast_ref::<node::DataError>().is_some_and(node::DataError::is_refusal);
+    let disco = error.downcast_ref::<xds::DiscoError>().is_some_and(xds::DiscoError::is_refusal);
+    let host = error.downcast_ref::<raft::HostError>().is_some_and(raft::HostError::is_refusal);
+    data || disco || host
 }
 
 /// The bound ports, before anything serves on them.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use proto::quorate::v1::{
-    Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest, NodeHello, RenewRequest,
+    Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest, NodeHello,
 };
 use tonic::Code;
 
@@ -265,7 +265,7 @@ async fn a_node_whose_server_is_cut_off_stays_up_at_the_others() {
     // Who renews there is told that nobody counts, before anything ends.
     eventually("the leader cannot be told", || async {
         let mut registry = cut.registry();
-        let renewed = registry.renew(RenewRequest { lease_ids: vec![lease_id] }).await.unwrap();
+        let renewed = registry.renew(renew(&[lease_id])).await.unwrap();
         (renewed.into_inner().meta.unwrap().stale_for_ms > 0).then_some(())
     })
     .await;
@@ -296,7 +296,7 @@ async fn a_leader_without_followers_ends_nothing_that_is_renewed_before_they_ret
     request.ttl_ms = 1;
     let reply = mesh.at(leader).registry().register(request).await.unwrap().into_inner();
     let ttl = reply.ttl_ms;
-    let renewal = RenewRequest { lease_ids: vec![reply.lease_id] };
+    let renewal = renew(&[reply.lease_id]);
     let followers = [(leader + 1) % 3, (leader + 2) % 3];
     for index in followers {
         mesh.kill(index).await;
