@@ -172,8 +172,8 @@ fn fatal(ended: Option<Result<Ended, JoinError>>) -> Failure {
         Some(Ok((task, Ok(())))) => Failure::new(Code::Other, format!("{task} ended by itself")),
         Some(Ok((_, Err(error)))) if is_refusal(&error) => refused(
             error.as_ref(),
-            "this disk and the mesh disagree on who this server is; an empty --data-dir makes it a \
-             new server",
+            "this server and the mesh disagree on who it is: check --data-dir and --mesh; with an \
+             empty data directory it is a new server",
         ),
         Some(Ok((task, Err(error)))) => Failure::other(&format!("{task} failed"), error.as_ref()),
         Some(Err(error)) => Failure::other("a task failed", &error),

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
-use raft::{Group, Host, InitializeError, Member, Role, StartGroupError};
+use raft::{FormAloneError, Group, Host, InitializeError, Member, Role, StartGroupError};
 use thiserror::Error;
 use tokio::{
     sync::{Mutex, watch},
@@ -78,7 +78,7 @@ pub enum DiscoError {
     #[error("the service runs already")]
     Running,
     #[error("the server cannot form a mesh alone")]
-    FormAlone(#[source] raft::FormAloneError),
+    FormAlone(#[source] FormAloneError),
     #[error("the formation of the mesh cannot be followed any more")]
     FormationLost,
     #[error("the disco group cannot be started")]
@@ -96,7 +96,7 @@ pub enum DiscoError {
 impl DiscoError {
     /// Whether a safety rule refused this server, so that a person must look.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
+        matches!(self, Self::Refused(_) | Self::FormAlone(FormAloneError::Expected(_)))
     }
 }
 

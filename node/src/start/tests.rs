@@ -32,6 +32,20 @@ const MEMBERSHIPS: [Membership; 7] = [
     KNOWN_LEARNER,
 ];
 
+/// A line per disk and record, a letter per membership, in the orders above: **F**orm, **R**esume,
+/// **A**wait the leader, **L**eave; small letters refuse: **b**urnt, another **s**tore, another
+/// **m**esh, r**o**lled back, re**v**erted.
+const MATRIX: [[&str; 6]; 7] = [
+    ["LLLbbAb", "LLLbbAb", "FFAAbAb", "AAAAbAb", "AAAbbAb", "sssssss"],
+    ["RRRRRRR", "RRLRRRR", "RRRRRRR", "RRRRRRR", "RRRRRRR", "sssssss"],
+    ["bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "sssssss"],
+    ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
+    ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
+    ["mmmmmmm", "mmmmmmm", "mmmmmmm", "mmmmmmm", "mmmmmmm", "mmmmmmm"],
+    ["ooooooo", "ooooooo", "ooooooo", "ooooooo", "ooooooo", "ooooooo"],
+];
+
+/// Cells that have a story. The names say it.
 type Cell = (&'static str, Disk, Record, Membership, Start);
 
 #[rustfmt::skip]
@@ -101,6 +115,30 @@ const REVERTED: [Cell; 6] = [
     ("went back and was removed", Disk::Reverted(TERM), Record::Absent, Membership::Outside, Start::Refuse(Refusal::Reverted(TERM))),
     ("went back under another store", Disk::Reverted(ENTRIES), Record::AnotherStore, VOTER, Start::Refuse(Refusal::Reverted(ENTRIES))),
 ];
+
+#[test]
+fn every_cell_of_the_matrix() {
+    for (disk, lines) in DISKS.into_iter().zip(MATRIX) {
+        for (record, line) in RECORDS.into_iter().zip(lines) {
+            let cells = MEMBERSHIPS.map(|membership| letter(decide(disk, record, membership)));
+            assert_eq!(String::from_iter(cells), line, "{disk:?} {record:?}");
+        }
+    }
+}
+
+fn letter(start: Start) -> char {
+    match start {
+        Start::Form => 'F',
+        Start::Resume => 'R',
+        Start::AwaitLeader => 'A',
+        Start::Leave => 'L',
+        Start::Refuse(Refusal::Burnt) => 'b',
+        Start::Refuse(Refusal::AnotherStore) => 's',
+        Start::Refuse(Refusal::AnotherMesh) => 'm',
+        Start::Refuse(Refusal::RolledBack) => 'o',
+        Start::Refuse(Refusal::Reverted(_)) => 'v',
+    }
+}
 
 #[test]
 fn blank_disk() {

@@ -77,6 +77,12 @@ async fn a_data_directory_of_another_role_or_mesh_is_refused() {
     assert!(other_mesh.stdout.contains(mesh), "{other_mesh:#?}");
     assert_eq!(snapshot(&server), identity, "a refusal changed the data directory");
 
+    let blank = Server::new(directory.path(), "blank", "all");
+    let other_mesh = serve_again(&blank, "all", &["--mesh", mesh]).await;
+    assert_eq!(other_mesh.code, 7, "alone it would form another mesh: {other_mesh:#?}");
+    assert!(other_mesh.stdout.contains("REFUSED: "), "{other_mesh:#?}");
+    assert!(other_mesh.stdout.contains(mesh), "{other_mesh:#?}");
+
     let _taken = TcpListener::bind(server.mesh()).unwrap();
     let args = with_services(&server, "disco");
     let hidden = quorate(&args.iter().map(String::as_str).collect::<Vec<_>>()).await;

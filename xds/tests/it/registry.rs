@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use proto::quorate::v1::{
     AddressHint, DeregisterRequest, Health, ListInstancesRequest, ListMembersRequest,
-    ListServicesRequest, RecordServer, RegistryCommand, RenewRequest, SetHealthRequest,
+    ListServicesRequest, RecordServer, RegistryCommand, SetHealthRequest,
     registry_command::Command,
 };
 use tonic::Code;
