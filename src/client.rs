@@ -22,10 +22,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server that has heard of no quorum for longer speaks only if no other does: what it lists may
-/// be old, and the renewals that it accepts may have reached nobody.
-const STALE: Duration = Duration::from_secs(2);
-
 /// Large meshes give large lists.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
@@ -150,9 +146,10 @@ replies!(true: SetHealthReply, DeregisterReply);
 replies!(false: RegisterReply, RenewReply);
 replies!(false: ListServicesReply, ListInstancesReply, ListMembersReply, ListGroupsReply);
 
+/// Whether the server has no quorum: what it lists may be old, and the renewals that it accepts may
+/// have reached nobody.
 fn is_stale<A: Reply>(answer: &A) -> bool {
-    let stale_for = answer.meta().map_or(0, |meta| meta.stale_for_ms);
-    !A::WRITTEN && Duration::from_millis(stale_for) > STALE
+    !A::WRITTEN && answer.meta().is_some_and(|meta| meta.stale_for_ms > 0)
 }
 
 fn other_mesh(failure: Failure) -> Failure {

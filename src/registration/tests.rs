@@ -75,7 +75,7 @@ async fn what_can_never_succeed_ends_the_registration() {
 async fn a_server_without_a_quorum_is_passed_over() {
     let cut_off = FakeDisco::start().await;
     let disco = FakeDisco::start().await;
-    cut_off.set(|state| state.meta.stale_for_ms = 60_000);
+    cut_off.set(|state| state.meta.stale_for_ms = 1);
     let mut kept = Kept::start(&[cut_off.address, disco.address], Health::Healthy);
     kept.until_told(Health::Healthy).await;
     disco.until(|seen| seen.renewed >= 2).await;
@@ -87,7 +87,7 @@ async fn without_any_quorum_renewals_are_good_enough() {
     let disco = FakeDisco::start().await;
     let mut kept = Kept::start(&[disco.address, gone], Health::Healthy);
     kept.until_told(Health::Healthy).await;
-    disco.set(|state| state.meta.stale_for_ms = 60_000);
+    disco.set(|state| state.meta.stale_for_ms = 1);
     let before = disco.seen().renewed;
     disco.until(|seen| seen.renewed > before + 2).await;
     assert_eq!(disco.seen().registered, [Health::Healthy], "the lease is kept");
