@@ -119,9 +119,9 @@ async fn a_disco_that_hangs_does_not_hold_up_a_stop() {
     assert!(took < STOP, "{took:?}");
 
     // Nor does one that has never answered.
-    let black_hole = TcpListener::bind((next_ip(), 0)).await.unwrap();
-    let hole = black_hole.local_addr().unwrap();
     for (command, code) in [(&["--", "sleep", "1000"][..], 143), (&["--timeout", "1h"], 0)] {
+        let black_hole = TcpListener::bind((next_ip(), 0)).await.unwrap();
+        let hole = black_hole.local_addr().unwrap();
         let waiting = disco.spawn("waiting", &registrar(hole, "orders-2", address, command));
         let (_question, _) = timeout(SOON, black_hole.accept()).await.unwrap().unwrap();
         let asked = Instant::now();
