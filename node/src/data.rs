@@ -142,7 +142,7 @@ impl Data {
             },
             config.replace_after,
         );
-        Ok(Self { host, config, hosting, namespaces, ready: watch::Sender::new(Ready::default()) })
+        Ok(Self { host, config, hosting, namespaces, ready: watch::Sender::new(Ready::starting()) })
     }
 
     /// The namespaces that are here, for the services that clients call.

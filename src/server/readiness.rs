@@ -81,7 +81,8 @@ impl Readiness {
     async fn tell(&self) {
         let (disco, data) = self.look();
         self.kv_health.set_service_status("", status(&data)).await;
-        let reasons: Vec<_> = disco.into_iter().chain(data).collect();
+        let mut reasons: Vec<_> = disco.into_iter().chain(data).collect();
+        reasons.dedup();
         self.mesh_health.set_service_status("", status(&reasons)).await;
         self.reasons.send_if_modified(|told| {
             let changed = *told != reasons;

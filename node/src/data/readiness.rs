@@ -15,6 +15,11 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// Of a service that has not looked at its groups yet.
+    pub(crate) fn starting() -> Self {
+        Self { groups: 0, reasons: vec!["the data service is starting".to_owned()] }
+    }
+
     pub const fn is_ready(&self) -> bool {
         self.reasons.is_empty()
     }

@@ -285,6 +285,7 @@ async fn boot(
     };
     let data = Data::start(host.clone(), config).unwrap();
     let ready = data.ready();
+    assert!(!ready.borrow().is_ready(), "nothing serves before it runs");
     let etcd = data.etcd();
     let mesh = Listener::builder()
         .add_service(host.raft_service())
