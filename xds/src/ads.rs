@@ -4,8 +4,9 @@
 //! sends what that machine owes the client. A snapshot is a level, not an event: a task that was
 //! busy finds the latest one and never those in between, so nothing is queued for a slow client.
 //!
-//! Streams outlive a lost quorum: they serve the last revision, and go on when there is another. None
-//! begins without one, since a client may have seen a later revision at another server.
+//! Streams outlive a lost quorum: they serve the last revision, and go on when there is another. One
+//! that begins without a quorum serves only a client that holds nothing yet; any other may have seen
+//! a later revision at another server.
 //!
 //! The service is written by hand, since the generated one would have each response decoded into
 //! its own structs; here the resources of a response are bytes shared by all streams. The services
@@ -84,7 +85,7 @@ impl Streams {
         &self,
         requests: Streaming<V::Request>,
     ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
-        self.shared.admit_stream()?;
+        let stale = self.shared.admit_stream()?;
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
         let conversation = Conversation::<V>::new(
             self.control_plane_id.clone(),
@@ -92,6 +93,7 @@ impl Streams {
             responses,
             self.shared.board.snapshots(),
             self.shared.stopping.clone(),
+            stale,
         );
         let span = tracing::info_span!(
             "ads",

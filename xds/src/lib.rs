@@ -13,10 +13,10 @@
 //! ```
 //!
 //! Every replica answers reads, sessions and the streams that it has from what it has applied, quorum
-//! or not, and passes writes and renewals on to the leader. A stream begins only where a quorum has
-//! been heard of late. Only the leader counts leases and places groups, and it
-//! acts on neither before a quorum has confirmed it. Nothing here decides what a record means:
-//! the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
+//! or not, and passes writes and renewals on to the leader. Where no quorum has been heard of late, a
+//! new stream is served only to a client that holds nothing. Only the leader counts leases and places
+//! groups, and it acts on neither before a quorum has confirmed it. Nothing here decides what a record
+//! means: the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
 
 mod ads;
 mod board;

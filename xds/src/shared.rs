@@ -82,23 +82,23 @@ impl Shared {
         self.formed.get().ok_or_else(|| Status::unavailable("this server belongs to no mesh yet"))
     }
 
-    /// Lets a stream of discovery in, or tells the client why not.
-    ///
-    /// A client that comes from another server may know more than this one does, if this one has
-    /// not heard a quorum of late, and must not be taken back (versions never go backwards). It
-    /// keeps what it has and tries again, here or elsewhere. A stream that is open goes on.
-    pub(crate) fn admit_stream(&self) -> Result<(), Status> {
+    /// Lets a stream of discovery in, or tells the client why not. With what to tell a client that
+    /// holds something already, if this server has not heard a quorum of late: it may know more than
+    /// this server does, from another one, and must not be taken back (versions never go
+    /// backwards). It keeps what it has and tries again, here or elsewhere. A stream that is open
+    /// goes on, and a client that has nothing is better off with what was true than with nothing.
+    pub(crate) fn admit_stream(&self) -> Result<Option<Status>, Status> {
         self.gate.check_streams()?;
         self.check_stopping()?;
         let stale = self.stale_for();
-        if stale.is_zero() {
-            return Ok(());
-        }
-        Err(Status::unavailable(format!(
-            "this server has heard no quorum for {} s and may be behind what the client knows; keep \
-             what there is and try another server",
-            stale.as_secs()
-        )))
+        let refusal = || {
+            Status::unavailable(format!(
+                "this server has heard no quorum for {} s and may be behind what the client knows; \
+                 keep what there is and try another server",
+                stale.as_secs()
+            ))
+        };
+        Ok((!stale.is_zero()).then(refusal))
     }
 
     fn check_stopping(&self) -> Result<(), Status> {

@@ -34,6 +34,9 @@ pub(super) struct Conversation<V: Variant> {
     responses: mpsc::Sender<Result<V::Response, Status>>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     stopping: CancellationToken,
+    /// What a client is told that holds something already; none if there was a quorum when the
+    /// stream began.
+    stale: Option<Status>,
     sent_any: bool,
     /// When the stream ends at the latest, once the server stops.
     stop_by: Option<Instant>,
@@ -58,9 +61,11 @@ impl<V: Variant> Conversation<V> {
         responses: mpsc::Sender<Result<V::Response, Status>>,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         stopping: CancellationToken,
+        stale: Option<Status>,
     ) -> Self {
         let stream = Stream::new(V::VARIANT, control_plane_id);
-        Self { stream, requests, responses, snapshots, stopping, sent_any: false, stop_by: None }
+        let (sent_any, stop_by) = (false, None);
+        Self { stream, requests, responses, snapshots, stopping, stale, sent_any, stop_by }
     }
 
     pub(super) async fn run(mut self) {
@@ -114,6 +119,9 @@ impl<V: Variant> Conversation<V> {
     }
 
     fn take(&mut self, request: V::Request) -> Result<Vec<Response>, End> {
+        if let Some(stale) = self.stale.take_if(|_| V::holds_something(&request)) {
+            return Err(End::Failed(stale));
+        }
         let is_first = self.stream.client().is_none();
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let responses = V::handle(&mut self.stream, request, &snapshot)

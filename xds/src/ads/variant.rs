@@ -22,6 +22,10 @@ pub(super) trait Variant: Send + 'static {
     ) -> Result<Vec<Response>, Violation>;
 
     fn message(response: &Response) -> Self::Response;
+
+    /// Whether the request is the first of its type on the stream, of a client that holds resources
+    /// of the type from another stream.
+    fn holds_something(request: &Self::Request) -> bool;
 }
 
 pub(super) enum Delta {}
@@ -45,6 +49,10 @@ impl Variant for Delta {
     fn message(response: &Response) -> DeltaMessage {
         response.to_delta()
     }
+
+    fn holds_something(request: &DeltaDiscoveryRequest) -> bool {
+        !request.initial_resource_versions.is_empty()
+    }
 }
 
 impl Variant for Sotw {
@@ -63,5 +71,9 @@ impl Variant for Sotw {
 
     fn message(response: &Response) -> SotwMessage {
         response.to_sotw()
+    }
+
+    fn holds_something(request: &DiscoveryRequest) -> bool {
+        request.response_nonce.is_empty() && !request.version_info.is_empty()
     }
 }

@@ -140,11 +140,13 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     assert_eq!(refused.code(), Code::Unavailable, "nobody has renewed it: {refused}");
     stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
     stream.receive_endpoints("orders", &["10.0.0.1:80"]).await;
-    let refused = Delta::open(server).await.err().unwrap();
-    assert_eq!(refused.code(), Code::Unavailable, "a client may know more: {refused}");
-    assert!(refused.message().contains("no quorum"), "{refused}");
-    let refused = Sotw::open(server).await.err().unwrap();
-    assert_eq!(refused.code(), Code::Unavailable, "a client may know more: {refused}");
+    clients_that_hold_something_are_sent_elsewhere(server).await;
+    let mut new = Delta::open(server).await.unwrap();
+    new.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    assert_eq!(new.receive().await.resources[0].name, "orders", "old is better than nothing");
+    let mut new = Sotw::open(server).await.unwrap();
+    new.subscribe(CLUSTER, &[]).await;
+    assert_eq!(new.receive(&[]).await.resources.len(), 1);
 
     mesh.restart(leader).await;
     eventually("a quorum writes again", || async {
@@ -153,6 +155,21 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     })
     .await;
     stream.receive_endpoints("orders", &["10.0.0.1:80", "10.0.0.2:80"]).await;
+}
+
+/// They may have seen more at another server.
+async fn clients_that_hold_something_are_sent_elsewhere(server: &Server) {
+    let mut delta = Delta::open(server).await.unwrap();
+    let has = BTreeMap::from([("payments".to_owned(), "1".to_owned())]);
+    delta.subscribe(CLUSTER, &["*"], has).await;
+    let mut sotw = Sotw::open(server).await.unwrap();
+    sotw.subscribe_holding(CLUSTER, &[], "1").await;
+    let refusals = [delta.receive_raw().await.err(), sotw.receive_raw().await.err()];
+    for refused in refusals {
+        let refused = refused.unwrap();
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        assert!(refused.message().contains("no quorum"), "{refused}");
+    }
 }
 
 #[tokio::test]

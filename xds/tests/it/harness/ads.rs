@@ -105,10 +105,16 @@ impl Sotw {
     }
 
     pub(crate) async fn subscribe(&self, type_url: &str, names: &[&str]) {
+        self.subscribe_holding(type_url, names, "").await;
+    }
+
+    /// Subscribes as a client that holds a version from another stream.
+    pub(crate) async fn subscribe_holding(&self, type_url: &str, names: &[&str], version: &str) {
         let request = DiscoveryRequest {
             node: Some(Node { id: "test".to_owned(), ..Node::default() }),
             type_url: type_url.to_owned(),
             resource_names: names.iter().map(|it| (*it).to_owned()).collect(),
+            version_info: version.to_owned(),
             ..DiscoveryRequest::default()
         };
         self.requests.send(request).await.unwrap();
@@ -127,6 +133,10 @@ impl Sotw {
         };
         self.requests.send(ack).await.unwrap();
         response
+    }
+
+    pub(crate) async fn receive_raw(&mut self) -> Result<Option<DiscoveryResponse>, Status> {
+        timeout(PATIENCE, self.responses.message()).await.expect("no response in time")
     }
 
     pub(crate) async fn assert_quiet(&mut self) {
