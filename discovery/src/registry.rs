@@ -39,7 +39,7 @@ use thiserror::Error;
 
 use self::refusal::{Refusal, malformed};
 pub use self::{
-    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS},
+    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS, ordered},
     instances::SIDECAR_PORTS,
     key::RecordKey,
     query::ServerStatus,

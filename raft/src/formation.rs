@@ -76,9 +76,7 @@ impl Reservations {
         if check(candidate, formation)? == Standing::Formed {
             return Ok(());
         }
-        if self.current(now).is_some_and(|held| held != formation) {
-            return Err(FormError::Held);
-        }
+        self.check_free_for(formation, now)?;
         self.held = Some((formation.clone(), now + RESERVATION));
         Ok(())
     }
@@ -114,10 +112,15 @@ impl Reservations {
         if check(candidate, formation)? == Standing::Formed {
             return Ok(Commit::Done);
         }
-        if self.current(now).is_some_and(|held| held != formation) {
-            return Err(FormError::Held);
-        }
+        self.check_free_for(formation, now)?;
         Ok(Commit::Store(to_record(formation)))
+    }
+
+    fn check_free_for(&self, formation: &pb::Formation, now: Instant) -> Result<(), FormError> {
+        match self.current(now) {
+            Some(held) if held != formation => Err(FormError::Held),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn current(&self, now: Instant) -> Option<&pb::Formation> {

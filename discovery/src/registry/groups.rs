@@ -1,5 +1,7 @@
 //! Data groups: decided once, advised on from then on.
 
+use std::collections::BTreeSet;
+
 use proto::quorate::v1::{
     AssignReplica, DecideGroup, NodeState, RegistryDone, ReportLeader, registry_refusal::Reason,
 };
@@ -196,8 +198,7 @@ impl Registry {
     }
 }
 
-fn ordered(mut ids: Vec<u64>) -> Vec<u64> {
-    ids.sort_unstable();
-    ids.dedup();
-    ids
+/// Ids as a group's record keeps them: ascending, each once.
+pub fn ordered(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use proto::quorate::v1::{self as wire, Health, NodeState, registry_refusal::Reason};
 
 use super::{
+    groups::ordered,
     name::{check_id, check_label, check_metadata, check_name, parse_address},
     refusal::{Refusal, malformed},
 };
@@ -438,10 +439,7 @@ pub(super) fn check_voters(voters: &[Member], voters_wanted: u32) -> Result<(), 
     if voters.is_empty() || voters.len() > wanted {
         return Err(malformed(format!("a group starts with 1 to {wanted} voters, as wanted")));
     }
-    let mut ids: Vec<u64> = voters.iter().map(|member| member.node_id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    if ids.len() != voters.len() {
+    if ordered(voters.iter().map(|member| member.node_id)).len() != voters.len() {
         return Err(Refusal::new(Reason::Malformed, "a node votes once"));
     }
     Ok(())

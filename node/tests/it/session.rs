@@ -1,5 +1,7 @@
 //! The data service with DISCO: what is ordered is hosted, and losing DISCO costs nothing.
 
+use std::path::Path;
+
 use node::{DataError, session::SessionError};
 use proto::quorate::v1::node_report::Report;
 use raft::MeshId;
@@ -46,18 +48,24 @@ async fn a_node_restarts_and_serves_while_disco_is_gone() {
     server.stop().await;
 }
 
+/// A server that knows two DISCO servers: with the one that it is in session with, and the other.
+async fn joined_one_of_two(directory: &Path, mesh: &MeshId) -> (Server, Disco, Disco) {
+    let mut first = Disco::start(mesh).await;
+    let mut second = Disco::start(mesh).await;
+    let server = Server::join(directory, &[first.address, second.address]).await;
+    server.is_ready().await;
+    let (with, other) = tokio::select! {
+        _ = first.hears_hello() => (first, second),
+        _ = second.hears_hello() => (second, first),
+    };
+    (server, with, other)
+}
+
 #[tokio::test]
 async fn a_node_that_loses_its_disco_server_goes_to_another() {
     let directory = tempdir().unwrap();
     let mesh = MeshId::generate();
-    let mut first = Disco::start(&mesh).await;
-    let mut second = Disco::start(&mesh).await;
-    let server = Server::join(directory.path(), &[first.address, second.address]).await;
-    server.is_ready().await;
-    let (lost, mut left) = tokio::select! {
-        _ = first.hears_hello() => (first, second),
-        _ = second.hears_hello() => (second, first),
-    };
+    let (server, lost, mut left) = joined_one_of_two(directory.path(), &mesh).await;
     lost.kill().await;
     let hello = left.hears_hello().await;
     assert_eq!(hello.mesh_id, mesh.to_string());
@@ -98,15 +106,8 @@ async fn a_node_prefers_a_disco_server_with_a_quorum() {
 #[tokio::test]
 async fn a_node_that_stops_after_its_disco_server_tells_another() {
     let directory = tempdir().unwrap();
-    let mesh = MeshId::generate();
-    let mut first = Disco::start(&mesh).await;
-    let mut second = Disco::start(&mesh).await;
-    let server = Server::join(directory.path(), &[first.address, second.address]).await;
-    server.is_ready().await;
-    let (stopping, mut left) = tokio::select! {
-        _ = first.hears_hello() => (first, second),
-        _ = second.hears_hello() => (second, first),
-    };
+    let (server, stopping, mut left) =
+        joined_one_of_two(directory.path(), &MeshId::generate()).await;
     let heard = left.hears(|report| matches!(report, Report::Stopping(_)).then_some(()));
     stopping.kill().await;
     tokio::join!(server.stop(), heard);

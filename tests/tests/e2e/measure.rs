@@ -15,6 +15,9 @@ const STARTS: usize = 3;
 /// Instances registered one after the other.
 const REGISTRATIONS: usize = 20;
 
+/// How long the mesh is left alone after the registrations, so that they are not counted as idle use.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// How long an idle mesh is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -30,7 +33,7 @@ async fn cold_start_registration_and_idle_use() {
     let starts = Durations::new(starts);
     eprintln!("measured: cold start of 3 + 3 to the first write through Envoy: {starts}");
     eprintln!("measured: register to endpoint in Envoy: {}", registrations(&mesh).await);
-    sleep(Duration::from_secs(3)).await;
+    sleep(SETTLE).await;
     idle(&mesh).await;
     assert!(starts.percentile(50) < LATE, "the mesh starts in less than a minute");
 }

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use discovery::registry::{Group, Leader, Node, Registry};
+use discovery::registry::{Group, Leader, Node, Registry, ordered};
 use proto::quorate::v1::{
     HostedGroup, Locality, NodeHello, NodeRecord, NodeState, NodeStatus, RecordNode, ReportLeader,
     SetNodeState, registry_command::Command,
@@ -188,26 +188,15 @@ impl Task {
     }
 }
 
-/// All members, by a leader's report, in the same order.
+/// All members, by a leader's report.
 fn members(hosted: &HostedGroup) -> Vec<u64> {
-    let mut members: Vec<u64> = hosted.members.iter().map(|it| it.node_id).collect();
-    members.sort_unstable();
-    members.dedup();
-    members
+    ordered(hosted.members.iter().map(|it| it.node_id))
 }
 
 /// The replicas that hold the data, by a leader's report: its voters, and learners that have
-/// caught up. In the order in which the registry keeps them.
+/// caught up.
 fn serving(group: &Group, hosted: &HostedGroup) -> Vec<u64> {
     let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= SERVING_LAG);
-    let mut serving: Vec<u64> = hosted
-        .members
-        .iter()
-        .filter(|it| it.voter || caught_up(it.lag))
-        .map(|it| it.node_id)
-        .filter(|node_id| group.has_replica(*node_id))
-        .collect();
-    serving.sort_unstable();
-    serving.dedup();
-    serving
+    let holding = hosted.members.iter().filter(|it| it.voter || caught_up(it.lag));
+    ordered(holding.map(|it| it.node_id).filter(|node_id| group.has_replica(*node_id)))
 }
