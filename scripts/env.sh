@@ -1,21 +1,14 @@
 # Sourced by every script: where things are. Sets variables, changes nothing else.
 #
-# Build results live outside the checkout, so that a second clone builds RocksDB from ccache
-# instead of from C++.
+# Build results live outside the checkout, so that a second clone uses what the first has compiled.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/quorate
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 
-# Compiles C++ through ccache, once it is installed. A build with another compiler than the one
-# before begins anew, so a script that has just installed it says so again.
-use_ccache() {
-    if command -v ccache >/dev/null; then
-        export CC=${CC:-ccache cc} CXX=${CXX:-ccache c++}
-    fi
-}
-use_ccache
+# RocksDB's library, compiled by scripts/rocksdb.
+rocksdb=$cache/rocksdb-$(grep -A 1 '^name = "librocksdb-sys"' "$root/Cargo.lock" | cut -d '"' -f 2 | tail -n 1)
 
 # Envoy and the gRPC client of the tests come from Python packages: release builds, pinned.
 venv=$cache/venv
