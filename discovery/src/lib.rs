@@ -21,5 +21,4 @@ pub mod registry;
 pub mod resource;
 pub mod snapshot;
 pub mod stream;
-pub mod subscription;
 pub mod translation;

@@ -1,7 +1,7 @@
 //! One ADS connection as a state machine: requests and snapshots in, responses out.
 //!
 //! Both variants of the protocol, delta and state-of-the-world (SotW), share the machine. Per
-//! resource type it keeps the client's [subscription](crate::subscription) and at most one
+//! resource type it keeps the client's [subscription](subscription) and at most one
 //! response that the client has not answered. What changes meanwhile is not queued: the next
 //! response is made from the snapshot of its own time, so a slow client gets the latest state and
 //! never a backlog. A response is never made from two snapshots.
@@ -54,17 +54,18 @@ use thiserror::Error;
 
 use crate::resource::{Resource, ResourceType, Version};
 use crate::snapshot::Snapshot;
-use crate::subscription::{Batch, Due};
 
 mod channel;
 mod client;
 mod response;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
 use channel::{Answer, Channel};
 pub use client::Client;
 pub use response::{DeltaMessage, Response, SotwMessage};
+use subscription::{Batch, Due};
 
 /// The two variants of the protocol. A stream speaks one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use envoy_types::pb::google::rpc::Status;
 
+use super::subscription::{Batch, Form, Subscription};
 use super::{Receipt, Variant};
 use crate::resource::{Resource, ResourceType, Version};
 use crate::snapshot::Snapshot;
-use crate::subscription::{Batch, Form, Subscription};
 
 #[derive(Debug)]
 pub(super) struct Channel {

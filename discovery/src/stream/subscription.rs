@@ -18,14 +18,14 @@ mod batch;
 #[cfg(test)]
 mod tests;
 
-pub use batch::Batch;
+pub(crate) use batch::Batch;
 
 /// The name that stands for all resources of a type.
 const WILDCARD: &str = "*";
 
 /// What a response says by what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// Delta: resources that changed, and names that are gone.
     Difference,
     /// State of the world, clusters and listeners: all there is. What is missing is gone.
@@ -41,7 +41,7 @@ pub enum Form {
 /// under a wildcard and was not told that it is gone. So a name that is held but not wanted any
 /// more is a removal still to be told.
 #[derive(Debug)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     kind: ResourceType,
     form: Form,
     /// The client asked for all resources of the type.
@@ -79,7 +79,7 @@ enum Told {
 
 /// What is to be told of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due<'a> {
+pub(crate) enum Due<'a> {
     Nothing,
     /// The resource.
     Put(&'a Resource),
@@ -90,7 +90,7 @@ pub enum Due<'a> {
 }
 
 impl Subscription {
-    pub fn new(kind: ResourceType, form: Form) -> Self {
+    pub(crate) fn new(kind: ResourceType, form: Form) -> Self {
         Self {
             kind,
             form,
@@ -106,7 +106,7 @@ impl Subscription {
     // === What the client asks for ===
 
     /// State of the world: the request holds the full list of names.
-    pub fn replace(&mut self, names: &[String], snapshot: &Snapshot) {
+    pub(crate) fn replace(&mut self, names: &[String], snapshot: &Snapshot) {
         let names: BTreeSet<&str> =
             names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
         self.named |= !names.is_empty();
@@ -134,7 +134,12 @@ impl Subscription {
     }
 
     /// Delta: the request holds names to add and names to take away.
-    pub fn adjust(&mut self, subscribe: &[String], unsubscribe: &[String], snapshot: &Snapshot) {
+    pub(crate) fn adjust(
+        &mut self,
+        subscribe: &[String],
+        unsubscribe: &[String],
+        snapshot: &Snapshot,
+    ) {
         for name in unsubscribe {
             if self.is_wildcard_name(name) {
                 // Taken up again at once, it drops nothing that the client would be told of.
@@ -156,7 +161,7 @@ impl Subscription {
     }
 
     /// The first request of a type, when it names nothing: the legacy form of the wildcard.
-    pub fn begin_unnamed(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn begin_unnamed(&mut self, snapshot: &Snapshot) {
         if self.kind.has_wildcard() && !self.named {
             self.ask_for_all(snapshot);
         }
@@ -164,7 +169,7 @@ impl Subscription {
 
     /// Takes the client's word for what it kept from an earlier stream, except for names in
     /// `doubted`.
-    pub fn claim<'a>(
+    pub(crate) fn claim<'a>(
         &mut self,
         versions: impl IntoIterator<Item = (&'a str, &'a str)>,
         doubted: &BTreeSet<Arc<str>>,
@@ -236,7 +241,7 @@ impl Subscription {
     // === What happens to resources ===
 
     /// The snapshot may differ in these names.
-    pub fn changed(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+    pub(crate) fn changed(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
         for name in names {
             if self.wildcard || self.names.contains(&name) {
                 self.pending.insert(name);
@@ -246,7 +251,7 @@ impl Subscription {
 
     /// The client needs the resource once more, though it has not changed. What it rejected or
     /// what does not exist is no help to it.
-    pub fn send_again(&mut self, name: &Arc<str>) {
+    pub(crate) fn send_again(&mut self, name: &Arc<str>) {
         if matches!(self.told(name), Some(Told::Version(_))) {
             self.forget(name);
         }
@@ -255,7 +260,7 @@ impl Subscription {
     // === What is due ===
 
     /// Compares what the client wants, was told, and what there is.
-    pub fn due<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Due<'a> {
+    pub(crate) fn due<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Due<'a> {
         match (self.wanted(name, snapshot), self.told(name)) {
             (Some(resource), Some(Told::Version(version) | Told::Rejected(version)))
                 if version == resource.version() =>
@@ -270,7 +275,7 @@ impl Subscription {
     }
 
     /// Whether a response is due, now or when removals are due.
-    pub fn has_due(&self, snapshot: &Snapshot) -> bool {
+    pub(crate) fn has_due(&self, snapshot: &Snapshot) -> bool {
         self.owed
             || self.pending.iter().any(|name| match self.due(name, snapshot) {
                 Due::Nothing => false,
@@ -280,7 +285,7 @@ impl Subscription {
     }
 
     /// Whether something is due that listeners and routes must wait for.
-    pub fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
+    pub(crate) fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
         self.owed
             || self.pending.iter().any(|name| {
                 matches!(self.due(name, snapshot), Due::Put(_)) && self.precedes_users(name)
@@ -294,7 +299,7 @@ impl Subscription {
     }
 
     /// The version the client accepted last.
-    pub fn acked(&self, name: &str) -> Option<Version> {
+    pub(crate) fn acked(&self, name: &str) -> Option<Version> {
         self.held.get(name).and_then(|held| held.acked)
     }
 
@@ -314,7 +319,7 @@ impl Subscription {
     ///
     /// Unless `retire`, the client keeps what was removed: its removal waits, and a full set goes
     /// on to hold it, as far as it is in `retained`.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         snapshot: &Snapshot,
         retire: bool,
@@ -386,7 +391,7 @@ impl Subscription {
     }
 
     /// Takes resources of a rejected response once more.
-    pub fn take_again(&mut self, names: Vec<Arc<str>>, snapshot: &Snapshot) -> Batch {
+    pub(crate) fn take_again(&mut self, names: Vec<Arc<str>>, snapshot: &Snapshot) -> Batch {
         let mut batch = Batch::default();
         for name in names {
             if let Some(resource) = self.rejected(&name, snapshot) {
@@ -397,13 +402,13 @@ impl Subscription {
     }
 
     /// The resource, if the client wants it and rejected a response with this content.
-    pub fn rejected<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
+    pub(crate) fn rejected<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
         let rejected = self.told(name);
         self.wanted(name, snapshot).filter(|it| rejected == Some(Told::Rejected(it.version())))
     }
 
     /// The client accepted a response with this resource.
-    pub fn accept(&mut self, name: &Arc<str>, version: Version) {
+    pub(crate) fn accept(&mut self, name: &Arc<str>, version: Version) {
         match self.held.get_mut(name) {
             Some(held) => held.acked = Some(version),
             None => self.may_hold(name),
@@ -412,7 +417,7 @@ impl Subscription {
 
     /// The client rejected a response with this resource. False if that is of no interest any
     /// more.
-    pub fn reject(&mut self, name: &Arc<str>, version: Version) -> bool {
+    pub(crate) fn reject(&mut self, name: &Arc<str>, version: Version) -> bool {
         match self.held.get_mut(name) {
             Some(held) if held.told == Told::Version(version) => {
                 held.told = Told::Rejected(version);
@@ -427,7 +432,7 @@ impl Subscription {
     }
 
     /// The client rejected a response with this removal, so it is told once more.
-    pub fn reject_removal(&mut self, name: &Arc<str>) {
+    pub(crate) fn reject_removal(&mut self, name: &Arc<str>) {
         let is_asked = self.wildcard || self.names.contains(name);
         if is_asked && matches!(self.told(name), Some(Told::Missing) | None) {
             self.forget(name);

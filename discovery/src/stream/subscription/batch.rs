@@ -10,14 +10,14 @@ const RESPONSE_LIMIT: usize = 3 << 20;
 
 /// What is taken from a subscription to be sent in one response.
 #[derive(Debug, Default)]
-pub struct Batch {
-    pub puts: Vec<Resource>,
-    pub gone: Vec<Arc<str>>,
+pub(crate) struct Batch {
+    pub(crate) puts: Vec<Resource>,
+    pub(crate) gone: Vec<Arc<str>>,
     /// The load assignments that the client will wait for, because their cluster is here and is
     /// not what the client had.
-    pub awaits: Vec<Arc<str>>,
+    pub(crate) awaits: Vec<Arc<str>>,
     /// Something here must be known to the client before a listener or route may use it.
-    pub precedes_users: bool,
+    pub(crate) precedes_users: bool,
     size: usize,
 }
 
@@ -27,7 +27,7 @@ impl Batch {
         self.puts.push(resource);
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.puts.is_empty() && self.gone.is_empty()
     }
 
