@@ -1,10 +1,11 @@
 //! The composition: what runs on a DISCO server, from its start to its stop.
 
+mod figures;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
-use raft::{FormAloneError, Group, Host, InitializeError, Member, Role, StartGroupError};
-use thiserror::Error;
+use raft::{Group, Host, Member, Role};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
@@ -12,20 +13,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::figures::Figures;
 use crate::{
     MESSAGE_LIMIT,
     ads::AdsServer,
-    board::Publisher,
-    figures::Figures,
-    lease_keeper::LeaseKeeper,
-    leases::Leases,
-    machine::RegistryMachine,
-    own_record,
-    placer::Placer,
-    proposals::Proposals,
+    config::DiscoConfig,
+    error::DiscoError,
+    leader::{LeaseKeeper, Placer, Proposals, Renewals},
+    publish::{Leases, Publisher, RegistryMachine},
     ready::{Gate, Readiness},
-    registry_service::RegistryService,
-    renewals::Renewals,
+    registry::{RegistryService, own_record},
     shared::{Formed, Shared},
 };
 
@@ -49,20 +46,6 @@ const PROBE_RETRY: Duration = Duration::from_millis(100);
 /// How long a stop waits for streams to end and for the leadership to be handed over, each.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How a DISCO server is to be.
-#[derive(Clone, Debug)]
-pub struct DiscoConfig {
-    /// What people call the server.
-    pub name: String,
-    pub region: String,
-    pub zone: String,
-    pub version: String,
-    /// Voters that a data group should have, and the number of nodes that its decision waits for.
-    pub data_voters_wanted: usize,
-    /// Whether the server forms a mesh alone, if it belongs to none.
-    pub single: bool,
-}
-
 /// The `disco` service of one server. Clones are handles to it.
 #[derive(Clone)]
 pub struct Disco {
@@ -70,34 +53,6 @@ pub struct Disco {
     readiness: watch::Sender<Readiness>,
     /// Taken by the run.
     publisher: Arc<Mutex<Option<Publisher>>>,
-}
-
-/// Why the service ended although nobody asked it to.
-#[derive(Debug, Error)]
-pub enum DiscoError {
-    #[error("the service runs already")]
-    Running,
-    #[error("the server cannot form a mesh alone")]
-    FormAlone(#[source] FormAloneError),
-    #[error("the formation of the mesh cannot be followed any more")]
-    FormationLost,
-    #[error("the disco group cannot be started")]
-    StartGroup(#[source] StartGroupError),
-    #[error("the disco group cannot be given its first voters")]
-    Initialize(#[source] InitializeError),
-    #[error("the mesh refuses this server: {0}")]
-    Refused(String),
-    #[error("a task of the service ended: {0}")]
-    Task(&'static str),
-    #[error("a task of the service panicked")]
-    Panic(#[source] tokio::task::JoinError),
-}
-
-impl DiscoError {
-    /// Whether a safety rule refused this server, so that a person must look.
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::FormAlone(FormAloneError::Expected(_)))
-    }
 }
 
 impl Disco {

@@ -19,28 +19,20 @@
 //! means: the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
 
 mod ads;
-mod board;
+mod config;
 mod disco;
-mod figures;
-mod leader_link;
-mod lease_keeper;
-mod leases;
-mod machine;
-mod own_record;
-mod placer;
-mod proposals;
+mod error;
+mod leader;
+mod publish;
 mod ready;
-mod registry_service;
-mod renewals;
-mod reports;
-mod servers;
-mod session;
+mod registry;
 mod shared;
 
 pub use self::{
     ads::AdsServer,
-    disco::{Disco, DiscoConfig, DiscoError},
-    figures::Figures,
+    config::DiscoConfig,
+    disco::{Disco, Figures},
+    error::DiscoError,
     ready::Readiness,
 };
 

@@ -1,5 +1,7 @@
 //! What the parts of the service share.
 
+mod reports;
+
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -14,9 +16,12 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
+use self::reports::Reports;
 use crate::{
-    board::Board, disco::DiscoConfig, leases::Leases, proposals::Proposals, ready::Gate,
-    renewals::Renewals, reports::Reports,
+    config::DiscoConfig,
+    leader::{Proposals, Renewals},
+    publish::{Board, Leases},
+    ready::Gate,
 };
 
 /// A server that heard of a quorum within this time has one: it asks twice a second, and an election

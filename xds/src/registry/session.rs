@@ -27,7 +27,7 @@ use tracing::Instrument;
 
 use self::stay::{Standing, Stay, Task};
 use crate::{
-    proposals::ProposeError,
+    leader::ProposeError,
     shared::{Formed, Shared},
 };
 

@@ -12,7 +12,7 @@ use raft::{Group, WriteError};
 use thiserror::Error;
 use tonic::Status;
 
-use crate::board::Board;
+use crate::publish::Board;
 
 /// How long a command may look for a leader and then for a quorum.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);

@@ -13,8 +13,9 @@ use proto::quorate::v1::{
 use tokio::time::sleep;
 
 use crate::{
-    disco::{DiscoConfig, DiscoError},
-    proposals::ProposeError,
+    config::DiscoConfig,
+    error::DiscoError,
+    leader::ProposeError,
     shared::{Formed, Shared},
 };
 

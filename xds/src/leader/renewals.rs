@@ -19,11 +19,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{
-    board::Board,
-    leader_link::LeaderLink,
-    leases::{Leases, Renewed},
-};
+use super::link::LeaderLink;
+use crate::publish::{Board, Leases, Renewed};
 
 /// How long the renewals of sessions are gathered before they go to the leader together.
 const GATHER: Duration = Duration::from_millis(250);

@@ -2,7 +2,7 @@
 //!
 //! The rules are [`Registry`]'s; this adapter keeps its rows, and tells readers of what is written.
 //! It holds the registry twice: one that is ahead by the batch in hand, and the one on the
-//! [board](crate::board), to which the same batch is applied once its rows are written. So a reader
+//! [board](super::board), to which the same batch is applied once its rows are written. So a reader
 //! never sees what a crash could take back, nor half a batch.
 
 use std::{fmt, mem, sync::Arc};
@@ -22,7 +22,7 @@ use raft::{
     rows::{Read, Write},
 };
 
-use crate::{board::Publisher, leases::Leases};
+use super::{board::Publisher, leases::Leases};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use proto::quorate::v1::{Health, Instance, RegisterInstance, registry_command::C
 use raft::MemoryRows;
 
 use super::*;
-use crate::board::Board;
+use crate::publish::Board;
 
 const TTL_MS: u64 = 10_000;
 

@@ -16,7 +16,7 @@ use raft::{Group, Role};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::publish::Board;
 
 /// How long nodes that start together are waited for after one of them was recorded, so that a
 /// group's first voters are chosen among all of them.

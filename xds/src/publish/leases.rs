@@ -17,7 +17,7 @@ use discovery::{
 };
 use tokio::time::Instant;
 
-use crate::board::Board;
+use super::board::Board;
 
 /// See the module. Clones share the table.
 #[derive(Clone)]

@@ -3,6 +3,10 @@
 //! Writes go to the group, wherever its leader is, and are answered once this replica has applied
 //! them. Reads are of this replica's own state, and say how fresh it is.
 
+pub(crate) mod own_record;
+mod servers;
+mod session;
+
 use std::{sync::Arc, time::Duration};
 
 use proto::quorate::v1::{
@@ -16,12 +20,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::session::{DIRECTIVE_QUEUE, Session};
 use crate::{
-    leader_link::is_forwarded,
-    leases::Renewed,
-    proposals::ProposeError,
-    servers,
-    session::{DIRECTIVE_QUEUE, Session},
+    leader::{ProposeError, is_forwarded},
+    publish::Renewed,
     shared::{Formed, Shared, millis},
 };
 

@@ -13,7 +13,7 @@ use raft::{Group, Role};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{board::Board, leases::Leases};
+use crate::publish::{Board, Leases};
 
 /// How long a quorum may take to confirm this server's leadership.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(2);

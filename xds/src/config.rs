@@ -1,0 +1,15 @@
+//! What a DISCO server is configured with.
+
+/// How a DISCO server is to be.
+#[derive(Clone, Debug)]
+pub struct DiscoConfig {
+    /// What people call the server.
+    pub name: String,
+    pub region: String,
+    pub zone: String,
+    pub version: String,
+    /// Voters that a data group should have, and the number of nodes that its decision waits for.
+    pub data_voters_wanted: usize,
+    /// Whether the server forms a mesh alone, if it belongs to none.
+    pub single: bool,
+}
