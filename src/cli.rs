@@ -3,20 +3,20 @@
 //! Parsing has two outcomes that are no failure: a command to run, and a text to print (help or
 //! version). Everything that a user can get wrong here ends as a [`Failure`] with code 2.
 
+mod client;
 mod deregister;
 mod dev;
 mod endpoints;
 mod envoy;
 mod groups;
 mod init;
+mod layers;
 mod members;
 mod register;
 mod serve;
 mod services;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use self::serve::ServeArgs;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -25,17 +25,18 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use crate::{
+use self::{
     client::Disco,
-    failure::{Code, Failure},
     layers::{Layers, flag_in},
+    serve::ServeArgs,
+};
+use crate::{
+    config::DEFAULT_DISCO,
+    failure::{Code, Failure},
     output::{self, Format},
     telemetry::TelemetryArgs,
     values::{Addresses, addresses, duration},
 };
-
-/// Where DISCO is looked for when nothing else is said.
-pub(crate) const DEFAULT_DISCO: &str = "127.0.0.1:7400";
 
 /// A fleet that finds itself: registry, Envoy control plane and replicated data in one binary.
 #[derive(Debug, Parser)]

@@ -3,6 +3,8 @@
 //! Listeners are bound before anything else is opened, so that a port in use is found while there
 //! is nothing to undo; connections wait in the kernel until the listener serves.
 
+mod peer;
+
 use std::{io, net::SocketAddr, time::Duration};
 
 use axum::middleware;
@@ -12,8 +14,6 @@ use tonic::{
     service::{InterceptorLayer, Routes},
     transport::{Server, server::TcpIncoming},
 };
-
-use crate::peer;
 
 /// A peer that does not answer a ping within the timeout is gone; its streams end.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

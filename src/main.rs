@@ -1,17 +1,12 @@
 //! The `quorate` binary: the only place that reads flags, environment and files, and the only one
 //! that knows every shell.
 
-mod bootstrap;
 mod cli;
-mod client;
 mod config;
 mod failure;
-mod health_check;
-mod layers;
 mod listener;
+mod machine;
 mod output;
-mod peer;
-mod registration;
 mod server;
 mod telemetry;
 mod values;

@@ -4,10 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::ServeArgs;
+use super::serve::ServeArgs;
 use crate::{
-    config::{self, Config},
+    config::Config,
     failure::Failure,
+    machine::local_address_towards,
     server::{self, Announce},
     telemetry::TelemetryArgs,
     values::{Addresses, address},
@@ -64,7 +65,7 @@ impl DevArgs {
             shutdown_grace: Duration::from_secs(8),
             telemetry: self.telemetry,
         };
-        let config = Config::check(&args, config::local_address_towards)?;
+        let config = Config::check(&args, local_address_towards)?;
         server::run(config, Announce::Guide).await
     }
 }

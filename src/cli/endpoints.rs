@@ -4,9 +4,8 @@ use clap::Args;
 use proto::quorate::v1::{Health, Instance, ListInstancesReply, ListInstancesRequest};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, print, shown};
+use super::{DiscoArgs, client::answer, print, shown};
 use crate::{
-    client::answer,
     failure::Failure,
     output::{Format, Listing},
     values::name,

@@ -1,12 +1,16 @@
 //! `quorate envoy bootstrap`: what an Envoy needs to find DISCO.
 
+mod bootstrap;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::{Args, Subcommand};
 
+use self::bootstrap::{Bootstrap, Inbound, Role, Variant};
 use crate::{
-    bootstrap::{Bootstrap, Inbound, Role, Variant},
+    config::DEFAULT_DISCO,
     failure::Failure,
+    machine::host_name,
     output,
     values::{Addresses, ValueError, address, addresses, name},
 };
@@ -38,7 +42,7 @@ A front proxy: port 8080 for services (by host name), 2379 for the etcd API (to 
   quorate envoy bootstrap --disco 10.0.0.1:7400 --front 8080,2379 > envoy.yaml")]
 struct BootstrapArgs {
     /// DISCO servers, as IP:PORT; name them all.
-    #[arg(long, value_name = "IP:PORT,…", value_parser = addresses, default_value = super::DEFAULT_DISCO)]
+    #[arg(long, value_name = "IP:PORT,…", value_parser = addresses, default_value = DEFAULT_DISCO)]
     disco: Addresses,
     /// The service that this Envoy stands for; `front` for a front proxy unless given.
     #[arg(long, value_parser = name, required_unless_present = "front")]
@@ -81,8 +85,7 @@ impl BootstrapArgs {
                 .hint("an Envoy finds DISCO by IP: --disco IP:PORT,…"));
         }
         let service = self.service.unwrap_or_else(|| "front".to_owned());
-        let node_id =
-            self.node_id.unwrap_or_else(|| format!("{service}-{}", crate::config::host_name()));
+        let node_id = self.node_id.unwrap_or_else(|| format!("{service}-{}", host_name()));
         let bootstrap = Bootstrap {
             node_id,
             service,

@@ -4,9 +4,8 @@ use clap::{Args, Subcommand};
 use proto::quorate::v1::{GroupSummary, ListGroupsReply, ListGroupsRequest, ReplicaSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, print, shown};
+use super::{DiscoArgs, client::answer, print, shown};
 use crate::{
-    client::answer,
     failure::{Code, Failure},
     output::{Answer, Format, Listing, node_id},
 };

@@ -16,9 +16,8 @@ use raft::MeshId;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::listed;
+use super::{client, listed};
 use crate::{
-    client,
     failure::{Code, Failure},
     output::{self, Format, node_id, progress},
     values::{Addresses, addresses, duration},

@@ -4,8 +4,10 @@
 //! The end is the point: on SIGTERM the instance is set to draining first, the proxies get time to
 //! send elsewhere, and only then is the program asked to stop. So no request meets a closed port.
 
+mod health_check;
 mod keeping;
 mod program;
+mod registration;
 
 use std::{
     collections::BTreeMap,
@@ -20,17 +22,17 @@ use raft::MeshId;
 use tokio::time::Instant;
 
 use self::{
+    health_check::Check,
     keeping::Keeping,
     program::{Program, Signals},
-};
-use super::DEFAULT_DISCO;
-use crate::{
-    client::Disco,
-    config::local_address_towards,
-    failure::Failure,
-    health_check::Check,
-    output,
     registration::Registration,
+};
+use super::client::Disco;
+use crate::{
+    config::DEFAULT_DISCO,
+    failure::Failure,
+    machine::local_address_towards,
+    output,
     telemetry::TelemetryArgs,
     values::{Addresses, ValueError, address, addresses, duration, name, pair},
 };

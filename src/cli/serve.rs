@@ -1,12 +1,15 @@
 //! `quorate serve`: runs the services of one server.
 
+mod check;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 
 use crate::{
-    config::{self, Config},
+    config::Config,
     failure::Failure,
+    machine::local_address_towards,
     server::{self, Announce},
     telemetry::TelemetryArgs,
     values::{Addresses, address, addresses, duration, name},
@@ -93,7 +96,7 @@ impl ServeArgs {
     }
 
     pub(crate) async fn run(self) -> Result<u8, Failure> {
-        let config = Config::check(&self, config::local_address_towards)?;
+        let config = Config::check(&self, local_address_towards)?;
         server::run(config, Announce::FirstStart).await
     }
 }

@@ -4,9 +4,8 @@ use clap::Args;
 use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, print};
+use super::{DiscoArgs, client::answer, print};
 use crate::{
-    client::answer,
     failure::Failure,
     output::{Format, Listing},
 };

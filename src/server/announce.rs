@@ -7,7 +7,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Server, readiness::Readiness};
-use crate::{cli::DEFAULT_DISCO, config::Start, output};
+use crate::{
+    config::{DEFAULT_DISCO, Start},
+    output,
+};
 
 /// How long after its mesh a server may learn by which formation it came to be.
 const FORMATION_TOLD: Duration = Duration::from_secs(1);

@@ -15,12 +15,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::program::{Program, Signals};
-use crate::{
-    failure::{Code, Failure},
+use super::{
     health_check::Check,
+    program::{Program, Signals},
     registration::Registration,
 };
+use crate::failure::{Code, Failure};
 
 #[cfg(test)]
 mod tests;

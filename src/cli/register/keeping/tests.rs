@@ -4,7 +4,7 @@ use proto::quorate::v1::Instance;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::client::Disco;
+use crate::cli::client::Disco;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

@@ -45,7 +45,8 @@ fn bootstrap(service: &str, variant: Variant, role: Role) -> Bootstrap {
 
 /// Compares with the file of that name; `UPDATE_GOLDENFILES=1` writes it.
 fn compare(name: &str, bootstrap: &Bootstrap) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bootstrap/golden").join(name);
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/envoy/bootstrap/golden").join(name);
     let text = bootstrap.to_string();
     if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
         std::fs::create_dir_all(path.parent().expect("the path has a parent")).expect("writable");

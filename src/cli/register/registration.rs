@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::Disco,
+    cli::client::Disco,
     failure::{Code, Failure},
 };
 

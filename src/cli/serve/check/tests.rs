@@ -118,13 +118,6 @@ fn a_mesh_id_must_be_one() {
     assert!(failure.message.contains("--mesh"), "{failure}");
 }
 
-#[test]
-fn the_way_to_loopback_is_loopback() {
-    let target = SocketAddr::from(([127, 0, 0, 1], 7400));
-    let address = local_address_towards(target).expect("loopback is routed");
-    assert_eq!(address, IpAddr::from([127, 0, 0, 1]));
-}
-
 fn start_of(args: &[&str]) -> Result<Start, Failure> {
     check(args).map(|config| config.start)
 }
