@@ -29,16 +29,10 @@ use std::{
 use proto::quorate::v1::{ExpireLease, ReapInstance, RegistryCommand, registry_command::Command};
 
 pub use self::latch::{Frozen, Latch};
-use crate::registry::{Grant, Locality, Outcome, RecordKey, Registry};
+use crate::registry::{Grant, Locality, MAX_TTL, Outcome, RecordKey, Registry};
 
 /// Time since a moment that is fixed while the process runs, from a monotonic clock.
 pub type Time = Duration;
-
-/// How long a lease lasts if its owner does not ask for another time.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(10);
-/// Bounds of what an owner may ask for.
-pub const MIN_TTL: Duration = Duration::from_secs(3);
-pub const MAX_TTL: Duration = Duration::from_secs(5 * 60);
 
 /// How often [`LeaseTable::due`] is called at the least.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -309,14 +303,6 @@ impl LeaseTable {
         self.seen = self.seen.max(now);
         self.seen.saturating_sub(self.paused)
     }
-}
-
-/// The time that an owner gets who asks for so many milliseconds; zero asks for the default.
-pub fn allowed_ttl(ttl_ms: u64) -> Duration {
-    if ttl_ms == 0 {
-        return DEFAULT_TTL;
-    }
-    Duration::from_millis(ttl_ms).clamp(MIN_TTL, MAX_TTL)
 }
 
 /// A lease's time when there are so many leases.

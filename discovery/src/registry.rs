@@ -26,6 +26,7 @@ mod record;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod tests;
+mod ttl;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,11 +40,14 @@ use thiserror::Error;
 
 use self::refusal::{Refusal, malformed};
 pub use self::{
-    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS, ordered},
+    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS},
     instances::SIDECAR_PORTS,
     key::RecordKey,
     query::ServerStatus,
-    record::{Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Server, Service},
+    record::{
+        Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Server, Service, ordered,
+    },
+    ttl::{DEFAULT_TTL, MAX_TTL, MIN_TTL},
 };
 
 /// See the module.

@@ -1,7 +1,5 @@
 //! Data groups: decided once, advised on from then on.
 
-use std::collections::BTreeSet;
-
 use proto::quorate::v1::{
     AssignReplica, DecideGroup, NodeState, RegistryDone, ReportLeader, registry_refusal::Reason,
 };
@@ -10,7 +8,7 @@ use super::{
     Effects, Registry,
     key::RecordKey,
     name::check_name,
-    record::{Group, Leader, Member, check_voters},
+    record::{Group, Leader, Member, check_voters, ordered},
     refusal::{Refusal, malformed},
 };
 
@@ -196,9 +194,4 @@ impl Registry {
         }
         Ok(())
     }
-}
-
-/// Ids as a group's record keeps them: ascending, each once.
-pub fn ordered(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
-    ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -3,16 +3,19 @@
 //! They come from commands and from rows alike, so a row that would not be accepted as a command is
 //! not accepted at a restart either.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use proto::quorate::v1::{self as wire, Health, NodeState, registry_refusal::Reason};
 
 use super::{
-    groups::ordered,
     name::{check_id, check_label, check_metadata, check_name, parse_address},
     refusal::{Refusal, malformed},
+    ttl::allowed_ttl,
 };
-use crate::lease;
 
 /// Largest share of the traffic that one instance may claim.
 const MAX_WEIGHT: u32 = 128;
@@ -164,7 +167,7 @@ impl Grant {
         if lease_id == 0 {
             return Err(malformed("the lease has no id"));
         }
-        Ok(Self { lease_id, ttl: lease::allowed_ttl(ttl_ms), granted_index })
+        Ok(Self { lease_id, ttl: allowed_ttl(ttl_ms), granted_index })
     }
 
     pub(super) fn ttl_ms(&self) -> u64 {
@@ -443,6 +446,11 @@ pub(super) fn check_voters(voters: &[Member], voters_wanted: u32) -> Result<(), 
         return Err(Refusal::new(Reason::Malformed, "a node votes once"));
     }
     Ok(())
+}
+
+/// Ids as a group's record keeps them: ascending, each once.
+pub fn ordered(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn parse_weight(weight: u32) -> Result<u32, Refusal> {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use discovery::lease::DEFAULT_TTL;
+use discovery::registry::DEFAULT_TTL;
 use proto::quorate::v1::AnswerMeta;
 use raft::{Group, Host};
 use tokio::time::{MissedTickBehavior, interval};

@@ -12,8 +12,8 @@ use std::{
 };
 
 use discovery::{
-    lease::{DEFAULT_TTL, Frozen, LeaseTable, Proposal, Time},
-    registry::{Outcome, Registry},
+    lease::{Frozen, LeaseTable, Proposal, Time},
+    registry::{DEFAULT_TTL, Outcome, Registry},
 };
 use tokio::time::Instant;
 
