@@ -15,7 +15,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use discovery::resource::{ResourceChange, ResourceType};
 use discovery::snapshot::Snapshot;
@@ -27,23 +26,87 @@ use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 
 use crate::fixture::{read, resource};
 
-#[test]
-fn delta() {
-    run_all(Variant::Delta, "tests/it/scripts/delta");
+/// Makes each script a test of its own; a tidy test finds those that are not listed.
+macro_rules! scripts {
+    ($folder:ident, $variant:expr; $($name:ident)*) => {
+        mod $folder {
+            use super::*;
+
+            $(#[test]
+            fn $name() -> std::io::Result<()> {
+                let path = concat!("tests/it/scripts/", stringify!($folder), "/", stringify!($name));
+                goldenscript::run(&mut Script::new($variant), path)
+            })*
+        }
+    };
 }
 
-#[test]
-fn sotw() {
-    run_all(Variant::Sotw, "tests/it/scripts/sotw");
+scripts! { delta, Variant::Delta;
+    listener_leaves_the_wildcard
+    missing_name_appears
+    nack_bad_resource_in_a_batch
+    nack_no_hot_loop
+    nack_of_names_dropped_meanwhile
+    nack_then_changes
+    node_is_kept
+    nothing_changes_nothing_sent
+    one_unanswered_latest_wins
+    order_health_updates_are_free
+    order_make_before_break
+    order_nack_ends_the_wait
+    reconnect_changed_and_removed
+    reconnect_endpoints_follow_cluster
+    reconnect_initial_versions_only_first
+    reconnect_resets_nonces
+    reconnect_unchanged
+    removal_after_nack
+    removal_is_told
+    resubscribe_is_answered
+    subscription_rides_on_answers
+    type_url_required
+    types_are_walled_off
+    unknown_type
+    unsubscribe_without_wildcard
+    warming_changed_cluster
+    warming_endpoints_asked_first
+    wildcard_dropped_while_under_way
+    wildcard_explicit
+    wildcard_first_answer_empty
+    wildcard_legacy_then_named
+    wildcard_unsubscribe_one_name
 }
 
-fn run_all(variant: Variant, folder: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    for path in paths {
-        goldenscript::run(&mut Script::new(variant), &path).expect("the script runs");
-    }
+scripts! { sotw, Variant::Sotw;
+    error_alone_makes_a_nack
+    full_set_of_clusters_and_listeners
+    grpc_client
+    missing_listener
+    missing_name_appears
+    nack_bad_resource_in_a_batch
+    nack_full_set
+    nack_no_hot_loop
+    nack_then_changes
+    named_types_send_what_changed
+    names_added_and_dropped
+    node_is_kept
+    nothing_changes_nothing_sent
+    one_unanswered_latest_wins
+    order_health_updates_are_free
+    order_make_before_break
+    order_nack_ends_the_wait
+    reconnect_named_is_answered
+    reconnect_resets_nonces
+    removal_waits_for_the_route
+    removed_cluster_comes_back
+    stale_nonce
+    type_url_required
+    types_are_walled_off
+    unknown_type
+    warming_changed_cluster
+    warming_endpoints_asked_first
+    wildcard_first_answer_empty
+    wildcard_legacy_then_named
+    wildcard_repeated
 }
 
 struct Script {

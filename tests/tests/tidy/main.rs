@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod rooms;
+
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -51,6 +54,25 @@ fn only_raft_names_openraft_and_rocksdb() {
             let names = line.contains("openraft::") || line.contains("rocksdb::");
             assert!(!names, "{file}:{number}: only raft names openraft and rocksdb");
         }
+    }
+}
+
+/// Whoever reads a crate from below never meets a name that is explained further up.
+#[test]
+fn modules_name_each_other_in_one_direction() {
+    for (folder, _) in MAY_DEPEND_ON {
+        // Two houses in one until it is split.
+        if folder == "raft" {
+            continue;
+        }
+        let sources = if folder == "." { "src/".to_owned() } else { format!("{folder}/src/") };
+        let files: BTreeMap<String, String> = files("rs")
+            .into_iter()
+            .filter(|file| !file.ends_with("/tests.rs") && !file.contains("/tests/"))
+            .filter_map(|file| Some((file.strip_prefix(&sources)?.to_owned(), read(&file))))
+            .collect();
+        let circles = rooms::House::read(&files).circles();
+        assert!(circles.is_empty(), "modules of {folder} in a circle:\n{}", circles.join("\n"));
     }
 }
 
@@ -134,6 +156,25 @@ fn nothing_is_left_undone() {
                 assert!(words >= 4 && rest.ends_with('.'), "{at}: a TODO is a whole sentence");
             }
         }
+    }
+}
+
+/// A script that no test names is a story that nobody hears.
+#[test]
+fn every_script_is_a_test() {
+    let runners = files("rs").into_iter().filter(|file| file.contains("/tests/it/"));
+    let runners: Vec<(String, String)> = runners.map(|file| (read(&file), file)).collect();
+    for file in tracked() {
+        let path: Vec<&str> = file.split('/').collect();
+        let [member, "tests", "it", "scripts", folder, name] = path[..] else { continue };
+        let list = format!("\nscripts! {{ {folder}");
+        let of_member = format!("{member}/tests/it/");
+        let is_listed =
+            runners.iter().filter(|(_, it)| it.starts_with(&of_member)).any(|(text, _)| {
+                let names = text.split_once(&list).and_then(|(_, rest)| rest.split_once('}'));
+                names.is_some_and(|(names, _)| names.split_whitespace().any(|it| it == name))
+            });
+        assert!(is_listed, "{file}: add {name} to `scripts! {{ {folder} …` in {of_member}");
     }
 }
 
@@ -240,10 +281,10 @@ fn manifest(folder: &str) -> toml::Table {
     read(&format!("{folder}/Cargo.toml")).parse().unwrap()
 }
 
-/// Files of one kind, but for this one, which names what it looks for.
+/// Files of one kind, but for these here, which name what they look for.
 fn files(extension: &str) -> Vec<String> {
     let suffix = format!(".{extension}");
-    let is_this = |file: &str| file == "tests/tests/tidy.rs";
+    let is_this = |file: &str| file.starts_with("tests/tests/tidy/");
     tracked().into_iter().filter(|file| file.ends_with(&suffix) && !is_this(file)).collect()
 }
 

@@ -37,8 +37,9 @@ use super::bench::{Bench, refused};
 
 type Failure = Box<dyn Error>;
 
-macro_rules! stories {
-    ($($name:ident)*) => {$(
+/// Makes each story a test of its own; a tidy test finds those that are not listed.
+macro_rules! scripts {
+    (kv: $($name:ident)*) => {$(
         #[test]
         fn $name() -> std::io::Result<()> {
             let path = concat!("tests/it/scripts/kv/", stringify!($name));
@@ -47,7 +48,7 @@ macro_rules! stories {
     )*};
 }
 
-stories! {
+scripts! { kv:
     compaction_drops_what_no_read_can_ask_for
     put_and_delete_count_revisions
     ranges_limit_sort_and_filter
