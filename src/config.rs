@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use raft::MeshId;
+use mesh::MeshId;
 
 use crate::values::Addresses;
 
