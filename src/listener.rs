@@ -3,21 +3,30 @@
 //! Listeners are bound before anything else is opened, so that a port in use is found while there
 //! is nothing to undo; connections wait in the kernel until the listener serves.
 
+mod authority;
+mod connections;
 mod peer;
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use axum::middleware;
+use futures::stream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::{InterceptorLayer, Routes},
-    transport::{Server, server::TcpIncoming},
+    transport::Server,
 };
 
-/// A peer that does not answer a ping within the timeout is gone; its streams end.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+use self::connections::Port;
+pub(crate) use self::connections::{Caller, Limit};
+
+/// A peer that does not answer a ping within the timeout is gone; its streams end. Nothing waits for
+/// this: leases and sessions have deadlines of their own. It is long, because a server or a machine
+/// that is busy with thousands of first answers would otherwise take its own slowness for the
+/// silence of its clients.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes that a sender may have on the way on one stream, and on one connection: a Raft snapshot
 /// or a large first answer should not wait for window updates on a long link.
@@ -29,8 +38,7 @@ const STREAMS_PER_CONNECTION: u32 = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
-    name: &'static str,
-    socket: TcpListener,
+    port: Port,
     address: SocketAddr,
 }
 
@@ -44,9 +52,23 @@ pub(crate) enum ListenError {
     Http { name: &'static str, source: io::Error },
 }
 
+impl ListenError {
+    /// What the system said, if a port could not be opened.
+    pub(crate) fn kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Bind { source, .. } => Some(source.kind()),
+            Self::Grpc { .. } | Self::Http { .. } => None,
+        }
+    }
+}
+
 impl Listener {
-    /// Opens a port. `name` says what it is for.
-    pub(crate) async fn bind(name: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
+    /// Opens a port for as many connections as the limit allows. `name` says what it is for.
+    pub(crate) async fn bind(
+        name: &'static str,
+        address: SocketAddr,
+        limit: Limit,
+    ) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Bind { name, address, source };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
@@ -57,7 +79,7 @@ impl Listener {
                 "this port is open to the network, without TLS and without authentication"
             );
         }
-        Ok(Self { name, socket, address })
+        Ok(Self { port: Port { name, socket, limit, told: None }, address })
     }
 
     /// The bound address, with the port that the system chose if none was asked for.
@@ -65,16 +87,20 @@ impl Listener {
         self.address
     }
 
-    /// Serves gRPC until shutdown, then until the open streams end.
+    /// Serves gRPC, and what the routes have for plain HTTP, until shutdown, then until the open
+    /// streams end.
     pub(crate) async fn serve_grpc(
         self,
         routes: Routes,
         shutdown: CancellationToken,
     ) -> Result<(), ListenError> {
-        let incoming = TcpIncoming::from(self.socket)
-            .with_nodelay(Some(true))
-            .with_keepalive(Some(KEEPALIVE_INTERVAL));
+        let name = self.port.name;
+        let incoming = stream::unfold(self.port, |mut port| async {
+            let (connection, _) = port.next().await;
+            Some((Ok::<_, Infallible>(connection), port))
+        });
         Server::builder()
+            .accept_http1(true)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .initial_stream_window_size(STREAM_WINDOW)
@@ -84,7 +110,7 @@ impl Listener {
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
             .await
-            .map_err(|source| ListenError::Grpc { name: self.name, source })
+            .map_err(|source| ListenError::Grpc { name, source })
     }
 
     /// Serves HTTP until shutdown.
@@ -95,10 +121,11 @@ impl Listener {
     ) -> Result<(), ListenError> {
         let router = router
             .layer(middleware::from_fn(peer::identify_http))
-            .into_make_service_with_connect_info::<SocketAddr>();
-        axum::serve(self.socket, router)
+            .into_make_service_with_connect_info::<Caller>();
+        let name = self.port.name;
+        axum::serve(self.port, router)
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await
-            .map_err(|source| ListenError::Http { name: self.name, source })
+            .map_err(|source| ListenError::Http { name, source })
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod failure;
 mod listener;
 mod machine;
+mod open_files;
 mod output;
 mod server;
 mod telemetry;

@@ -14,6 +14,7 @@
 
 mod admin;
 mod announce;
+mod kv_http;
 mod metrics;
 mod readiness;
 mod services;
@@ -39,7 +40,8 @@ use self::{readiness::Readiness, services::Services};
 use crate::{
     config::{Config, KvPort, Start},
     failure::{Code, Failure, chain},
-    listener::{ListenError, Listener},
+    listener::{Limit, ListenError, Listener},
+    open_files::{self, Limits},
     output,
 };
 
@@ -58,6 +60,7 @@ pub(crate) struct Server {
     config: Config,
     host: Host,
     disco: Option<Disco>,
+    limits: Limits,
     started: SystemTime,
 }
 
@@ -67,13 +70,14 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
         Stop::install().map_err(|error| Failure::other("cannot watch signals", &error))?;
     let claim = DataDir::claim(&config.data_dir, &config.service_names(), config.mesh.as_ref())
         .map_err(dir_failure)?;
-    let ports = Ports::bind(&config).await?;
+    let limits = connection_limits(config.kv.is_some())?;
+    let ports = Ports::bind(&config, &limits).await?;
     let config = ports.complete(config);
     let (host, had_mesh) = open_host(claim, &config)?;
     let services = Services::start(&config, &host)?;
     let readiness = services.readiness();
     let disco = services.disco().cloned();
-    let server = Server { config, host, disco, started: SystemTime::now() };
+    let server = Server { config, host, disco, limits, started: SystemTime::now() };
 
     let mut tasks = Tasks::default();
     let listeners = tasks.stage(Stage::Listeners);
@@ -200,13 +204,16 @@ struct Ports {
 }
 
 impl Ports {
-    async fn bind(config: &Config) -> Result<Self, Failure> {
-        let mesh = Listener::bind("mesh", config.listen).await.map_err(port_failure)?;
+    async fn bind(config: &Config, limits: &Limits) -> Result<Self, Failure> {
+        let bind = async |name, address, limit: &Limit| {
+            Listener::bind(name, address, limit.clone()).await.map_err(port_failure)
+        };
+        let mesh = bind("mesh", config.listen, &limits.mesh).await?;
         let kv = match config.kv {
-            Some(kv) => Some(Listener::bind("kv", kv.listen).await.map_err(port_failure)?),
+            Some(kv) => Some(bind("kv", kv.listen, &limits.kv).await?),
             None => None,
         };
-        let admin = Listener::bind("admin", config.admin_listen).await.map_err(port_failure)?;
+        let admin = bind("admin", config.admin_listen, &limits.admin).await?;
         Ok(Self { mesh, kv, admin })
     }
 
@@ -237,7 +244,7 @@ impl Ports {
         tasks: &mut StageTasks,
     ) -> Result<(), Failure> {
         let mesh = services.mesh_routes(&server.host, readiness.mesh_health())?;
-        let kv = services.kv_routes(readiness.kv_health())?;
+        let kv = services.kv_routes(readiness.kv_health(), readiness)?;
         let admin = admin::router(server.clone(), readiness.clone());
         let (listener, stop) = (self.mesh, tasks.stop.clone());
         tasks.set.spawn(async {
@@ -257,10 +264,28 @@ impl Ports {
     }
 }
 
+fn connection_limits(has_kv: bool) -> Result<Limits, Failure> {
+    let open_files = open_files::raise_limit()
+        .map_err(|error| Failure::other("cannot read the limit of open files", &error))?;
+    let limits = Limits::of(open_files, has_kv);
+    tracing::info!(open_files, connections_a_port = limits.mesh.most(), "limits");
+    Ok(limits)
+}
+
 fn port_failure(error: ListenError) -> Failure {
-    Failure::new(Code::Other, chain(&error)).hint(
-        "is another server running on this port? --listen, --kv-listen and --admin-listen move it",
-    )
+    let hint = match error.kind() {
+        Some(io::ErrorKind::AddrInUse) => {
+            "is another server running on this port? --listen, --kv-listen and --admin-listen move it"
+        }
+        Some(io::ErrorKind::PermissionDenied) => {
+            "this user may not open the port: take one above 1023, or grant CAP_NET_BIND_SERVICE"
+        }
+        Some(io::ErrorKind::AddrNotAvailable) => {
+            "this machine has no such address: give one of its own, or 0.0.0.0 for all of them"
+        }
+        _ => "--listen, --kv-listen and --admin-listen say where the server listens",
+    };
+    Failure::new(Code::Other, chain(&error)).hint(hint)
 }
 
 fn dir_failure(error: DataDirError) -> Failure {
@@ -286,7 +311,7 @@ fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
         advertise: config.advertise,
         seeds: config.seeds.clone(),
         awaits_forming: config.start == Start::Formed,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: env!("QUORATE_VERSION").to_owned(),
     };
     let mesh = Mesh::open(dir, mesh_config);
     let host = Host::open(mesh, Timing::production()).map_err(|error| match &error {

@@ -1,6 +1,6 @@
 //! What the process tells while it runs: tracing, on standard error.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -24,17 +24,57 @@ enum LogFormat {
     Json,
 }
 
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
 pub(crate) fn start(args: &TelemetryArgs) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
-        Failure::usage(format!("--log: `{}` is no filter: {error}", args.log))
-            .hint("use a level (error, warn, info, debug, trace) or targets, as in info,raft=debug")
-    })?;
+    let filter = filter(&args.log)?;
     let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colors);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Lossy(io::stderr()))
+        .log_internal_errors(false)
+        .with_ansi(colors);
     match args.log_format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),
     }
     Ok(())
 }
+
+/// A bare word that is no level would be a target that nothing has, and a server without a log.
+fn filter(text: &str) -> Result<EnvFilter, Failure> {
+    const HINT: &str =
+        "use a level (error, warn, info, debug, trace, off) or targets, as in info,raft=debug";
+    let refused =
+        |why: String| Failure::usage(format!("--log: `{text}` is no filter: {why}")).hint(HINT);
+    let parts = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
+    for part in parts {
+        if !LEVELS.contains(&part.to_lowercase().as_str()) {
+            return Err(refused(format!("`{part}` is no level")));
+        }
+    }
+    EnvFilter::try_new(text).map_err(|error| refused(error.to_string()))
+}
+
+/// Standard error whose reader may go away, as when journald restarts: what nobody reads is lost,
+/// and the server goes on.
+struct Lossy<W>(W);
+
+impl<W: Write> Write for Lossy<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

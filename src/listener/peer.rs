@@ -12,6 +12,8 @@ use axum::{
 };
 use tonic::{Request, Status, transport::server::TcpConnectInfo};
 
+use crate::listener::Caller;
+
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -29,7 +31,7 @@ pub(crate) fn identify(mut request: Request<()>) -> Result<Request<()>, Status> 
 
 /// The same for a request over plain HTTP.
 pub(crate) async fn identify_http(
-    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    ConnectInfo(Caller(address)): ConnectInfo<Caller>,
     mut request: HttpRequest,
     next: Next,
 ) -> HttpResponse {

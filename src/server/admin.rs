@@ -50,7 +50,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         .map(|group| group_json(group.id(), group.namespace(), &group.status()))
         .collect();
     Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": env!("QUORATE_VERSION"),
         "mesh_id": host.mesh().watch_id().borrow().as_ref().map(ToString::to_string),
         "node_id": node_id(identity.node_id),
         "boot_epoch": identity.boot_epoch,

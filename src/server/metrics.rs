@@ -10,6 +10,7 @@ use raft::{Group, Role};
 use xds::Figures;
 
 use super::Server;
+use crate::{listener::Limit, open_files::Limits};
 
 #[cfg(test)]
 mod tests;
@@ -20,10 +21,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) fn render(server: &Server, ready: bool) -> String {
     let mut text = Text::default();
     text.gauge("quorate_build_info", "Version of this binary.");
-    text.sample("quorate_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.sample("quorate_build_info", &[("version", env!("QUORATE_VERSION"))], 1);
     text.gauge("quorate_ready", "Whether this server can do its work.");
     text.sample("quorate_ready", &[], u8::from(ready));
     process(&mut text);
+    connections(&mut text, &server.limits);
     let started = server.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     text.gauge("process_start_time_seconds", "When the process started, in Unix time.");
     text.sample("process_start_time_seconds", &[], started.as_secs_f64());
@@ -50,6 +52,26 @@ fn process(text: &mut Text) {
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
         text.gauge("process_open_fds", "Open files and sockets.");
         text.sample("process_open_fds", &[], files.count());
+    }
+}
+
+fn connections(text: &mut Text, limits: &Limits) {
+    type Value = fn(&Limit) -> u64;
+    let values: [(&str, &str, Value); 2] = [
+        ("quorate_connections", "Open connections of the port.", |limit| limit.open() as u64),
+        ("quorate_connections_limit", "Connections that it may have.", |limit| limit.most() as u64),
+    ];
+    let ports = [("mesh", &limits.mesh), ("kv", &limits.kv), ("admin", &limits.admin)];
+    for (name, help, value) in values {
+        text.gauge(name, help);
+        for (port, limit) in ports {
+            text.sample(name, &[("port", port)], value(limit));
+        }
+    }
+    let name = "quorate_connections_turned_away_total";
+    text.counter(name, "Callers that came when all connections of the port were open.");
+    for (port, limit) in ports {
+        text.sample(name, &[("port", port)], limit.turned_away());
     }
 }
 

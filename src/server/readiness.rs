@@ -70,6 +70,11 @@ impl Readiness {
         self.reasons.borrow().clone()
     }
 
+    /// Why the etcd API does not serve.
+    pub(super) fn kv_reasons(&self) -> Vec<String> {
+        self.look().1
+    }
+
     pub(super) fn mesh_health(&self) -> HealthReporter {
         self.mesh_health.clone()
     }

@@ -11,7 +11,7 @@ use tonic_health::{
 };
 use xds::{Disco, DiscoConfig};
 
-use super::{StageTasks, readiness::Readiness};
+use super::{StageTasks, kv_http, readiness::Readiness};
 use crate::{
     config::{Config, KvPort, Service, Start},
     failure::Failure,
@@ -78,12 +78,17 @@ impl Services {
         Ok(routes.routes())
     }
 
-    pub(super) fn kv_routes(&self, health: HealthReporter) -> Result<Option<Routes>, Failure> {
+    pub(super) fn kv_routes(
+        &self,
+        health: HealthReporter,
+        readiness: &Readiness,
+    ) -> Result<Option<Routes>, Failure> {
         let Some(etcd) = &self.etcd else { return Ok(None) };
         let mut routes = Routes::builder();
         routes.add_service(etcd.kv()).add_service(etcd.cluster()).add_service(etcd.maintenance());
         add_common(&mut routes, &KV_SERVICES, health)?;
-        Ok(Some(routes.routes()))
+        let over_http = kv_http::router(readiness);
+        Ok(Some(routes.routes().into_axum_router().merge(over_http).into()))
     }
 
     pub(super) fn run(self, tasks: &mut StageTasks) {
@@ -111,7 +116,7 @@ fn disco_config(config: &Config) -> DiscoConfig {
         name: config.name.clone(),
         region: config.region.clone(),
         zone: config.zone.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: env!("QUORATE_VERSION").to_owned(),
         data_voters_wanted: if alone { 1 } else { DATA_VOTERS },
         single,
     }

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    fmt::Display,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -91,9 +92,8 @@ pub async fn quorate_with(environment: &[(&str, &str)], args: &[&str]) -> Output
     finish(command).await
 }
 
-/// Runs `etcdctl` with version 3 of its API against one endpoint. The endpoint has no scheme:
-/// `etcdctl endpoint status` of 3.4 would send it as the authority, which HTTP/2 here refuses.
-pub async fn etcdctl(endpoint: SocketAddr, args: &[&str]) -> Output {
+/// Runs `etcdctl` with version 3 of its API against one endpoint.
+pub async fn etcdctl(endpoint: impl Display, args: &[&str]) -> Output {
     let mut command = Command::new("etcdctl");
     command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoint}")).args(args);
     finish(command).await

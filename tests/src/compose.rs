@@ -33,7 +33,7 @@ impl Compose {
     /// Puts the built binary into the image, and makes the network without starting anything, so
     /// that a capture can begin before the first packet.
     pub async fn create() -> Self {
-        let image = cli::run(script("image"), &[]).await;
+        let image = cli::run(script("image"), &[&cli::binary().display().to_string()]).await;
         assert_eq!(image.code, 0, "{image:#?}");
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let compose = Self {

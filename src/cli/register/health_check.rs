@@ -3,14 +3,17 @@
 //! Checks are asked of IP addresses only. One success makes an instance healthy; it takes
 //! [`FAILURES`] in a row to make it unhealthy, so that one slow answer moves no traffic.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
+use futures::{FutureExt, future::FusedFuture};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
 use proto::quorate::v1::Health;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
@@ -28,8 +31,12 @@ const FAILURES: u32 = 2;
 /// Pause between checks until the first success, so that traffic comes as soon as it can.
 const IMPATIENT: Duration = Duration::from_millis(250);
 
-/// How much of an HTTP answer is read: the status line is at its beginning.
-const STATUS_LINE: usize = 64;
+/// How much of an HTTP answer's body is read, so that the application may end what it has begun.
+/// Closing a connection on bytes that nobody has read resets it.
+const BODY_READ: usize = 256 * 1024;
+
+/// How long the rest of an answer is read: a stream of events has no end.
+const BODY_TIME: Duration = Duration::from_millis(500);
 
 /// What is asked. Without an address it is asked of the instance's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +50,12 @@ pub(crate) enum Check {
 pub(crate) enum Unhealthy {
     #[error("no connection")]
     Connect(#[source] io::Error),
-    #[error("the answer ended early")]
-    Exchange(#[source] io::Error),
-    #[error("it answered `{0}`")]
-    Status(String),
+    #[error("no HTTP answer")]
+    Exchange(#[source] hyper::Error),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    #[error("`{0}` is no path")]
+    Path(String),
     #[error("no gRPC connection")]
     Grpc(#[source] tonic::transport::Error),
     #[error("it answered {}", .0.code())]
@@ -84,16 +93,15 @@ impl Check {
         }
     }
 
-    /// Asks once.
+    /// Asks once. The limit is for the answer; what comes behind an HTTP status is read for a
+    /// moment longer.
     pub(crate) async fn ask(&self, instance: SocketAddr, limit: Duration) -> Result<(), Unhealthy> {
-        let asked = async {
-            match self {
-                Self::Http { address, path } => http(address.unwrap_or(instance), path).await,
-                Self::Tcp { address } => tcp(address.unwrap_or(instance)).await.map(drop),
-                Self::Grpc { address, service } => grpc(address.unwrap_or(instance), service).await,
-            }
-        };
-        timeout(limit, asked).await.unwrap_or(Err(Unhealthy::Timeout))
+        let at = |address: &Option<SocketAddr>| address.unwrap_or(instance);
+        match self {
+            Self::Http { address, path } => http(at(address), path, limit).await,
+            Self::Tcp { address } => in_time(limit, tcp(at(address))).await.map(drop),
+            Self::Grpc { address, service } => in_time(limit, grpc(at(address), service)).await,
+        }
     }
 
     /// Asks again and again, and tells every change. Ends when nobody listens.
@@ -136,25 +144,44 @@ async fn tcp(address: SocketAddr) -> Result<TcpStream, Unhealthy> {
     TcpStream::connect(address).await.map_err(Unhealthy::Connect)
 }
 
-async fn http(address: SocketAddr, path: &str) -> Result<(), Unhealthy> {
-    let mut connection = tcp(address).await?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: quorate\r\nConnection: close\r\n\r\n"
-    );
-    connection.write_all(request.as_bytes()).await.map_err(Unhealthy::Exchange)?;
-    let mut answer = Vec::new();
-    connection
-        .take(STATUS_LINE as u64)
-        .read_to_end(&mut answer)
-        .await
-        .map_err(Unhealthy::Exchange)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let line = answer.lines().next().unwrap_or_default();
-    if line.starts_with("HTTP/1.") && line.split(' ').nth(1).is_some_and(|it| it.starts_with('2')) {
-        Ok(())
-    } else {
-        Err(Unhealthy::Status(line.to_owned()))
+async fn in_time<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, Unhealthy>>,
+) -> Result<T, Unhealthy> {
+    timeout(limit, asked).await.unwrap_or(Err(Unhealthy::Timeout))
+}
+
+async fn http(address: SocketAddr, path: &str, limit: Duration) -> Result<(), Unhealthy> {
+    let deadline = Instant::now() + limit;
+    let stream = TokioIo::new(in_time(limit, tcp(address)).await?);
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(Unhealthy::Exchange)?;
+    let request = Request::get(path)
+        .header(header::HOST, address.to_string())
+        .header(header::USER_AGENT, concat!("quorate/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| Unhealthy::Path(path.to_owned()))?;
+    let mut asking = pin!(async {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = in_time(left, async {
+            sender.send_request(request).await.map_err(Unhealthy::Exchange)
+        });
+        let answer = answer.await?;
+        let status = answer.status();
+        // The status is the answer. What the body says, or that it is longer, changes nothing.
+        let _ = timeout(BODY_TIME, Limited::new(answer.into_body(), BODY_READ).collect()).await;
+        if status.is_success() { Ok(()) } else { Err(Unhealthy::Status(status)) }
+    });
+    // The connection moves the bytes of both directions, and closes in order.
+    let mut connection = pin!(connection.fuse());
+    let asked = tokio::select! {
+        asked = &mut asking => asked,
+        _ = &mut connection => asking.await,
+    };
+    if !connection.is_terminated() {
+        let _ = timeout(BODY_TIME, connection).await;
     }
+    asked
 }
 
 async fn grpc(address: SocketAddr, service: &str) -> Result<(), Unhealthy> {

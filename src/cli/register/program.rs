@@ -3,7 +3,8 @@
 use std::{ffi::OsString, io, os::unix::process::ExitStatusExt, process::Stdio};
 
 use nix::{
-    sys::signal::{Signal, kill},
+    errno::Errno,
+    sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
     signal::unix::{self, SignalKind},
 };
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,11 @@ mod tests;
 /// What shells add to a signal's number when it ended a program.
 const ENDED_BY_SIGNAL: i32 = 128;
 
+/// A running program with everything that it has started: its process group. None of it outlives
+/// this value.
 pub(super) struct Program {
     child: Child,
+    group: Pid,
 }
 
 impl Program {
@@ -34,20 +38,23 @@ impl Program {
             .args(arguments)
             .stdin(Stdio::null())
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
                 Failure::usage(format!("cannot run {}: {error}", name.to_string_lossy()))
                     .hint("give the path of a program after `--`")
             })?;
-        Ok(Self { child })
+        // A child that was not awaited has its id, and that is its group's too.
+        let group = child.id().and_then(|id| i32::try_from(id).ok());
+        let group = group.ok_or_else(|| Failure::new(Code::Other, "the program has no id"))?;
+        Ok(Self { child, group: Pid::from_raw(group) })
     }
 
     pub(super) fn forward(&self, signal: Received) {
         self.send(signal.0);
     }
 
-    /// Asks the program to stop and waits for it. Another signal ends it at once.
+    /// Asks the program to stop and waits for it. Another signal ends it at once. What it leaves
+    /// behind is ended with it.
     pub(super) async fn stop(mut self, signals: &mut Signals) -> Result<u8, Failure> {
         self.send(Signal::SIGTERM);
         loop {
@@ -69,12 +76,16 @@ impl Program {
     }
 
     fn send(&self, signal: Signal) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id
-            && let Err(error) = kill(Pid::from_raw(id), signal)
-        {
-            tracing::debug!(%signal, %error, "the program has ended");
+        match killpg(self.group, signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => tracing::warn!(%signal, %error, "cannot signal the program"),
         }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.send(Signal::SIGKILL);
     }
 }
 

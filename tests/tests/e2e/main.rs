@@ -12,6 +12,7 @@ mod grpc;
 mod linearizable;
 mod measure;
 mod modes;
+mod process;
 mod register;
 mod routing;
 mod single;

@@ -1,4 +1,7 @@
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::*;
 
@@ -33,10 +36,33 @@ fn a_check_of_a_name_or_of_nothing_known_is_refused() {
 
 #[tokio::test]
 async fn an_http_check_wants_a_status_of_200() {
-    assert!(check_against("HTTP/1.1 204 No Content\r\n\r\n").await.is_ok());
-    let refused = check_against("HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
-    assert!(matches!(refused, Err(Unhealthy::Status(line)) if line.contains("503")));
-    assert!(matches!(check_against("").await, Err(Unhealthy::Status(_))));
+    assert!(check_against("HTTP/1.1 204 No Content\r\n\r\n").await.0.is_ok());
+    let refused = check_against("HTTP/1.1 503 Service Unavailable\r\n\r\n").await.0;
+    assert!(matches!(refused, Err(Unhealthy::Status(StatusCode::SERVICE_UNAVAILABLE))));
+    for nonsense in ["", "hello\r\n\r\n", "HTTP/1.1 abc\r\n\r\n"] {
+        let (answered, _) = check_against(nonsense).await;
+        assert!(matches!(answered, Err(Unhealthy::Exchange(_))), "{nonsense}: {answered:?}");
+    }
+}
+
+/// docker-consul#63: an application whose answer is not read sees its connection reset.
+#[tokio::test]
+async fn an_answer_is_read_before_the_connection_closes() {
+    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{}", "x".repeat(60_000));
+    let (answered, end) = check_against(&long).await;
+    assert!(answered.is_ok(), "{answered:?}");
+    assert!(matches!(end, Ok(0)), "the application saw {end:?}, not the end");
+}
+
+/// The status counts, not the end of the body: an application that keeps its connection open, or
+/// answers without end, is healthy.
+#[tokio::test]
+async fn an_answer_without_an_end_is_healthy() {
+    for open in ["HTTP/1.1 200 OK\r\n\r\nevent", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"] {
+        let (answered, end) = check_against(open).await;
+        assert!(answered.is_ok(), "{answered:?}");
+        assert!(matches!(end, Ok(0)), "the application saw {end:?}, not the end");
+    }
 }
 
 #[tokio::test]
@@ -49,8 +75,9 @@ async fn a_port_without_a_listener_is_unhealthy() {
     assert!(matches!(check.ask(address, LIMIT).await, Err(Unhealthy::Connect(_))));
 }
 
-/// Asks an HTTP check of a server that gives one answer.
-async fn check_against(answer: &'static str) -> Result<(), Unhealthy> {
+/// Asks an HTTP check of a server that gives one answer and leaves the connection open. Tells also
+/// what the server reads after its answer: no bytes, if the connection was closed in order.
+async fn check_against(answer: &str) -> (Result<(), Unhealthy>, io::Result<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let serve = async {
@@ -58,7 +85,8 @@ async fn check_against(answer: &'static str) -> Result<(), Unhealthy> {
         let mut request = [0; 1024];
         let _ = connection.read(&mut request).await;
         let _ = connection.write_all(answer.as_bytes()).await;
+        if answer.is_empty() { Ok(0) } else { connection.read(&mut request).await }
     };
     let check = Check::Http { address: None, path: "/".into() };
-    tokio::join!(check.ask(address, LIMIT), serve).0
+    tokio::join!(check.ask(address, LIMIT), serve)
 }

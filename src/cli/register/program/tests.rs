@@ -27,6 +27,61 @@ async fn what_cannot_be_run_is_a_wrong_usage() {
     assert!(failure.message.contains("/no/such/program"), "{failure}");
 }
 
+/// nomad#3572: whatever the program has started ends with it, however it ends.
+#[tokio::test]
+async fn nothing_that_the_program_started_outlives_it() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let child = directory.path().join("child");
+    let start = |rest: &str| {
+        let script =
+            format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; {rest}", child.display());
+        Program::start(&words(&["sh", "-c", &script])).expect("it starts")
+    };
+    let mut signals = Signals::install(true).expect("signals can be watched");
+
+    let by_itself = start("exit 3");
+    assert_eq!(Program::ended(&mut Some(by_itself)).await, Ok(3));
+    ended(&child).await;
+
+    let stopped = start("wait");
+    let id = written(&child).await;
+    assert_eq!(stopped.stop(&mut signals).await, Ok(143));
+    ended_id(&id).await;
+    std::fs::remove_file(&child).expect("it was read");
+
+    let forgotten = start("trap '' TERM; while :; do sleep 0.1; done");
+    let id = written(&child).await;
+    drop(forgotten);
+    ended_id(&id).await;
+}
+
+/// Waits until the process whose id stands in the file has ended, and removes the file.
+async fn ended(file: &std::path::Path) {
+    let id = written(file).await;
+    ended_id(&id).await;
+    std::fs::remove_file(file).expect("it was read");
+}
+
+async fn written(file: &std::path::Path) -> String {
+    loop {
+        if let Ok(text) = std::fs::read_to_string(file) {
+            return text.trim().to_owned();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Nobody may be there to await an orphan, so a dead one counts as ended.
+async fn ended_id(id: &str) {
+    loop {
+        match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+            Ok(stat) if !stat.contains(") Z ") => {}
+            Ok(_) | Err(_) => return,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 async fn code_of(script: &str) -> u8 {
     let mut program = Some(Program::start(&words(&["sh", "-c", script])).expect("it starts"));
     Program::ended(&mut program).await.expect("it can be awaited")
