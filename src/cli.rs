@@ -15,8 +15,11 @@ mod members;
 mod register;
 mod serve;
 mod services;
+mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
+mod written;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -42,8 +45,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(
     name = "quorate",
-    version,
-    disable_help_subcommand = true,
+    version = env!("QUORATE_VERSION"),
     after_help = "\
 Try it on this machine:      quorate dev
 Every flag --some-flag is also the variable QUORATE_SOME_FLAG, and the key some-flag of the TOML
@@ -86,6 +88,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     Init(init::InitArgs),
     Dev(Box<dev::DevArgs>),
+    Status(status::StatusArgs),
     Members(members::MembersArgs),
     Services(services::ServicesArgs),
     Endpoints(endpoints::EndpointsArgs),
@@ -94,6 +97,9 @@ enum Command {
     Register(Box<register::RegisterArgs>),
     Deregister(deregister::DeregisterArgs),
     Envoy(envoy::EnvoyArgs),
+    Completions(written::CompletionsArgs),
+    Man(written::ManArgs),
+    Version(written::VersionArgs),
 }
 
 /// What the arguments ask for.
@@ -121,13 +127,17 @@ impl Run {
             Command::Dev(args) => Some(args.telemetry()),
             Command::Register(args) => Some(args.telemetry()),
             Command::Init(_)
+            | Command::Status(_)
             | Command::Members(_)
             | Command::Services(_)
             | Command::Endpoints(_)
             | Command::Groups(_)
             | Command::Group(_)
             | Command::Deregister(_)
-            | Command::Envoy(_) => None,
+            | Command::Envoy(_)
+            | Command::Completions(_)
+            | Command::Man(_)
+            | Command::Version(_) => None,
         }
     }
 
@@ -138,6 +148,7 @@ impl Run {
             Command::Serve(args) => args.run().await,
             Command::Init(args) => args.run(format).await,
             Command::Dev(args) => args.run().await,
+            Command::Status(args) => args.run(format).await,
             Command::Members(args) => args.run(format).await,
             Command::Services(args) => args.run(format).await,
             Command::Endpoints(args) => args.run(format).await,
@@ -146,6 +157,9 @@ impl Run {
             Command::Register(args) => args.run().await,
             Command::Deregister(args) => args.run(format).await,
             Command::Envoy(args) => args.run(),
+            Command::Completions(args) => args.run(Cli::command()),
+            Command::Man(args) => args.run(Cli::command()),
+            Command::Version(args) => Ok(args.run(format)),
         }
     }
 }
@@ -208,8 +222,20 @@ fn usage_failure(error: &clap::Error, arguments: &[OsString], layers: &Layers) -
     });
     match paragraphs.next() {
         Some(tip) => failure.hint(tip.strip_prefix("tip: ").unwrap_or(&tip)),
-        None => failure.hint("add -h to the command to see its flags"),
+        None => failure.hint(format!("see `{} -h`", command_of(arguments))),
     }
+}
+
+/// The command that the arguments name, as one would type it.
+fn command_of(arguments: &[OsString]) -> String {
+    let mut command = Cli::command();
+    let mut typed = vec![command.get_name().to_owned()];
+    for argument in arguments.iter().skip(1).map(|it| it.to_string_lossy()) {
+        let Some(below) = command.find_subcommand(argument.as_ref()).cloned() else { continue };
+        typed.push(below.get_name().to_owned());
+        command = below;
+    }
+    typed.join(" ")
 }
 
 /// The flag that an error is about, as `services` for `--services <LIST>`.

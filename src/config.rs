@@ -96,7 +96,7 @@ impl Config {
             seeds = %Addresses(self.seeds.clone()),
             start = ?self.start,
             shutdown_grace = ?self.shutdown_grace,
-            version = env!("CARGO_PKG_VERSION"),
+            version = env!("QUORATE_VERSION"),
             "configuration"
         );
     }

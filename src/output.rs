@@ -33,7 +33,7 @@ pub(crate) struct Listing {
 }
 
 /// Which mesh answered, and how fresh the answer is.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Answer {
     pub(crate) mesh_id: String,
     pub(crate) revision: u64,
@@ -83,7 +83,7 @@ impl Listing {
 }
 
 impl Answer {
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let leader = self.leader.as_deref().unwrap_or("none");
         let mesh = if self.mesh_id.is_empty() { "none" } else { &self.mesh_id };
         let mut line = format!("mesh {mesh}  revision {}  leader {leader}", self.revision);
@@ -97,6 +97,12 @@ impl Answer {
 /// A line on standard output. A reader that has gone away is no failure.
 pub(crate) fn line(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Text on standard output, without the end of a line.
+pub(crate) fn part(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// A line about progress, on standard error.

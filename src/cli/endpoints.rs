@@ -4,7 +4,7 @@ use clap::Args;
 use proto::quorate::v1::{Health, Instance, ListInstancesReply, ListInstancesRequest};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print, shown};
+use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
 use crate::{
     failure::Failure,
     output::{Format, Listing},
@@ -27,10 +27,16 @@ pub(crate) struct EndpointsArgs {
     service: String,
     #[command(flatten)]
     disco: DiscoArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 impl EndpointsArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        self.watch.run(format, async || self.list(format).await).await
+    }
+
+    async fn list(&self, format: Format) -> Result<u8, Failure> {
         let request = ListInstancesRequest { service: self.service.clone() };
         let reply =
             self.disco

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use proto::quorate::v1::{GroupSummary, ListGroupsReply, ListGroupsRequest, ReplicaSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print, shown};
+use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
 use crate::{
     failure::{Code, Failure},
     output::{Answer, Format, Listing, node_id},
@@ -23,6 +23,8 @@ how many the group should have.")]
 pub(crate) struct GroupsArgs {
     #[command(flatten)]
     disco: DiscoArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Look at one data group.
@@ -54,10 +56,16 @@ struct ShowArgs {
     group: String,
     #[command(flatten)]
     disco: DiscoArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 impl GroupsArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        self.watch.run(format, async || self.list(format).await).await
+    }
+
+    async fn list(&self, format: Format) -> Result<u8, Failure> {
         let reply = groups(&self.disco).await?;
         let listing = Listing {
             name: "groups",
@@ -80,6 +88,10 @@ impl GroupArgs {
 
 impl ShowArgs {
     async fn run(self, format: Format) -> Result<u8, Failure> {
+        self.watch.run(format, async || self.show(format).await).await
+    }
+
+    async fn show(&self, format: Format) -> Result<u8, Failure> {
         let reply = groups(&self.disco).await?;
         let answer = answer(reply.meta);
         let group = reply.groups.into_iter().find(|group| is_called(group, &self.group));
@@ -107,7 +119,7 @@ async fn groups(disco: &DiscoArgs) -> Result<ListGroupsReply, Failure> {
 }
 
 /// Why a group takes no writes, as far as DISCO knows.
-fn ailment(group: &GroupSummary) -> Option<String> {
+pub(super) fn ailment(group: &GroupSummary) -> Option<String> {
     let record = group.record.as_ref()?;
     let leader = group.replicas.iter().find(|replica| replica.node_id == record.leader_id);
     match leader {
@@ -186,7 +198,7 @@ fn replica_record(replica: &ReplicaSummary) -> Value {
 }
 
 /// The leader by its name, which people know, or else by its id.
-fn leader_name(group: &GroupSummary) -> String {
+pub(super) fn leader_name(group: &GroupSummary) -> String {
     let leader_id = group.record.as_ref().map_or(0, |record| record.leader_id);
     if leader_id == 0 {
         return "none".to_owned();
@@ -198,9 +210,13 @@ fn leader_name(group: &GroupSummary) -> String {
         .unwrap_or_else(|| node_id(leader_id))
 }
 
-fn voters(group: &GroupSummary) -> usize {
-    let votes = |role: &str| matches!(role, "leader" | "follower" | "candidate");
-    group.replicas.iter().filter(|replica| votes(&replica.role)).count()
+/// How many of its replicas report that they vote.
+pub(super) fn voters(group: &GroupSummary) -> usize {
+    group.replicas.iter().filter(|replica| votes(replica)).count()
+}
+
+pub(super) fn votes(replica: &ReplicaSummary) -> bool {
+    matches!(replica.role.as_str(), "leader" | "follower" | "candidate")
 }
 
 #[cfg(test)]

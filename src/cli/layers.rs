@@ -3,8 +3,8 @@
 //! Every flag `--some-flag` of every command is also the variable `QUORATE_SOME_FLAG` and the key
 //! `some-flag` of the TOML file that `--config` names. Both become the defaults of the parser, so a
 //! flag on the command line wins, and a value from anywhere is parsed by the same code. A variable
-//! that is set but empty counts as not set. One file may serve several commands: a key is refused
-//! only if no command has such a flag.
+//! that is set but empty counts as not set. One file, and one environment, may serve several commands:
+//! a key or a variable is refused only if no command has such a flag.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +21,13 @@ use crate::failure::Failure;
 mod tests;
 
 const PREFIX: &str = "QUORATE_";
+
+/// Variables with the prefix that are meant for the scripts and tests of the repository.
+const OF_SCRIPTS: [&str; 4] = ["QUORATE_BIN", "QUORATE_ENVOY", "QUORATE_ETCD", "QUORATE_PYTHON"];
+
+/// What Kubernetes adds to every container for a Kubernetes service of the name `quorate`, or of one
+/// that begins so: `QUORATE_SERVICE_HOST`, `QUORATE_DISCO_PORT_7400_TCP_ADDR`.
+const OF_KUBERNETES: [&str; 4] = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_", "_PORT"];
 
 /// Flags that make no sense in a file.
 const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
@@ -47,6 +54,7 @@ impl Layers {
         let environment: BTreeMap<String, String> = environment
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
+        no_unknown_variable(&environment, command)?;
         let path =
             flag_in(arguments, "config").or_else(|| environment.get("QUORATE_CONFIG").cloned());
         let file = match path {
@@ -96,6 +104,27 @@ impl Layers {
     }
 }
 
+/// A mistyped variable would otherwise do nothing, and nobody would know.
+fn no_unknown_variable(
+    environment: &BTreeMap<String, String>,
+    command: &Command,
+) -> Result<(), Failure> {
+    let mut known = keys(command);
+    known.insert("config".to_owned());
+    let variables: BTreeSet<String> = known.iter().map(|key| variable(key)).collect();
+    let is_foreign = |name: &str| {
+        OF_SCRIPTS.contains(&name) || OF_KUBERNETES.iter().any(|part| name.contains(part))
+    };
+    let unknown = environment.keys().find(|name| !variables.contains(*name) && !is_foreign(name));
+    let Some(name) = unknown else { return Ok(()) };
+    let failure = Failure::usage(format!("unknown variable {name} in the environment"));
+    let key = name.strip_prefix(PREFIX).unwrap_or(name);
+    Err(match nearest(key, &known) {
+        Some(near) => failure.hint(format!("did you mean {}?", variable(near))),
+        None => failure.hint("a variable is named as a flag: see `quorate serve -h`"),
+    })
+}
+
 impl File {
     fn read(path: &Path, known: &BTreeSet<String>) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(path).map_err(|error| {
@@ -106,7 +135,10 @@ impl File {
 
     fn parse(path: &Path, text: &str, known: &BTreeSet<String>) -> Result<Self, Failure> {
         let table: toml::Table = toml::from_str(text).map_err(|error| {
-            Failure::usage(format!("{} is not TOML: {}", path.display(), error.message()))
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let place = format!("{}, line {line}", path.display());
+            Failure::usage(format!("{place}: this is not TOML: {}", error.message()))
         })?;
         let mut values = BTreeMap::new();
         for (key, value) in &table {

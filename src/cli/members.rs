@@ -4,7 +4,7 @@ use clap::Args;
 use proto::quorate::v1::{ListMembersReply, ListMembersRequest, MemberSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print, shown};
+use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
 use crate::{
     failure::Failure,
     output::{Format, Listing, node_id},
@@ -23,10 +23,16 @@ ROLE is told for DISCO servers.")]
 pub(crate) struct MembersArgs {
     #[command(flatten)]
     disco: DiscoArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 impl MembersArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        self.watch.run(format, async || self.list(format).await).await
+    }
+
+    async fn list(&self, format: Format) -> Result<u8, Failure> {
         let reply = self
             .disco
             .client()

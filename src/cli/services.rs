@@ -4,7 +4,7 @@ use clap::Args;
 use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print};
+use super::{DiscoArgs, client::answer, print, watch::WatchArgs};
 use crate::{
     failure::Failure,
     output::{Format, Listing},
@@ -23,10 +23,16 @@ sidecar reaches the service.")]
 pub(crate) struct ServicesArgs {
     #[command(flatten)]
     disco: DiscoArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 impl ServicesArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
+        self.watch.run(format, async || self.list(format).await).await
+    }
+
+    async fn list(&self, format: Format) -> Result<u8, Failure> {
         let reply = self
             .disco
             .client()

@@ -37,6 +37,7 @@ fn the_commands_are_those_of_the_interface() {
         "serve",
         "init",
         "dev",
+        "status",
         "members",
         "services",
         "endpoints",
@@ -45,6 +46,9 @@ fn the_commands_are_those_of_the_interface() {
         "register",
         "deregister",
         "envoy",
+        "completions",
+        "man",
+        "version",
     ];
     assert_eq!(names, expected.into());
 }
@@ -63,6 +67,12 @@ fn a_wrong_flag_is_named_with_a_tip() {
     assert_eq!(failure.code, Code::Usage);
     assert!(failure.message.contains("--service"), "{failure}");
     assert!(failure.hint.is_some_and(|hint| hint.contains("--services")));
+}
+
+#[test]
+fn a_wrong_value_leads_to_the_help_of_its_command() {
+    let failure = parse_words("quorate group show default --timeout soon").expect_err("no time");
+    assert_eq!(failure.hint.as_deref(), Some("see `quorate group show -h`"), "{failure}");
 }
 
 #[test]

@@ -63,8 +63,32 @@ fn an_unknown_key_is_refused_by_name_with_the_nearest() {
 }
 
 #[test]
+fn an_unknown_variable_is_refused_by_name_with_the_nearest() {
+    let failure = parse(&[], &[("QUORATE_ZONNE", "a")], "").expect_err("unknown");
+    assert_eq!(failure.code, Code::Usage);
+    assert!(failure.message.contains("QUORATE_ZONNE"), "{failure}");
+    assert_eq!(failure.hint.as_deref(), Some("did you mean QUORATE_ZONE?"));
+    assert!(parse(&[], &[("QUORATE_CACHE_SIZE_OF_ALL", "1")], "").is_err());
+}
+
+#[test]
+fn variables_of_kubernetes_and_empty_ones_are_no_mistakes() {
+    let others = [
+        ("QUORATE_SERVICE_HOST", "10.0.0.1"),
+        ("QUORATE_SERVICE_PORT_MESH", "7400"),
+        ("QUORATE_PORT", "tcp://10.0.0.1:7400"),
+        ("QUORATE_DISCO_PORT_7400_TCP_ADDR", "10.0.0.1"),
+        ("QUORATE_ZONNE", ""),
+        ("OTHER_ZONNE", "a"),
+    ];
+    assert!(parse(&[], &others, "").is_ok());
+}
+
+#[test]
 fn a_file_that_is_no_flat_toml_is_refused() {
-    assert_eq!(parse(&[], &[], "zone").map_err(|it| it.code), Err(Code::Usage));
+    let broken = parse(&[], &[], "zone = 'a'\n\nzone").expect_err("no TOML");
+    assert_eq!(broken.code, Code::Usage);
+    assert!(broken.message.contains("quorate.toml, line 3"), "{broken}");
     let nested = parse(&[], &[], "[zone]\na = 1").expect_err("a table");
     assert!(nested.message.contains("`zone`"), "{nested}");
 }

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use raft::MeshId;
+use mesh::MeshId;
 
 use super::ServeArgs;
 use crate::{
