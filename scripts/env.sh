@@ -18,6 +18,8 @@ export QUORATE_PYTHON=${QUORATE_PYTHON:-$venv/bin/python}
 # A peer to compare with. Only unpacked: Debian's package would start a service.
 etcd_package=etcd-server
 export QUORATE_ETCD=${QUORATE_ETCD:-$cache/etcd/usr/bin/etcd}
+# What the tests run. What people run is the release build.
+release_bin=$CARGO_TARGET_DIR/release/quorate
 export QUORATE_BIN=${QUORATE_BIN:-$CARGO_TARGET_DIR/debug/quorate}
 
 # Says what went wrong and ends the script.

@@ -4,7 +4,7 @@ mod figures;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mesh::{FormAloneError, Member};
+use mesh::Member;
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
 use raft::{Group, Host, Role};
 use tokio::{

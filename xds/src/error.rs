@@ -1,6 +1,7 @@
 //! Why the service ended.
 
-use raft::{FormAloneError, InitializeError, StartGroupError};
+use mesh::FormAloneError;
+use raft::{InitializeError, StartGroupError};
 use thiserror::Error;
 
 /// Why the service ended although nobody asked it to.
