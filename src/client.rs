@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use mesh::dial::endpoint;
 use proto::quorate::v1::{
     AnswerMeta, DeregisterReply, ListGroupsReply, ListInstancesReply, ListMembersReply,
     ListServicesReply, RegisterReply, RenewReply, SetHealthReply, mesh_client::MeshClient,
     registry_client::RegistryClient,
 };
-use raft::dial::endpoint;
 use tokio::time::{Instant, timeout};
 use tonic::{Code as GrpcCode, Response, Status, transport::Channel};
 

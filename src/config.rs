@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use raft::MeshId;
+use mesh::MeshId;
 
 use crate::{cli::ServeArgs, failure::Failure, values::Addresses};
 

@@ -24,7 +24,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use raft::{Claim, DataDir, DataDirError, Host, HostConfig, OpenError, Timing};
+use mesh::{Claim, DataDir, DataDirError, Mesh, MeshConfig};
+use raft::{Host, OpenError, Timing};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinSet},
@@ -79,6 +80,9 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     ports.serve(&server, &services, &readiness, listeners)?;
     let base = tasks.stage(Stage::Base);
     let (host, token) = (server.host.clone(), base.stop.clone());
+    let mesh = host.mesh().clone();
+    let mesh_token = token.clone();
+    base.set.spawn(async move { ("mesh", mesh.run(mesh_token).await.map_err(Into::into)) });
     base.set.spawn(async move { ("host", host.run(token).await.map_err(Into::into)) });
     base.set.spawn(readiness.clone().keep(base.stop.clone()));
     base.set.spawn(announce.keep(server.clone(), had_mesh, readiness.clone(), base.stop.clone()));
@@ -185,8 +189,7 @@ fn fatal(ended: Option<Result<Ended, JoinError>>) -> Failure {
 fn is_refusal(error: &anyhow::Error) -> bool {
     let data = error.downcast_ref::<node::DataError>().is_some_and(node::DataError::is_refusal);
     let disco = error.downcast_ref::<xds::DiscoError>().is_some_and(xds::DiscoError::is_refusal);
-    let host = error.downcast_ref::<raft::HostError>().is_some_and(raft::HostError::is_refusal);
-    data || disco || host
+    data || disco || error.is::<mesh::Superseded>()
 }
 
 /// The bound ports, before anything serves on them.
@@ -279,14 +282,14 @@ fn dir_failure(error: DataDirError) -> Failure {
 fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
     let dir = claim.open().map_err(dir_failure)?;
     let had_mesh = dir.identity().mesh_id.is_some();
-    let host_config = HostConfig {
+    let mesh_config = MeshConfig {
         advertise: config.advertise,
         seeds: config.seeds.clone(),
         awaits_forming: config.start == Start::Formed,
-        timing: Timing::production(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let host = Host::open(dir, host_config).map_err(|error| match &error {
+    let mesh = Mesh::open(dir, mesh_config);
+    let host = Host::open(mesh, Timing::production()).map_err(|error| match &error {
         OpenError::StoreMissing | OpenError::StoreSwapped { .. } => refused(
             &error,
             "restore the whole data directory, or start with an empty one as a new server",

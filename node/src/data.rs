@@ -24,7 +24,8 @@ mod readiness;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use raft::{GroupId, Host, StartGroupError, StorageError};
+use mesh::GroupId;
+use raft::{Host, StartGroupError, StorageError};
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -152,7 +153,7 @@ impl Data {
 
     /// The gRPC services for the KV listener.
     pub fn etcd(&self) -> Etcd {
-        Etcd::new(self.namespaces(), self.host.identity().node_id, self.host.mesh())
+        Etcd::new(self.namespaces(), self.host.identity().node_id, self.host.mesh().watch_id())
     }
 
     /// Whether the node serves, and if not, what it waits for.
@@ -215,7 +216,7 @@ impl Data {
             Some(session) => session.told.clone(),
             None => watch::Sender::new(Told::default()).subscribe(),
         };
-        let mut formation = self.host.formation();
+        let mut formation = self.host.mesh().formation();
         formation.mark_changed();
         let mut hosted = self.hosting.hosted();
         // Before anything that is told from elsewhere: notes of another mesh must not be mixed in.
@@ -259,7 +260,7 @@ impl Data {
     }
 
     async fn follow_formation(&mut self) -> Result<(), DataError> {
-        let formation = self.host.formation().borrow().clone();
+        let formation = self.host.mesh().formation().borrow().clone();
         let Some(orders) = formation.as_ref().and_then(formation::orders) else {
             return Ok(());
         };
@@ -270,7 +271,7 @@ impl Data {
         let guidance = match (self.hosting.has_orders(), has_disco) {
             (true, _) => Guidance::Told,
             (false, true) => Guidance::WaitsForDisco,
-            (false, false) if self.host.met_mesh().borrow().is_some() => Guidance::LeftOut,
+            (false, false) if self.host.mesh().met_mesh().borrow().is_some() => Guidance::LeftOut,
             (false, false) => Guidance::WaitsToBeFormed,
         };
         let groups = self.hosting.groups();

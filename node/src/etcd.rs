@@ -18,10 +18,10 @@ mod kv;
 mod maintenance;
 mod refusal;
 
+use mesh::{MeshId, NodeId};
 use proto::etcdserverpb::{
     cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
 };
-use raft::{MeshId, NodeId};
 use tokio::sync::watch;
 
 use self::backend::Backend;

@@ -10,7 +10,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use raft::{Group, NodeId};
+use mesh::NodeId;
+use raft::Group;
 
 /// The namespaces of this node. Clones are handles to the same ones.
 #[derive(Clone, Debug, Default)]

@@ -29,7 +29,8 @@ use std::{
     time::Duration,
 };
 
-use raft::{Member, MemberStatus, NodeId, Role, Status};
+use mesh::{Member, NodeId};
+use raft::{MemberStatus, Role, Status};
 
 pub(crate) use self::{outlook::Outlook, shell::Reconciler};
 

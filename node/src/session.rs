@@ -20,14 +20,12 @@ mod verdict;
 
 use std::{future::pending, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+use mesh::{AdoptError, MeshId, MeshMismatch};
 use proto::quorate::v1::{
     Directive, NodeHello, NodeReport, NodeStopping, node_report::Report,
     registry_client::RegistryClient,
 };
-use raft::{
-    Group, Host, MeshId, StorageError,
-    host::{AdoptError, MeshMismatch},
-};
+use raft::{Group, Host, StorageError};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -213,7 +211,7 @@ impl Session {
         let mut failed_rounds = 0;
         loop {
             let mut lost = false;
-            for address in order(&self.seeds, self.host.book().hints(), last) {
+            for address in order(&self.seeds, self.host.mesh().book().hints(), last) {
                 let mut address = address;
                 let stay = self.stay(&mut address).await;
                 let was_live = self.go_dark();
@@ -323,7 +321,7 @@ impl Session {
 
     fn hello(&self) -> Result<NodeHello, StorageError> {
         let identity = self.host.identity();
-        let mesh = self.host.mesh();
+        let mesh = self.host.mesh().watch_id();
         let mesh_id = mesh.borrow().as_ref().map(MeshId::to_string);
         let groups = self.host.groups_on_disk()?;
         Ok(report::hello(&self.introduction, &identity, mesh_id.unwrap_or_default(), groups))
@@ -344,7 +342,7 @@ impl Session {
         let identity = self.host.identity();
         for hint in orders::hints(&directive) {
             if hint.node_id != identity.node_id {
-                self.host.book().learn(hint);
+                self.host.mesh().book().learn(hint);
             } else if hint.boot_epoch > identity.boot_epoch {
                 return Err(Ended::Fatal(SessionError::RolledBack {
                     refusal: Refusal::RolledBack,
@@ -373,7 +371,7 @@ impl Session {
             let what = format!("a directive without a mesh id ({mesh_id:?})");
             return Err(Ended::Lost(Status::internal(what)));
         };
-        match self.host.adopt_mesh(&theirs) {
+        match self.host.mesh().adopt_mesh(&theirs) {
             Ok(()) => Ok(theirs),
             Err(AdoptError::Mismatch(MeshMismatch { ours, .. })) if self.accepted_before => {
                 // A foreign server at a known address must not stop a node that serves.
@@ -388,7 +386,7 @@ impl Session {
     }
 
     async fn judged(&self, address: SocketAddr, status: Status) -> Ended {
-        let mesh = self.host.mesh().borrow().clone();
+        let mesh = self.host.mesh().watch_id().borrow().clone();
         let fatal = match (judge(status.code(), self.accepted_before), mesh) {
             (Verdict::Fatal, _) => true,
             (Verdict::FatalFromOwnMesh, Some(mesh)) => belongs_to(address, &mesh).await,

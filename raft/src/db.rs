@@ -6,12 +6,13 @@
 
 use std::{ops::Deref, path::Path, sync::Arc};
 
+use mesh::DirLock;
 use rocksdb::{
     BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options,
     WriteOptions,
 };
 
-use crate::{identity::DirLock, rows::StorageError};
+use crate::rows::StorageError;
 
 /// Memory for recent log entries not yet in a table file.
 const LOG_WRITE_BUFFER: usize = 64 << 20;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use mesh::{GroupId, Member, MeshId, NodeId, Peers};
 use openraft::{
     async_runtime::watch::WatchReceiver as _,
     errors::{InitializeError as Refused, RaftError},
@@ -38,12 +39,10 @@ use self::{
 };
 use crate::{
     db::Db,
-    host::Timing,
-    ids::{GroupId, Member, MeshId, NodeId},
     log_store::GroupLog,
-    peers::Peers,
     rows::StorageError,
     state::Published,
+    timing::Timing,
     types::{Metrics, Node, Raft},
     view::View,
 };

@@ -17,6 +17,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use mesh::{DirLock, GroupId};
 use prost::Message;
 use proto::quorate::v1 as pb;
 use rocksdb::{Direction, IteratorMode, WriteOptions};
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::group_log::{GroupLog, StoredLog};
 use self::writer::{Done, Job, Writer};
-use crate::{db::Db, identity::DirLock, ids::GroupId, rows::StorageError};
+use crate::{db::Db, rows::StorageError};
 
 /// Jobs waiting for the log-writer thread, of all groups. Senders wait beyond this.
 const QUEUE: usize = 4096;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
+use mesh::{GroupId, MESSAGE_BYTES, MeshId, NodeId, Peers};
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory,
     alias::SnapshotOf,
@@ -29,8 +30,6 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     codec,
-    ids::{GroupId, MeshId, NodeId},
-    peers::{MESSAGE_BYTES, Peers},
     state::{SnapshotData, SnapshotFile, StateStore},
     types::{LogId, Node, TypeConfig, Vote},
 };

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use mesh::{GroupId, MESSAGE_BYTES, NodeId, envelope::Refusal, node_hex};
 use openraft::{
     alias::SnapshotOf,
     base::BoxStream,
@@ -11,13 +12,15 @@ use openraft::{
         TransferLeaderRequest, VoteRequest, VoteResponse,
     },
 };
-use proto::quorate::v1::{self as pb, raft_server};
+use proto::quorate::v1::{
+    self as pb,
+    raft_server::{self, RaftServer},
+};
 use tokio::task;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     codec::{self, Malformed},
-    envelope::Refusal,
     group::{Group, Proposed, ReadError},
     host::Host,
     state::{Receiver, SnapshotData, Staged, StateStore},
@@ -25,8 +28,8 @@ use crate::{
 };
 
 /// Answers for the groups of a host.
-pub(crate) struct RaftService {
-    pub(crate) host: Host,
+struct RaftService {
+    host: Host,
 }
 
 type Replies = BoxStream<'static, Result<pb::AppendReply, Status>>;
@@ -300,8 +303,15 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 impl Host {
+    /// The gRPC service for messages between members of groups.
+    pub fn raft_service(&self) -> RaftServer<impl raft_server::Raft + use<>> {
+        RaftServer::new(RaftService { host: self.clone() })
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES)
+    }
+
     /// The group that a message is for, if it is meant for this server.
-    pub(crate) fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
+    fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
         self.receive_with_source(envelope).map(|(group, _)| group)
     }
 
@@ -310,8 +320,17 @@ impl Host {
     fn receive_from_member(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
         let (group, source) = self.receive_with_source(envelope)?;
         if !group.may_be_member(source) {
-            return Err(Refusal::NotAMember(crate::ids::node_hex(source)));
+            return Err(Refusal::NotAMember(node_hex(source)));
         }
         Ok(group)
+    }
+
+    fn receive_with_source(
+        &self,
+        envelope: Option<&pb::Envelope>,
+    ) -> Result<(Group, NodeId), Refusal> {
+        let (id, source): (GroupId, NodeId) = self.mesh().receive(envelope)?;
+        let group = self.started_group(id).ok_or(Refusal::NoGroup(id))?;
+        Ok((group, source))
     }
 }

@@ -24,6 +24,7 @@ use std::{
     },
 };
 
+use mesh::{DirLock, GroupId};
 use tokio::sync::watch;
 
 pub(crate) use self::{
@@ -32,8 +33,6 @@ pub(crate) use self::{
 };
 use crate::{
     db::{DEFAULT_FAMILY, Db, state_options},
-    identity::DirLock,
-    ids::GroupId,
     rows::StorageError,
     view::View,
 };

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use mesh::{DataDir, GroupId};
 use openraft::EntryPayload;
 use proto::quorate::v1 as pb;
 use tempfile::TempDir;
 
 use crate::{
-    identity::DataDir,
-    ids::GroupId,
     log_store::{GroupLog, LogStore},
     rows::{EntryMeta, Read, StateMachine, StorageError, Write},
     state::{State, StateStore},

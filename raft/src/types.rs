@@ -3,10 +3,11 @@
 use std::fmt;
 
 use bytes::Bytes;
+use mesh::NodeId;
 use openraft::impls::leader_id_std;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{ids::NodeId, state::State};
+use crate::state::State;
 
 openraft::declare_raft_types!(
     /// One leader per term (`leader_id_std`), so that a term names its leader and can fence.

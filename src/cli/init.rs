@@ -8,11 +8,11 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use clap::Args;
+use mesh::MeshId;
 use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, HostedGroupsRequest, IdentifyRequest, ServerIdentity,
     form_request::Step,
 };
-use raft::MeshId;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -15,8 +15,8 @@ use std::{
 };
 
 use clap::Args;
+use mesh::MeshId;
 use proto::quorate::v1::{Health, Instance, Locality};
-use raft::MeshId;
 use tokio::time::Instant;
 
 use self::{

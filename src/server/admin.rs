@@ -51,7 +51,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         .collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "mesh_id": host.mesh().borrow().as_ref().map(ToString::to_string),
+        "mesh_id": host.mesh().watch_id().borrow().as_ref().map(ToString::to_string),
         "node_id": node_id(identity.node_id),
         "boot_epoch": identity.boot_epoch,
         "name": config.name,

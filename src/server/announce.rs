@@ -46,7 +46,7 @@ impl Announce {
 
 /// Waits for the mesh, and tells how this server came to be in it.
 async fn loud_line(server: &Server) -> Option<String> {
-    let mut mesh = server.host.mesh();
+    let mut mesh = server.host.mesh().watch_id();
     let mesh_id = mesh.wait_for(Option::is_some).await.ok()?.clone()?;
     let node_id = server.host.identity().node_id;
     Some(if is_founder(server, node_id).await {
@@ -61,7 +61,7 @@ async fn is_founder(server: &Server, node_id: u64) -> bool {
     if server.config.start == Start::Joined {
         return false;
     }
-    let mut formation = server.host.formation();
+    let mut formation = server.host.mesh().formation();
     let told = formation.wait_for(Option::is_some);
     let Ok(Ok(formation)) = timeout(FORMATION_TOLD, told).await else { return false };
     formation.as_ref().is_some_and(|it| it.members.iter().any(|it| it.node_id == node_id))

@@ -48,9 +48,9 @@ impl Services {
             ),
             None => None,
         };
-        let etcd = data
-            .as_ref()
-            .map(|data| Etcd::new(data.namespaces(), host.identity().node_id, host.mesh()));
+        let etcd = data.as_ref().map(|data| {
+            Etcd::new(data.namespaces(), host.identity().node_id, host.mesh().watch_id())
+        });
         Ok(Self { disco, data, etcd })
     }
 

@@ -2,8 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use mesh::{FormAloneError, Member};
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
-use raft::{FormAloneError, Group, Host, InitializeError, Member, Role, StartGroupError};
+use raft::{Group, Host, InitializeError, Role, StartGroupError};
 use thiserror::Error;
 use tokio::{
     sync::{Mutex, watch},
@@ -202,10 +203,10 @@ impl Disco {
     async fn formation(&self) -> Result<Formation, DiscoError> {
         let host = &self.shared.host;
         if self.shared.config.single {
-            return host.form_alone().map_err(DiscoError::FormAlone);
+            return host.mesh().form_alone().map_err(DiscoError::FormAlone);
         }
-        let mut formation = host.formation();
-        let (mut mesh, mut met) = (host.mesh(), host.met_mesh());
+        let mut formation = host.mesh().formation();
+        let (mut mesh, mut met) = (host.mesh().watch_id(), host.mesh().met_mesh());
         loop {
             if let Some(formation) = formation.borrow_and_update().clone() {
                 return Ok(formation);

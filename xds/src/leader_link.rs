@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
+use mesh::dial::endpoint;
 use proto::quorate::v1::{RenewReply, RenewRequest, registry_client::RegistryClient};
-use raft::dial::endpoint;
 use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 
 /// Marks a request that a server passes on, so that none travels in circles while servers disagree

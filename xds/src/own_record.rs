@@ -68,7 +68,7 @@ fn own_record(shared: &Shared) -> RecordServer {
         hint: Some(AddressHint {
             node_id: identity.node_id,
             boot_epoch: identity.boot_epoch,
-            address: shared.host.advertise().to_string(),
+            address: shared.host.mesh().advertise().to_string(),
             services: identity.services.into_iter().collect(),
         }),
         name: name.clone(),
@@ -83,7 +83,7 @@ fn is_recorded(shared: &Shared, wanted: &RecordServer) -> bool {
     shared.board.read(|registry| {
         registry.server(hint.node_id).is_some_and(|it| {
             it.boot_epoch == hint.boot_epoch
-                && it.address == shared.host.advertise()
+                && it.address == shared.host.mesh().advertise()
                 && it.services == hint.services
                 && it.name == wanted.name
                 && it.version == wanted.version

@@ -7,7 +7,7 @@
 //! sent for the latest, and drops the rest. Either stays so. It is *ready* while it serves and has a
 //! leader.
 
-use raft::MeshId;
+use mesh::MeshId;
 use tokio::sync::watch;
 use tonic::Status;
 

@@ -43,7 +43,7 @@ impl RegistryService {
     /// again, so a caller may reach another mesh than it knows.
     fn admit_of(&self, mesh_id: &str) -> Result<&Formed, Status> {
         let formed = self.shared.admit()?;
-        let ours = self.shared.host.mesh().borrow().as_ref().map(ToString::to_string);
+        let ours = self.shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         let ours = ours.unwrap_or_default();
         if mesh_id.is_empty() || mesh_id == ours {
             return Ok(formed);

@@ -103,7 +103,7 @@ impl Renewals {
         if leader == self.host.identity().node_id {
             return Err(Status::unavailable("this server is only just taking the lead"));
         }
-        let address = self.host.book().address(leader);
+        let address = self.host.mesh().book().address(leader);
         let address =
             address.ok_or_else(|| Status::unavailable("the leader's address is unknown"))?;
         let reply = self.link.renew(address, lease_ids.to_vec()).await?;
@@ -119,7 +119,7 @@ impl Renewals {
 
     /// An address may have gone to a server of another mesh, which knows none of our leases.
     fn check_mesh(&self, theirs: &str) -> Result<(), Status> {
-        let ours = self.host.mesh().borrow().as_ref().map(ToString::to_string);
+        let ours = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         if ours.as_deref() == Some(theirs) {
             return Ok(());
         }

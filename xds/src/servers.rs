@@ -7,8 +7,9 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use discovery::registry::ServerStatus;
 use futures::future::join_all;
+use mesh::dial::endpoint;
 use proto::quorate::v1::{IdentifyRequest, mesh_client::MeshClient};
-use raft::{MemberStatus, Status as GroupStatus, dial::endpoint};
+use raft::{MemberStatus, Status as GroupStatus};
 use tokio::time::timeout;
 
 use crate::shared::{Formed, Shared};
@@ -41,7 +42,7 @@ fn role_of(group: &GroupStatus, member: &MemberStatus, own_id: u64) -> &'static 
 }
 
 async fn is_up(shared: &Shared, node_id: u64) -> bool {
-    let Some(address) = shared.host.book().address(node_id) else { return false };
+    let Some(address) = shared.host.mesh().book().address(node_id) else { return false };
     matches!(timeout(IDENTIFY_PATIENCE, identify(address)).await, Ok(Some(id)) if id == node_id)
 }
 

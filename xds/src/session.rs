@@ -16,8 +16,8 @@ mod stay;
 
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
+use mesh::Hint;
 use proto::quorate::v1::{Directive, NodeHello, NodeReport, RegistryDone, node_report::Report};
-use raft::Hint;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
@@ -274,7 +274,7 @@ async fn welcome(shared: &Shared, reports: &mut Streaming<NodeReport>) -> Result
     let stay = Stay::new(hello, rand::random_range(1..=u64::MAX))?;
     // Where the node is needs no quorum to be known.
     if !is_of_another_store(shared, &stay) {
-        shared.host.book().learn(Hint {
+        shared.host.mesh().book().learn(Hint {
             node_id: stay.node_id(),
             boot_epoch: stay.boot_epoch(),
             address: stay.mesh_address(),
@@ -297,7 +297,14 @@ fn is_of_another_store(shared: &Shared, stay: &Stay) -> bool {
 }
 
 fn check_mesh(shared: &Shared, hello: &NodeHello) -> Result<(), Status> {
-    let ours = shared.host.mesh().borrow().as_ref().map(ToString::to_string).unwrap_or_default();
+    let ours = shared
+        .host
+        .mesh()
+        .watch_id()
+        .borrow()
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     if hello.mesh_id.is_empty() || hello.mesh_id == ours {
         return Ok(());
     }

@@ -119,7 +119,7 @@ impl Shared {
 
     /// Which mesh answers, and how fresh what it says is.
     pub(crate) fn meta(&self) -> AnswerMeta {
-        let mesh_id = self.host.mesh().borrow().as_ref().map(ToString::to_string);
+        let mesh_id = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         let status = self.formed.get().map(|formed| formed.group.status());
         AnswerMeta {
             mesh_id: mesh_id.unwrap_or_default(),

@@ -14,19 +14,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use raft::{GroupId, Member, NodeId};
+use mesh::{GroupId, Member, NodeId, file};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::session::{Assignment, NodeState, Orders, Peer};
 
 const FILE: &str = "groups.json";
+const DRAFT: &str = "groups.json.new";
 
 /// The layout of the file. A file of a newer layout is refused.
 const FORMAT: u32 = 1;
@@ -279,14 +279,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, CacheError> {
 }
 
 fn write(path: &Path, contents: &Contents) -> io::Result<()> {
-    let next = path.with_extension("json.next");
-    let mut file = File::create(&next)?;
-    serde_json::to_writer_pretty(&mut file, contents)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&next, path)?;
+    let mut bytes = serde_json::to_vec_pretty(contents)?;
+    bytes.push(b'\n');
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    File::open(directory)?.sync_all()
+    file::replace(directory, DRAFT, FILE, &bytes)
 }
 
 /// Ids as people see them everywhere: 16 hexadecimal digits.
@@ -305,7 +301,7 @@ mod hex {
 
 #[cfg(test)]
 mod tests {
-    use raft::MeshId;
+    use mesh::MeshId;
 
     use super::*;
 

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use mesh::{GroupId, Member, MeshId, node_hex};
 use proto::quorate::v1::{Formation, FormationMember};
-use raft::{GroupId, Member, MeshId, node_hex};
 use tracing::warn;
 
 use crate::session::{Assignment, NodeState, Orders, Peer};

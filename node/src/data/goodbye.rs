@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use raft::{Group, NodeId, Role};
+use mesh::NodeId;
+use raft::{Group, Role};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
@@ -59,5 +60,5 @@ async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
     let mut statuses = group.watch_status();
     // The watch ends with the group, and then there is nothing left to wait for.
     let _ = statuses.wait_for(|status| status.leader.is_some_and(|leader| leader != own_id)).await;
-    info!(namespace, successor = %raft::node_hex(successor), "handed the leadership over");
+    info!(namespace, successor = %mesh::node_hex(successor), "handed the leadership over");
 }

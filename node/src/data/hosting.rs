@@ -12,10 +12,8 @@ use std::{
     time::Duration,
 };
 
-use raft::{
-    Group, GroupId, Host, Identity, InitializeError, Member, NodeId, Status, StoredReplica,
-    node_hex,
-};
+use mesh::{GroupId, Identity, Member, NodeId, node_hex};
+use raft::{Group, Host, InitializeError, Status, StoredReplica};
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -232,18 +230,17 @@ impl Hosting {
         let members = assignment.first_voters.iter().chain(&assignment.replicas);
         let others: BTreeSet<NodeId> =
             members.map(|member| member.node_id).filter(|id| *id != own_id).collect();
-        let mesh = self.host.mesh().borrow().clone();
-        peers::ask(self.host.book(), mesh.as_ref(), assignment.group, others).await
+        let mesh = self.host.mesh().watch_id().borrow().clone();
+        peers::ask(self.host.mesh().book(), mesh.as_ref(), assignment.group, others).await
     }
 
     fn disk(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {
         let identity = self.host.identity();
-        let foreign = self
-            .orders
-            .as_ref()
-            .is_some_and(|orders| self.host.mesh().borrow().as_ref() != Some(&orders.mesh));
+        let foreign = self.orders.as_ref().is_some_and(|orders| {
+            self.host.mesh().watch_id().borrow().as_ref() != Some(&orders.mesh)
+        });
         let seen_later =
-            self.host.book().hints().iter().any(|hint| {
+            self.host.mesh().book().hints().iter().any(|hint| {
                 hint.node_id == identity.node_id && hint.boot_epoch > identity.boot_epoch
             });
         if foreign {
@@ -325,6 +322,7 @@ impl Hosting {
             name: peer.map_or_else(|| node_hex(node_id), |peer| peer.name.clone()),
             mesh_address: self
                 .host
+                .mesh()
                 .book()
                 .address(node_id)
                 .or_else(|| peer.and_then(|peer| peer.mesh_address)),

@@ -9,8 +9,9 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use mesh::{Book, GroupId, MeshId, NodeId};
 use proto::quorate::v1::{HostedGroup, HostedGroupsRequest, mesh_client::MeshClient};
-use raft::{Book, GroupId, MeshId, NodeId, StoredReplica};
+use raft::StoredReplica;
 use tokio::time::timeout;
 
 use crate::{

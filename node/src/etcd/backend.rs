@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use mesh::{MeshId, NodeId};
 use prost::Message;
 use proto::{
     etcdserverpb::ResponseHeader,
     quorate::v1::{KvCommand, KvReply, kv_command::Command, kv_reply::Outcome},
 };
-use raft::{Group, MeshId, NodeId, View};
+use raft::{Group, View};
 use tokio::{sync::watch, task::spawn_blocking};
 use tonic::{Code, Status, metadata::MetadataMap};
 use xxhash_rust::xxh3::xxh3_64;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use raft::{GroupId, NodeId};
+use mesh::{GroupId, NodeId};
 use tokio::time::Instant;
 
 use super::{Advice, Presence, Standing};
@@ -77,7 +77,7 @@ impl Seen {
 mod tests {
     use std::time::Duration;
 
-    use raft::MeshId;
+    use mesh::MeshId;
 
     use super::*;
     use crate::session::Peer;

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use raft::{Member, MemberStatus, NodeId, Role, Status};
+use mesh::{Member, NodeId};
+use raft::{MemberStatus, Role, Status};
 
 use super::{Advice, Presence, Reason, Standing, Step, next_step, successor};
 

@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use mesh::{Hint, MeshId, dial::endpoint};
 use proto::quorate::v1::{IdentifyRequest, mesh_client::MeshClient};
-use raft::{Hint, MeshId, dial::endpoint};
 use rand::seq::SliceRandom;
 use tokio::time::timeout;
 use tonic::{Status, transport::Channel};

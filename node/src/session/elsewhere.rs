@@ -9,8 +9,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use mesh::MeshId;
 use proto::quorate::v1::NodeHello;
-use raft::{Host, MeshId};
+use raft::Host;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -47,8 +48,9 @@ async fn look(
     current: SocketAddr,
     hello: &NodeHello,
 ) -> Option<Open> {
-    let mesh = host.mesh().borrow().clone()?;
-    let others = order(seeds, host.book().hints(), None).into_iter().filter(|it| *it != current);
+    let mesh = host.mesh().watch_id().borrow().clone()?;
+    let others =
+        order(seeds, host.mesh().book().hints(), None).into_iter().filter(|it| *it != current);
     let mut asked: FuturesUnordered<_> =
         others.map(|address| ask(address, hello.clone(), &mesh)).collect();
     while let Some(answer) = asked.next().await {

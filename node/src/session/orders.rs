@@ -5,10 +5,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use mesh::{GroupId, Hint, Member, MeshId, NodeId};
 use proto::quorate::v1::{
     AddressHint, Directive, GroupRecord, Member as WireMember, MemberSummary,
 };
-use raft::{GroupId, Hint, Member, MeshId, NodeId};
 use tracing::warn;
 
 /// Everything that DISCO wants of this node.

@@ -1,7 +1,8 @@
 //! What a node says of itself, on the wire.
 
+use mesh::{GroupId, Identity};
 use proto::quorate::v1::{GroupMember, HostedGroup, Locality, NodeHello, NodeStatus};
-use raft::{Group, GroupId, Identity};
+use raft::Group;
 
 use super::Introduction;
 

@@ -1,9 +1,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use mesh::{Hint, Member, MeshId};
 use proto::quorate::v1::{
     AddressHint, AnswerMeta, Directive, GroupRecord, Locality, Member as WireMember, MemberSummary,
 };
-use raft::{Hint, Member, MeshId};
 use tonic::Code;
 
 use super::{

@@ -6,6 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use mesh::MeshId;
 use proto::quorate::v1::{
     AnswerMeta, DeregisterReply, DeregisterRequest, Directive, GroupRecord, ListGroupsReply,
     ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
@@ -14,7 +15,6 @@ use proto::quorate::v1::{
     node_report::Report,
     registry_server::{Registry, RegistryServer},
 };
-use raft::MeshId;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
+use mesh::{DataDir, DataDirError, Member as Voter, Mesh, MeshConfig};
 use node::{
     etcd::{Etcd, NAMESPACE_METADATA},
     kv::{KvMachine, MAX_REQUEST_BYTES},
@@ -14,7 +15,7 @@ use proto::etcdserverpb::{
     maintenance_client::MaintenanceClient, request_op::Request as Op,
     response_op::Response as Done,
 };
-use raft::{DataDir, DataDirError, Host, HostConfig, Member as Voter, Timing};
+use raft::{Host, Timing};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -216,15 +217,15 @@ impl Node {
     async fn open(path: &Path, namespaces: &[&str]) -> Self {
         let services = BTreeSet::from(["data".to_owned()]);
         let mesh_address: SocketAddr = "127.0.0.1:7400".parse().unwrap();
-        let config = HostConfig {
+        let config = MeshConfig {
             advertise: mesh_address,
             seeds: Vec::new(),
             awaits_forming: false,
-            timing: Timing::production(),
             version: "test".to_owned(),
         };
-        let host = Host::open(unlocked(path, &services).await, config).unwrap();
-        host.form_alone().unwrap();
+        let mesh = Mesh::open(unlocked(path, &services).await, config);
+        let host = Host::open(mesh, Timing::production()).unwrap();
+        host.mesh().form_alone().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let known = Namespaces::new();
@@ -252,7 +253,7 @@ impl Node {
             groups.push(group);
         }
         let shutdown = CancellationToken::new();
-        let etcd = Etcd::new(known, identity.node_id, host.mesh());
+        let etcd = Etcd::new(known, identity.node_id, host.mesh().watch_id());
         let served = Server::builder()
             .add_service(etcd.kv())
             .add_service(etcd.cluster())

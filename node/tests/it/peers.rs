@@ -161,7 +161,7 @@ async fn a_process_that_ended_before_its_replica_voted_comes_back() {
     let directory = tempdir().unwrap();
     let address = Ports::bind().mesh_address();
     let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
-    let mesh_id = host.form_alone().unwrap().mesh_id;
+    let mesh_id = host.mesh().form_alone().unwrap().mesh_id;
     host.make_room(2, "default").await.unwrap();
     drop(host);
     note(&directory, &mesh_id, r#""placed": true, "held": false"#);
@@ -251,7 +251,7 @@ fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
 async fn formed_alone(directory: &TempDir) -> String {
     let address = Ports::bind().mesh_address();
     let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
-    host.form_alone().unwrap().mesh_id
+    host.mesh().form_alone().unwrap().mesh_id
 }
 
 /// Copies the directory of a follower while it runs, has it acknowledge more, and stops it.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use mesh::{DataDir, DataDirError, Identity, Mesh, MeshConfig, MeshId};
 use node::{Data, DataConfig, DataError, Ready};
 use proto::{
     etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
@@ -15,7 +16,7 @@ use proto::{
         FormRequest, Formation, FormationMember, form_request::Step, mesh_client::MeshClient,
     },
 };
-use raft::{DataDir, DataDirError, Host, HostConfig, Identity, MeshId, Status, Timing};
+use raft::{Host, Status, Timing};
 use tokio::{
     net::TcpListener as AsyncListener,
     runtime::{Builder, Runtime},
@@ -251,14 +252,8 @@ pub(crate) async fn open_host(
         }
     };
     let opened = timeout(PATIENCE, opening).await.unwrap();
-    let config = HostConfig {
-        advertise,
-        seeds,
-        awaits_forming: true,
-        timing: Timing::quick(),
-        version: "test".to_owned(),
-    };
-    Host::open(opened, config).unwrap()
+    let config = MeshConfig { advertise, seeds, awaits_forming: true, version: "test".to_owned() };
+    Host::open(Mesh::open(opened, config), Timing::quick()).unwrap()
 }
 
 type Booted = (Host, watch::Receiver<Ready>, JoinHandle<Result<(), DataError>>);
@@ -299,6 +294,7 @@ async fn boot(
     let runtime = tokio::runtime::Handle::current();
     runtime.spawn(mesh);
     runtime.spawn(kv);
+    runtime.spawn(host.mesh().clone().run(CancellationToken::new()));
     runtime.spawn(host.clone().run(CancellationToken::new()));
     let running = runtime.spawn(data.run(stop));
     (host, ready, running)

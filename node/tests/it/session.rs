@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use mesh::MeshId;
 use node::{DataError, session::SessionError};
 use proto::quorate::v1::node_report::Report;
-use raft::MeshId;
 use tempfile::tempdir;
 
 use crate::{disco::Disco, server::Server};

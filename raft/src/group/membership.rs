@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use mesh::{Member, NodeId};
 use openraft::{
     ChangeMembers, Precondition,
     errors::{ClientWriteError, RaftError},
@@ -14,10 +15,7 @@ use openraft::{
 use tokio::time;
 
 use super::{Group, Role};
-use crate::{
-    ids::{Member, NodeId},
-    types::{Node, TypeConfig, log_id},
-};
+use crate::types::{Node, TypeConfig, log_id};
 
 /// How long a change may take to be committed.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use mesh::NodeId;
 use openraft::{
     ReadPolicy,
     errors::{LinearizableReadError, RaftError},
@@ -17,7 +18,7 @@ use tokio::{
 use tonic::Request;
 
 use super::{Group, Inner, Role, remaining};
-use crate::{ids::NodeId, network};
+use crate::network;
 
 /// Reads waiting for the next question to the leader. Readers wait beyond this.
 pub(super) const QUEUE: usize = 1024;

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use mesh::NodeId;
 use openraft::{Instant as _, ServerState, vote::RaftLeaderId as _};
 
-use crate::{
-    ids::NodeId,
-    types::{LogId, Metrics},
-};
+use crate::types::{LogId, Metrics};
 
 /// The part that this server has in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use mesh::GroupId;
 use openraft::{async_runtime::watch::WatchReceiver as _, errors::Fatal};
 use tokio::{
     sync::{mpsc, watch},
@@ -18,9 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{status, status::Status, with_metrics};
 use crate::{
-    host::Timing,
-    ids::GroupId,
     state::Published,
+    timing::Timing,
     types::{LogId, Raft},
 };
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mesh::{NodeId, surely_not_sent};
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use proto::quorate::v1 as pb;
 use tokio::time::{self, Instant};
 use tonic::{Code, Request};
 
 use super::{Group, LEADER_POLL, Role, remaining};
-use crate::{ids::NodeId, network, peers::surely_not_sent, types::Command};
+use crate::{network, types::Command};
 
 /// Largest command. Well below the message limit, so that several fit one append.
 const COMMAND_BYTES: usize = 8 << 20;

@@ -1,7 +1,9 @@
 //! What a data directory holds of a group that does not run: looked at before its replica votes.
 
+use mesh::GroupId;
+
 use super::{Host, StartGroupError};
-use crate::{ids::GroupId, log_store::StoredLog, rows::StorageError, state::read_applied};
+use crate::{log_store::StoredLog, rows::StorageError, state::read_applied};
 
 /// The part of a replica that Raft counts on being remembered, as it is on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

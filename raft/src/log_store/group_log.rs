@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, stream};
+use mesh::GroupId;
 use openraft::{
     LogState, OptionalSend, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
@@ -29,7 +30,6 @@ use super::{
 };
 use crate::{
     codec,
-    ids::GroupId,
     rows::StorageError,
     types::{Entry, LogId, TypeConfig, Vote},
 };

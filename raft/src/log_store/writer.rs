@@ -8,12 +8,13 @@ use std::{
     },
 };
 
+use mesh::GroupId;
 use openraft::storage::IOFlushed;
 use rocksdb::{WriteBatch, WriteOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Kind, entry_key, meta_key};
-use crate::{db::Db, ids::GroupId, types::TypeConfig};
+use crate::{db::Db, types::TypeConfig};
 
 /// Bytes after which a batch is written even if more waits.
 const BATCH_BYTES: usize = 8 << 20;

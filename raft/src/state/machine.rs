@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
+use mesh::GroupId;
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     alias::SnapshotOf,
@@ -21,7 +22,6 @@ use super::{
 use crate::{
     codec,
     db::without_wal,
-    ids::GroupId,
     log_store::LogStore,
     rows::{EntryMeta, StateMachine, StorageError},
     types::{Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},

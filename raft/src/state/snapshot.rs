@@ -7,13 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use mesh::GroupId;
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
 use super::{
     StateStore, family_name,
     machine::{read_applied, read_membership},
 };
-use crate::{db::state_options, ids::GroupId, rows::StorageError, types::SnapshotMeta, view::View};
+use crate::{db::state_options, rows::StorageError, types::SnapshotMeta, view::View};
 
 /// The rows of a Raft snapshot on their way through openraft.
 pub(crate) enum SnapshotData {

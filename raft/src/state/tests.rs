@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
+
 use futures::stream;
+use mesh::DataDir;
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
     storage::{IOFlushed, RaftLogStorage},
@@ -172,8 +175,8 @@ async fn lost_state_is_refused() {
     stores.group().await;
     let dir = stores.dir.path().join("dir");
     let recorded = [(GROUP, 99)];
-    let lock = DirLock::unlocked_for_tests();
     let other = tempfile::tempdir().unwrap();
+    let lock = DataDir::open(other.path(), &BTreeSet::new(), None).unwrap().lock();
     let error = StateStore::open(other.path(), lock, &recorded).err().unwrap();
     assert!(error.to_string().contains("missing"), "{error}");
     assert!(dir.exists());

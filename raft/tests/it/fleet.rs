@@ -9,10 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use mesh::{DataDir, DataDirError, GroupId, Member, Mesh, MeshConfig, Superseded};
 use proto::quorate::v1 as pb;
 use raft::{
-    Applied, DataDir, DataDirError, EntryMeta, Group, GroupId, Host, HostConfig, HostError, Member,
-    Role, StateMachine, StorageError, Timing, WriteError,
+    Applied, EntryMeta, Group, Host, HostError, Role, StateMachine, StorageError, Timing,
+    WriteError,
     rows::{Read, Write},
 };
 use tempfile::TempDir;
@@ -61,6 +62,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     path: PathBuf,
     stop: CancellationToken,
+    greeting: JoinHandle<Result<(), Superseded>>,
     running: JoinHandle<Result<(), HostError>>,
     serving: JoinHandle<()>,
 }
@@ -89,15 +91,15 @@ impl Server {
         let listener = TcpListener::bind(bind).await.unwrap();
         let address = listener.local_addr().unwrap();
         let dir = open_dir(path).await;
-        let config = HostConfig {
+        let config = MeshConfig {
             advertise: address,
             seeds: setup.seeds,
             awaits_forming: setup.awaits_forming,
-            timing: setup.timing,
             version: "test".to_owned(),
         };
-        let host = Host::open(dir, config).unwrap();
+        let host = Host::open(Mesh::open(dir, config), setup.timing).unwrap();
         let stop = CancellationToken::new();
+        let greeting = spawn(host.mesh().clone().run(stop.clone()));
         let running = spawn(host.clone().run(stop.clone()));
         let server = tonic::transport::Server::builder()
             .add_service(host.raft_service())
@@ -107,7 +109,7 @@ impl Server {
                 stop.clone().cancelled_owned(),
             );
         let serving = spawn(async move { server.await.unwrap() });
-        Self { host, address, path: path.to_owned(), stop, running, serving }
+        Self { host, address, path: path.to_owned(), stop, greeting, running, serving }
     }
 
     pub(crate) fn member(&self) -> Member {
@@ -139,12 +141,20 @@ impl Server {
     /// Stops the server; its directory may be opened again afterwards.
     pub(crate) async fn stop(self) -> PathBuf {
         self.stop.cancel();
+        within(self.greeting).await.unwrap().unwrap();
         within(self.running).await.unwrap().unwrap();
         within(self.serving).await.unwrap();
         self.path
     }
 
-    /// Waits until the server ends by itself.
+    /// Waits until the mesh makes the server end.
+    pub(crate) async fn superseded(self) -> Superseded {
+        let error = within(self.greeting).await.unwrap().unwrap_err();
+        self.stop.cancel();
+        error
+    }
+
+    /// Waits until the server's groups end by themselves.
     pub(crate) async fn failed(self) -> HostError {
         let error = within(self.running).await.unwrap().unwrap_err();
         self.stop.cancel();
@@ -173,7 +183,7 @@ impl Fleet {
             let path = dir.path().join(format!("server{number}"));
             servers.push(Server::start(&path, setup.clone()).await);
         }
-        let mesh_id = raft::MeshId::generate().to_string();
+        let mesh_id = mesh::MeshId::generate().to_string();
         let members = servers.iter().map(Server::formation_member).collect();
         let formation = pb::Formation { mesh_id, members };
         for step in [pb::form_request::Step::Reserve, pb::form_request::Step::Commit] {

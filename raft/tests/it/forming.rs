@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use mesh::MeshId;
 use proto::quorate::v1::{self as pb, form_request::Step, mesh_client::MeshClient};
-use raft::MeshId;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::fleet::{Server, Setup, until, within};
@@ -23,7 +23,7 @@ async fn a_server_says_who_it_is() {
         awaits_forming: true,
     };
     assert_eq!(identity.into_inner(), expected);
-    server.host.form_alone().unwrap();
+    server.host.mesh().form_alone().unwrap();
     let identity = client(&server).await.identify(pb::IdentifyRequest {}).await.unwrap();
     assert!(!identity.into_inner().awaits_forming);
 }
@@ -48,10 +48,14 @@ async fn of_two_formations_one_wins() {
         let refused = form(server, &second, Step::Reserve).await.unwrap_err();
         assert!(refused.message().contains(&first.mesh_id), "{refused}");
     }
-    assert_eq!(a.host.book().address(b.id()), Some(b.address), "members' addresses are hints");
+    assert_eq!(
+        a.host.mesh().book().address(b.id()),
+        Some(b.address),
+        "members' addresses are hints"
+    );
     let mesh: MeshId = first.mesh_id.parse().unwrap();
-    a.host.adopt_mesh(&mesh).unwrap();
-    assert!(a.host.adopt_mesh(&MeshId::generate()).is_err());
+    a.host.mesh().adopt_mesh(&mesh).unwrap();
+    assert!(a.host.mesh().adopt_mesh(&MeshId::generate()).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,10 +70,10 @@ async fn a_server_that_missed_the_commit_adopts_the_formation() {
     form(&a, &formation, Step::Reserve).await.unwrap();
     form(&b, &formation, Step::Reserve).await.unwrap();
     form(&a, &formation, Step::Commit).await.unwrap();
-    let mut formed = b.host.formation();
+    let mut formed = b.host.mesh().formation();
     let adopted = within(formed.wait_for(Option::is_some)).await.unwrap().clone();
     assert_eq!(adopted.as_ref(), Some(&formation));
-    let mut met = c.host.met_mesh();
+    let mut met = c.host.mesh().met_mesh();
     let met = within(met.wait_for(Option::is_some)).await.unwrap().clone();
     assert_eq!(met.map(|mesh| mesh.to_string()), Some(formation.mesh_id.clone()));
     assert_eq!(c.host.identity().mesh_id, None, "who is no member stays blank");
@@ -77,14 +81,14 @@ async fn a_server_that_missed_the_commit_adopts_the_formation() {
     a.stop().await;
     let path = b.stop().await;
     let b = Server::start(&path, Setup::default()).await;
-    assert_eq!(b.host.formation().borrow().as_ref(), Some(&formation));
+    assert_eq!(b.host.mesh().formation().borrow().as_ref(), Some(&formation));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seed_of_another_mesh_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let foreign = Server::start(&dir.path().join("foreign"), Setup::default()).await;
-    foreign.host.form_alone().unwrap();
+    foreign.host.mesh().form_alone().unwrap();
     let a = Server::start(&dir.path().join("a"), Setup::default()).await;
     // A port that nobody listens on any more.
     let gone = {
@@ -100,13 +104,13 @@ async fn a_seed_of_another_mesh_is_left_alone() {
     }
     // A hint with an epoch was told by the server itself.
     let told = |server: &Server, of: u64| {
-        server.host.book().hint(of).is_some_and(|hint| hint.boot_epoch > 0).then_some(())
+        server.host.mesh().book().hint(of).is_some_and(|hint| hint.boot_epoch > 0).then_some(())
     };
     until("b to learn of a", || told(&b, a.id())).await;
     until("a to learn of b", || told(&a, b.id())).await;
-    assert_eq!(b.host.book().address(foreign.id()), None);
-    assert_eq!(foreign.host.book().address(b.id()), None);
-    assert_eq!(foreign.host.book().address(a.id()), None);
+    assert_eq!(b.host.mesh().book().address(foreign.id()), None);
+    assert_eq!(foreign.host.mesh().book().address(b.id()), None);
+    assert_eq!(foreign.host.mesh().book().address(a.id()), None);
 }
 
 pub(crate) fn formation(servers: &[&Server]) -> pb::Formation {

@@ -15,8 +15,8 @@ async fn one_server_alone_writes_reads_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("alone");
     let server = Server::start(&path, Setup::default()).await;
-    let formation = server.host.form_alone().unwrap();
-    assert_eq!(server.host.form_alone().unwrap(), formation);
+    let formation = server.host.mesh().form_alone().unwrap();
+    assert_eq!(server.host.mesh().form_alone().unwrap(), formation);
     let group = server.start_group().await;
     assert!(group.is_blank());
     group.initialize(&[server.member()]).await.unwrap();
@@ -38,7 +38,7 @@ async fn one_server_alone_writes_reads_and_comes_back() {
     server.host.make_room(3, "more").await.unwrap();
     let blank = StoredReplica { term: 0, last_index: 0, is_blank: true };
     assert_eq!(server.host.stored_replica(3).unwrap(), Some(blank));
-    assert_eq!(server.host.formation().borrow().as_ref(), Some(&formation));
+    assert_eq!(server.host.mesh().formation().borrow().as_ref(), Some(&formation));
     assert_eq!(server.host.groups_on_disk().unwrap(), [2, 3]);
     let group = server.start_group().await;
     assert_eq!(rows(&group), ["a=1"], "applied before the group is handed out");

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use raft::{ChangeError, Member, Role};
+use mesh::Member;
+use raft::{ChangeError, Role};
 
 use crate::fleet::{DEADLINE, Fleet, Server, put, until, until_role};
 
@@ -16,7 +17,7 @@ async fn one_voter_grows_to_three_and_shrinks_again() {
     for number in 1..=2 {
         let path = fleet.dir.path().join(format!("joiner{number}"));
         let server = Server::start(&path, fleet.setup.clone()).await;
-        server.host.adopt_mesh(&mesh).unwrap();
+        server.host.mesh().adopt_mesh(&mesh).unwrap();
         server.start_group().await;
         founder.add_learner(server.member(), None).await.unwrap();
         fleet.servers.push(server);

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use mesh::{DataDir, Mesh, MeshConfig, MeshId};
 use proto::quorate::v1::{self as pb, raft_client::RaftClient};
-use raft::{DataDir, Host, HostConfig, MeshId, OpenError, StartGroupError, Timing};
+use raft::{Host, OpenError, StartGroupError, Timing};
 use tonic::{Code, transport::Channel};
 
 use crate::fleet::{Fleet, Server, Setup, Words, put, until};
@@ -170,7 +171,7 @@ async fn lost_state_is_refused_rather_than_rebuilt_from_a_purged_log() {
 }
 
 async fn open(path: &Path) -> Result<Host, OpenError> {
-    Host::open(unlocked(path).await, config())
+    Host::open(Mesh::open(unlocked(path).await, config()), Timing::quick())
 }
 
 /// The data directory, once its last user in this process is really gone.
@@ -179,12 +180,11 @@ async fn unlocked(path: &Path) -> DataDir {
     until("the lock", || DataDir::open(path, &services, None).ok()).await
 }
 
-fn config() -> HostConfig {
-    HostConfig {
+fn config() -> MeshConfig {
+    MeshConfig {
         advertise: "127.0.0.1:7400".parse().unwrap(),
         seeds: Vec::new(),
         awaits_forming: true,
-        timing: Timing::quick(),
         version: "test".to_owned(),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{fs, path::Path};
 
+use mesh::Superseded;
 use proto::quorate::v1::{self as pb, raft_client::RaftClient};
-use raft::{HostError, Timing};
+use raft::Timing;
 use tonic::Code;
 
 use crate::fleet::{DEADLINE, Fleet, Server, Setup, put, rows, until};
@@ -109,7 +110,7 @@ async fn a_wiped_server_is_a_new_one_and_never_stands_in_for_the_old() {
     // Same address, same configuration, empty disk.
     let wiped = Server::start_on(&path, Setup::default(), address).await;
     assert_ne!(wiped.id(), id);
-    wiped.host.adopt_mesh(&mesh).unwrap();
+    wiped.host.mesh().adopt_mesh(&mesh).unwrap();
     let group = wiped.start_group().await;
 
     let vote = pb::VoteRequest {
@@ -149,7 +150,7 @@ async fn a_server_whose_disk_was_restored_ends_itself() {
         let epoch = fleet.start(&path).await.host.identity().boot_epoch;
         until("the others to learn of the start", || {
             let others = fleet.servers.iter().filter(|it| it.id() != id);
-            let mut hints = others.map(|it| it.host.book().hint(id));
+            let mut hints = others.map(|it| it.host.mesh().book().hint(id));
             hints.all(|it| it.is_some_and(|it| it.boot_epoch == epoch)).then_some(())
         })
         .await;
@@ -157,10 +158,8 @@ async fn a_server_whose_disk_was_restored_ends_itself() {
     }
     let restored = Server::start(&backup, fleet.setup.clone()).await;
     let ours = restored.host.identity().boot_epoch;
-    let error = restored.failed().await;
-    assert!(error.is_refusal(), "{error}");
-    let HostError::Superseded { ours: told, seen } = error else { panic!("{error}") };
-    assert_eq!((told, seen), (ours, ours + 1));
+    let error = restored.superseded().await;
+    assert_eq!(error, Superseded { ours, seen: ours + 1 });
 }
 
 fn copy_dir(source: &Path, target: &Path) {

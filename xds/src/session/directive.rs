@@ -34,7 +34,7 @@ pub(super) fn of(shared: &Shared, stay: &Stay, ttl: Duration) -> Directive {
 
 /// Puts a later address in the place of the registry's: the book learns without a quorum.
 fn freshen(shared: &Shared, hint: &mut AddressHint) {
-    if let Some(known) = shared.host.book().hint(hint.node_id)
+    if let Some(known) = shared.host.mesh().book().hint(hint.node_id)
         && known.boot_epoch > hint.boot_epoch
     {
         hint.boot_epoch = known.boot_epoch;

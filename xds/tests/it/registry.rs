@@ -28,7 +28,7 @@ async fn a_registered_instance_is_listed_at_once() {
     let reply = reply.unwrap().into_inner();
     let meta = reply.meta.unwrap();
     assert_eq!(meta.leader_id, server.host.identity().node_id);
-    assert_eq!(meta.mesh_id, server.host.mesh().borrow().as_ref().unwrap().to_string());
+    assert_eq!(meta.mesh_id, server.host.mesh().watch_id().borrow().as_ref().unwrap().to_string());
     assert_eq!(meta.stale_for_ms, 0);
     assert!(reply.lease_id != 0 && reply.ttl_ms > 0);
     assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Healthy));
@@ -102,7 +102,7 @@ async fn what_is_meant_for_another_mesh_is_refused_and_names_both() {
     let server = Server::single(&disk).await;
     server.ready().await;
     let mut registry = server.registry();
-    let ours = server.host.mesh().borrow().as_ref().unwrap().to_string();
+    let ours = server.host.mesh().watch_id().borrow().as_ref().unwrap().to_string();
     let mut request = register(instance("orders", "o1", "10.0.0.1:80"));
     request.mesh_id.clone_from(&ours);
     let lease_id = registry.register(request.clone()).await.unwrap().into_inner().lease_id;
@@ -170,7 +170,7 @@ async fn a_server_lists_itself_as_leader() {
     .await;
     assert_eq!(member.node_id, server.host.identity().node_id);
     assert_eq!((member.role.as_str(), member.state.as_str()), ("leader", "up"));
-    assert_eq!(member.mesh_address, server.host.advertise().to_string());
+    assert_eq!(member.mesh_address, server.host.mesh().advertise().to_string());
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use raft::{DataDir, Group, Hint, Host, HostConfig, Member, MeshId, NodeId, Timing};
+use mesh::{DataDir, Hint, Member, MeshConfig, MeshId, NodeId};
+use raft::{Group, Host, Timing};
 use tempfile::{TempDir, tempdir};
 use tokio::{
     net::TcpListener,
@@ -97,7 +98,7 @@ impl Mesh {
         let address = listener.local_addr().unwrap();
         let directory = tempdir().unwrap();
         let host = open(directory.path(), address);
-        host.adopt_mesh(&self.id).unwrap();
+        host.mesh().adopt_mesh(&self.id).unwrap();
         let serving = Server::builder()
             .add_service(host.raft_service())
             .add_service(host.mesh_service())
@@ -105,8 +106,8 @@ impl Mesh {
         self.tasks.spawn(async move { serving.await.unwrap() });
         let group = host.start_group(GROUP, NAMESPACE, KvMachine::new()).await.unwrap();
         for other in &self.hosts {
-            other.book().learn(hint(&host));
-            host.book().learn(hint(other));
+            other.mesh().book().learn(hint(&host));
+            host.mesh().book().learn(hint(other));
         }
         self.directories.push(directory);
         self.hosts.push(host);
@@ -158,14 +159,13 @@ impl Mesh {
 fn open(directory: &Path, advertise: std::net::SocketAddr) -> Host {
     let services = BTreeSet::from(["data".to_owned()]);
     let directory = DataDir::open(directory, &services, None).unwrap();
-    let config = HostConfig {
+    let config = MeshConfig {
         advertise,
         seeds: Vec::new(),
         awaits_forming: false,
-        timing: Timing::quick(),
         version: "test".to_owned(),
     };
-    Host::open(directory, config).unwrap()
+    Host::open(mesh::Mesh::open(directory, config), Timing::quick()).unwrap()
 }
 
 fn hint(host: &Host) -> Hint {
@@ -173,7 +173,7 @@ fn hint(host: &Host) -> Hint {
     Hint {
         node_id: identity.node_id,
         boot_epoch: identity.boot_epoch,
-        address: host.advertise(),
+        address: host.mesh().advertise(),
         services: vec!["data".to_owned()],
     }
 }

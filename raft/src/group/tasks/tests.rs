@@ -1,10 +1,10 @@
 use std::future::{pending, ready};
 
+use mesh::GroupId;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::Alarm;
-use crate::ids::GroupId;
 
 #[tokio::test]
 async fn a_task_that_ends_or_panics_is_reported() {

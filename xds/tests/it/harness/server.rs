@@ -3,11 +3,12 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
+use mesh::{DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId};
 use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, IdentifyRequest, form_request::Step,
     mesh_client::MeshClient, registry_client::RegistryClient,
 };
-use raft::{DataDir, DataDirError, Hint, Host, HostConfig, MeshId, Timing};
+use raft::{Host, Timing};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blocking};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -68,8 +69,8 @@ impl Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = listener.local_addr().unwrap();
                 let relay = Relay::bind().await;
-                let config = host_config(relay.address, seeds, !single);
-                let host = Host::open(dir, config).unwrap();
+                let config = mesh_config(relay.address, seeds, !single);
+                let host = Host::open(Mesh::open(dir, config), Timing::quick()).unwrap();
                 let disco = Disco::start(host.clone(), disco_config(single));
                 let shutdown = CancellationToken::new();
                 let relayed = relay.run(address, relay_cut);
@@ -132,9 +133,9 @@ impl Server {
     pub(crate) fn cut_off(&self) {
         self.cut.cancel();
         let own_id = self.host.identity().node_id;
-        for hint in self.host.book().hints().into_iter().filter(|it| it.node_id != own_id) {
+        for hint in self.host.mesh().book().hints().into_iter().filter(|it| it.node_id != own_id) {
             let address = "127.0.0.1:1".parse().unwrap();
-            self.host.book().learn(Hint { boot_epoch: u64::MAX, address, ..hint });
+            self.host.mesh().book().learn(Hint { boot_epoch: u64::MAX, address, ..hint });
         }
     }
 
@@ -170,7 +171,7 @@ pub(crate) async fn form(servers: &[&Server]) {
         members.push(FormationMember {
             node_id: identity.node_id,
             store_id: identity.store_id,
-            address: server.host.advertise().to_string(),
+            address: server.host.mesh().advertise().to_string(),
         });
     }
     let formation = Formation { mesh_id: MeshId::generate().to_string(), members };
@@ -202,6 +203,8 @@ fn serve(
     let incoming = TcpListenerStream::new(listener);
     tasks.spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await.unwrap() });
     let host_shutdown = host_stop.clone();
+    let (mesh, mesh_shutdown) = (host.mesh().clone(), host_stop.clone());
+    tasks.spawn(async move { mesh.run(mesh_shutdown).await.unwrap() });
     tasks.spawn(async move { host.run(host_shutdown).await.unwrap() });
     tasks.spawn(async move {
         let outcome = disco.run(shutdown).await;
@@ -230,14 +233,8 @@ async fn open(disk: &Disk) -> DataDir {
     .await
 }
 
-fn host_config(advertise: SocketAddr, seeds: Vec<SocketAddr>, awaits_forming: bool) -> HostConfig {
-    HostConfig {
-        advertise,
-        seeds,
-        awaits_forming,
-        timing: Timing::quick(),
-        version: "test".to_owned(),
-    }
+fn mesh_config(advertise: SocketAddr, seeds: Vec<SocketAddr>, awaits_forming: bool) -> MeshConfig {
+    MeshConfig { advertise, seeds, awaits_forming, version: "test".to_owned() }
 }
 
 fn disco_config(single: bool) -> DiscoConfig {

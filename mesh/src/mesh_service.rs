@@ -1,35 +1,54 @@
 //! The gRPC service `Mesh`: who is here, where others are, and forming.
 
-use proto::quorate::v1::{self as pb, form_request::Step, mesh_server::Mesh};
+use proto::quorate::v1::{
+    self as pb,
+    form_request::Step,
+    mesh_server::{self, MeshServer},
+};
 use tokio::task;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    formation::FormError,
-    group::{self, Group, Role},
-    hello,
-    host::{FormStepError, Host},
+    formation::FormError, forming::FormStepError, hello, part::Mesh, peers::MESSAGE_BYTES,
 };
 
-/// Answers for a host.
-pub(crate) struct MeshService {
-    pub(crate) host: Host,
+/// Answers for a server.
+struct MeshService<G> {
+    mesh: Mesh,
+    /// The groups that run here, which are not this crate's business.
+    groups: G,
+}
+
+impl Mesh {
+    /// The gRPC service that every server of a mesh answers. `groups` tells of the groups that run
+    /// on this server.
+    pub fn service<G>(&self, groups: G) -> MeshServer<impl mesh_server::Mesh + use<G>>
+    where
+        G: Fn() -> Vec<pb::HostedGroup> + Send + Sync + 'static,
+    {
+        MeshServer::new(MeshService { mesh: self.clone(), groups })
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES)
+    }
 }
 
 #[tonic::async_trait]
-impl Mesh for MeshService {
+impl<G> mesh_server::Mesh for MeshService<G>
+where
+    G: Fn() -> Vec<pb::HostedGroup> + Send + Sync + 'static,
+{
     async fn identify(
         &self,
         _: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::ServerIdentity>, Status> {
-        Ok(Response::new(self.host.server_identity()))
+        Ok(Response::new(self.mesh.server_identity()))
     }
 
     async fn hello(
         &self,
         request: Request<pb::HelloRequest>,
     ) -> Result<Response<pb::HelloReply>, Status> {
-        Ok(Response::new(hello::answer(&self.host, request.into_inner())))
+        Ok(Response::new(hello::answer(&self.mesh, request.into_inner())))
     }
 
     async fn form(
@@ -40,13 +59,13 @@ impl Mesh for MeshService {
         let step = request.step();
         let formation =
             request.formation.ok_or_else(|| Status::invalid_argument("no formation"))?;
-        let host = self.host.clone();
+        let mesh = self.mesh.clone();
         // A commit syncs the disk.
         let done = task::spawn_blocking(move || match step {
-            Step::Reserve => host.reserve(&formation),
-            Step::Commit => host.commit(&formation),
+            Step::Reserve => mesh.reserve(&formation),
+            Step::Commit => mesh.commit(&formation),
             Step::Release => {
-                host.release(&formation);
+                mesh.release(&formation);
                 Ok(())
             }
             Step::Unspecified => Err(FormStepError::Refused(FormError::Malformed("step"))),
@@ -69,32 +88,7 @@ impl Mesh for MeshService {
         &self,
         _: Request<pb::HostedGroupsRequest>,
     ) -> Result<Response<pb::HostedGroupsReply>, Status> {
-        let mesh_id = self.host.mesh_id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        // What a stopped replica knew may have been overtaken.
-        let running = self.host.groups().into_iter().filter_map(|group| {
-            let status = group.status();
-            (status.role != Role::Stopped).then(|| hosted_group(&group, &status))
-        });
-        Ok(Response::new(pb::HostedGroupsReply { mesh_id, groups: running.collect() }))
-    }
-}
-
-fn hosted_group(group: &Group, status: &group::Status) -> pb::HostedGroup {
-    let members = status.members.iter().map(|member| pb::GroupMember {
-        node_id: member.node_id,
-        voter: member.voter,
-        lag: member.lag,
-    });
-    pb::HostedGroup {
-        group: group.id(),
-        namespace: group.namespace().to_owned(),
-        role: status.role.as_str().to_owned(),
-        term: status.term,
-        leader_id: status.leader.unwrap_or(0),
-        last_index: status.last_index,
-        committed_index: status.committed,
-        applied_index: status.applied,
-        members: members.collect(),
-        voted_for: status.voted_for,
+        let mesh_id = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
+        Ok(Response::new(pb::HostedGroupsReply { mesh_id, groups: (self.groups)() }))
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    identity::replace_file,
+    file,
     ids::{NodeId, node_hex},
 };
 
@@ -101,7 +101,7 @@ impl Book {
         let hints: Vec<&Hint> = hints.values().collect();
         let kept = serde_json::to_vec_pretty(&hints)
             .map_err(std::io::Error::from)
-            .and_then(|bytes| replace_file(dir, DRAFT, FILE, &bytes));
+            .and_then(|bytes| file::replace(dir, DRAFT, FILE, &bytes));
         if let Err(error) = kept {
             tracing::warn!(%error, "cannot keep the address book");
         }

@@ -1,14 +1,14 @@
-//! A host's membership of a mesh: formed, adopted or joined, and durable before it is told.
+//! A server's membership of a mesh: formed, adopted or joined, and durable before it is told.
 
 use std::{io, time::Instant};
 
 use proto::quorate::v1 as pb;
 
-use super::{Host, lock};
 use crate::{
     book::Hint,
-    formation::{Candidate, Commit, FormError, from_record, to_record},
+    formation::{Candidate, Commit, FormError, Reservations, from_record, to_record},
     ids::MeshId,
+    part::Mesh,
 };
 
 /// This server belongs to another mesh.
@@ -49,11 +49,11 @@ pub(crate) enum FormStepError {
     Io(#[source] io::Error),
 }
 
-impl Host {
+impl Mesh {
     /// Makes this server belong to a mesh that it was told of, durably.
     pub fn adopt_mesh(&self, theirs: &MeshId) -> Result<(), AdoptError> {
-        let mut dir = lock(&self.inner.dir);
-        let ours = self.mesh_id();
+        let mut dir = self.lock_dir();
+        let ours = self.id();
         match ours.clone().or_else(|| self.inner.expected_mesh.clone()) {
             Some(ours) if ours != *theirs => {
                 return Err(MeshMismatch { ours, theirs: theirs.clone() }.into());
@@ -71,11 +71,11 @@ impl Host {
     /// Forms a mesh of this server alone, durably. Returns the formation it has if it was formed.
     pub fn form_alone(&self) -> Result<pb::Formation, FormAloneError> {
         // Held until the formation is published, so that no other one or mesh comes in between.
-        let mut dir = lock(&self.inner.dir);
+        let mut dir = self.lock_dir();
         if let Some(formation) = self.inner.formation.borrow().clone() {
             return Ok(formation);
         }
-        if let Some(ours) = self.mesh_id() {
+        if let Some(ours) = self.id() {
             return Err(FormAloneError::InMesh(ours));
         }
         if let Some(expected) = self.inner.expected_mesh.clone() {
@@ -97,12 +97,12 @@ impl Host {
 
     pub(crate) fn reserve(&self, formation: &pb::Formation) -> Result<(), FormStepError> {
         let candidate = self.candidate();
-        lock(&self.inner.reservations).reserve(&candidate, formation, Instant::now())?;
+        self.lock_reservations().reserve(&candidate, formation, Instant::now())?;
         Ok(())
     }
 
     pub(crate) fn release(&self, formation: &pb::Formation) {
-        lock(&self.inner.reservations).release(formation);
+        self.lock_reservations().release(formation);
     }
 
     /// Blocks while the disk syncs.
@@ -120,7 +120,7 @@ impl Host {
     }
 
     /// Makes a formation public that is durable, with its members' addresses as first hints.
-    pub(super) fn publish_formation(&self, formation: pb::Formation) {
+    pub(crate) fn publish_formation(&self, formation: pb::Formation) {
         let ours = self.inner.identity.node_id;
         for member in formation.members.iter().filter(|member| member.node_id != ours) {
             if let Ok(address) = member.address.parse() {
@@ -141,15 +141,12 @@ impl Host {
 
     fn become_member(
         &self,
-        decide: impl FnOnce(
-            &mut crate::formation::Reservations,
-            &Candidate,
-        ) -> Result<Commit, FormError>,
+        decide: impl FnOnce(&mut Reservations, &Candidate) -> Result<Commit, FormError>,
     ) -> Result<(), FormStepError> {
         // Held throughout, so that no other formation or mesh comes in between.
-        let mut dir = lock(&self.inner.dir);
+        let mut dir = self.lock_dir();
         let candidate = self.candidate();
-        let decided = decide(&mut lock(&self.inner.reservations), &candidate)?;
+        let decided = decide(&mut self.lock_reservations(), &candidate)?;
         let record = match decided {
             Commit::Done => return Ok(()),
             Commit::Store(record) => record,
@@ -164,7 +161,7 @@ impl Host {
         Candidate {
             node_id: self.inner.identity.node_id,
             store_id: self.inner.identity.store_id,
-            mesh: self.mesh_id(),
+            mesh: self.id(),
             expected_mesh: self.inner.expected_mesh.clone(),
             formation: self.inner.formation.borrow().clone(),
             awaits_forming: self.inner.config.awaits_forming,

@@ -18,7 +18,7 @@ pub(crate) struct Here<'a> {
 
 /// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     #[error("the message has no envelope")]
     NoEnvelope,
     #[error("message for mesh {target}, but this server belongs to mesh {ours}")]

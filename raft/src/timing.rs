@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use mesh::GroupId;
 use openraft::{Config, SnapshotPolicy};
-
-use crate::ids::GroupId;
 
 /// Entries sent in one message at most; bytes are bounded where they are read.
 const ENTRIES_PER_MESSAGE: u64 = 1024;

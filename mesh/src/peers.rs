@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     error::Error,
-    io,
+    fmt, io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Largest message between servers, on both sides.
-pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
+pub const MESSAGE_BYTES: usize = 64 << 20;
 /// How long a dial may take.
 const DIAL: Duration = Duration::from_secs(1);
 /// A silent connection is probed after this long, and given up after as long again.
@@ -37,7 +37,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// The connections of a server to its peers.
 #[derive(Clone)]
-pub(crate) struct Peers {
+pub struct Peers {
     book: Book,
     channels: Arc<Mutex<HashMap<NodeId, Line>>>,
 }
@@ -69,7 +69,7 @@ impl Peers {
     }
 
     /// The connection to a peer, made when it is first used.
-    pub(crate) fn channel(&self, peer: NodeId) -> Channel {
+    pub fn channel(&self, peer: NodeId) -> Channel {
         let address = self.book.address(peer);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = channels.get(&peer)
@@ -86,13 +86,19 @@ impl Peers {
     }
 }
 
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("book", &self.book).finish_non_exhaustive()
+    }
+}
+
 /// A connection to an address, made when it is first used.
 pub(crate) fn channel_to(address: SocketAddr) -> Channel {
     connect(move || Ok(address))
 }
 
 /// Whether a call failed before anything was sent.
-pub(crate) fn surely_not_sent(status: &Status) -> bool {
+pub fn surely_not_sent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
         if error.is::<DialError>() || error.is::<tonic::ConnectError>() {

@@ -17,12 +17,13 @@ use std::{
 use futures::{StreamExt, stream};
 use proto::quorate::v1::{self as pb, mesh_client::MeshClient};
 use tokio::{task, time};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, transport::Channel};
 
 use crate::{
     book::Hint,
-    host::Host,
     ids::node_hex,
+    part::Mesh,
     peers::{MESSAGE_BYTES, channel_to},
 };
 
@@ -38,14 +39,34 @@ const PARALLEL: usize = 16;
 const PER_ROUND: usize = 64;
 
 /// Another server knows of a later start of this one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SeenLater {
-    pub(crate) boot_epoch: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the mesh knows of start number {seen} of this server, and this is number {ours}: its disk was \
+     copied or restored, or it runs elsewhere too"
+)]
+pub struct Superseded {
+    pub ours: u64,
+    pub seen: u64,
+}
+
+impl Mesh {
+    /// Exchanges address hints until `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// Ends by itself if the mesh knows of a later start of this server: the process must end too.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Superseded> {
+        let greeter = Greeter::new(self.clone(), self.inner.config.seeds.clone());
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            seen = greeter.run() => Err(seen),
+        }
+    }
 }
 
 /// Exchanges hints, round after round.
-pub(crate) struct Greeter {
-    host: Host,
+struct Greeter {
+    mesh: Mesh,
     seeds: Vec<SocketAddr>,
     answered: BTreeSet<SocketAddr>,
     /// Addresses that answered for another mesh, already named.
@@ -56,9 +77,9 @@ pub(crate) struct Greeter {
 }
 
 impl Greeter {
-    pub(crate) fn new(host: Host, seeds: Vec<SocketAddr>) -> Self {
+    fn new(mesh: Mesh, seeds: Vec<SocketAddr>) -> Self {
         Self {
-            host,
+            mesh,
             seeds,
             answered: BTreeSet::new(),
             foreign: BTreeSet::new(),
@@ -68,24 +89,24 @@ impl Greeter {
     }
 
     /// Goes on until a server of the same mesh knows of a later start of this one.
-    pub(crate) async fn run(mut self) -> SeenLater {
-        let mut mesh = self.host.mesh();
+    async fn run(mut self) -> Superseded {
+        let mut joined = self.mesh.watch_id();
         loop {
             if let Some(seen) = self.greet_all().await {
                 return seen;
             }
-            let settled = self.host.mesh_id().is_some()
+            let settled = self.mesh.id().is_some()
                 && self.seeds.iter().all(|seed| self.answered.contains(seed));
             let pause = if settled { CALM } else { EAGER };
             tokio::select! {
                 () = time::sleep(pause) => {}
                 // A server that has just become a member is awaited by the others.
-                Ok(()) = mesh.changed() => {}
+                Ok(()) = joined.changed() => {}
             }
         }
     }
 
-    async fn greet_all(&mut self) -> Option<SeenLater> {
+    async fn greet_all(&mut self) -> Option<Superseded> {
         let targets = self.targets();
         self.channels.retain(|address, _| targets.contains(address));
         for address in targets {
@@ -117,9 +138,9 @@ impl Greeter {
     }
 
     fn targets(&mut self) -> BTreeSet<SocketAddr> {
-        let ours = self.host.advertise();
+        let ours = self.mesh.advertise();
         let known: Vec<SocketAddr> =
-            self.host.book().hints().into_iter().map(|hint| hint.address).collect();
+            self.mesh.book().hints().into_iter().map(|hint| hint.address).collect();
         let skip = (self.round * PER_ROUND).checked_rem(known.len()).unwrap_or(0);
         self.round = self.round.wrapping_add(1);
         let turn = known.iter().cycle().skip(skip).take(known.len().min(PER_ROUND));
@@ -127,20 +148,20 @@ impl Greeter {
     }
 
     fn request(&self) -> pb::HelloRequest {
-        let mesh = self.host.mesh_id();
-        let known = if mesh.is_some() { self.host.book().hints() } else { Vec::new() };
+        let mesh = self.mesh.id();
+        let known = if mesh.is_some() { self.mesh.book().hints() } else { Vec::new() };
         pb::HelloRequest {
             mesh_id: mesh.map(|mesh| mesh.to_string()).unwrap_or_default(),
-            sender: Some(to_proto(&self.host.own_hint())),
+            sender: Some(to_proto(&self.mesh.own_hint())),
             known: known.iter().map(to_proto).collect(),
         }
     }
 
-    async fn take_in(&mut self, address: SocketAddr, reply: pb::HelloReply) -> Option<SeenLater> {
+    async fn take_in(&mut self, address: SocketAddr, reply: pb::HelloReply) -> Option<Superseded> {
         let server = reply.server?;
         self.answered.insert(address);
-        let ours = self.host.mesh_id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        if server.node_id == self.host.identity().node_id {
+        let ours = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
+        if server.node_id == self.mesh.identity().node_id {
             return None;
         }
         if !ours.is_empty() && !server.mesh_id.is_empty() && server.mesh_id != ours {
@@ -159,40 +180,40 @@ impl Greeter {
             {
                 self.adopt(formation).await;
             } else if let Ok(theirs) = server.mesh_id.parse() {
-                self.host.meet_mesh(theirs);
+                self.mesh.meet(theirs);
             }
             return None;
         }
         if server.mesh_id != ours {
             return None;
         }
-        let seen = seen_later(&self.host, &reply.known);
-        learn(&self.host, reply.known);
+        let seen = seen_later(&self.mesh, &reply.known);
+        learn(&self.mesh, reply.known);
         seen
     }
 
     async fn adopt(&self, formation: pb::Formation) {
-        let host = self.host.clone();
-        let mesh = formation.mesh_id.clone();
-        match task::spawn_blocking(move || host.adopt_formation(&formation)).await {
-            Ok(Ok(())) => tracing::info!(mesh, "adopted the formation that a member told of"),
-            Ok(Err(error)) => tracing::debug!(mesh, %error, "formation not adopted"),
-            Err(error) => tracing::warn!(mesh, %error, "adopting a formation failed"),
+        let mesh = self.mesh.clone();
+        let id = formation.mesh_id.clone();
+        match task::spawn_blocking(move || mesh.adopt_formation(&formation)).await {
+            Ok(Ok(())) => tracing::info!(mesh = id, "adopted the formation that a member told of"),
+            Ok(Err(error)) => tracing::debug!(mesh = id, %error, "formation not adopted"),
+            Err(error) => tracing::warn!(mesh = id, %error, "adopting a formation failed"),
         }
     }
 }
 
 /// Answers a Hello.
-pub(crate) fn answer(host: &Host, request: pb::HelloRequest) -> pb::HelloReply {
-    let server = host.server_identity();
+pub(crate) fn answer(mesh: &Mesh, request: pb::HelloRequest) -> pb::HelloReply {
+    let server = mesh.server_identity();
     let same_mesh = !server.mesh_id.is_empty() && server.mesh_id == request.mesh_id;
     let mut known = Vec::new();
     if same_mesh {
-        learn(host, request.sender.clone().into_iter().chain(request.known).collect());
-        known = host.book().hints().iter().map(to_proto).collect();
-        known.push(to_proto(&host.own_hint()));
+        learn(mesh, request.sender.clone().into_iter().chain(request.known).collect());
+        known = mesh.book().hints().iter().map(to_proto).collect();
+        known.push(to_proto(&mesh.own_hint()));
     }
-    let formation = host.formation().borrow().clone().filter(|formation| {
+    let formation = mesh.formation().borrow().clone().filter(|formation| {
         let sender = request.sender.as_ref().map(|sender| sender.node_id);
         request.mesh_id.is_empty()
             && formation.members.iter().any(|member| Some(member.node_id) == sender)
@@ -208,21 +229,22 @@ async fn greet(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloR
         .map(tonic::Response::into_inner)
 }
 
-fn seen_later(host: &Host, hints: &[pb::AddressHint]) -> Option<SeenLater> {
-    let own = host.own_hint();
+fn seen_later(mesh: &Mesh, hints: &[pb::AddressHint]) -> Option<Superseded> {
+    let own = mesh.own_hint();
     let of_own = hints.iter().filter(|hint| hint.node_id == own.node_id);
-    let boot_epoch = of_own.map(|hint| hint.boot_epoch).max()?;
-    (boot_epoch > own.boot_epoch).then_some(SeenLater { boot_epoch })
+    let seen = of_own.map(|hint| hint.boot_epoch).max()?;
+    let ours = own.boot_epoch;
+    (seen > ours).then_some(Superseded { ours, seen })
 }
 
-fn learn(host: &Host, hints: Vec<pb::AddressHint>) {
-    let ours = host.identity().node_id;
+fn learn(mesh: &Mesh, hints: Vec<pb::AddressHint>) {
+    let ours = mesh.identity().node_id;
     for hint in hints {
         let Ok(address) = hint.address.parse() else { continue };
         if hint.node_id == ours {
             continue;
         }
-        host.book().learn(Hint {
+        mesh.book().learn(Hint {
             node_id: hint.node_id,
             boot_epoch: hint.boot_epoch,
             address,

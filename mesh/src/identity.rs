@@ -13,14 +13,17 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{MeshId, NodeId};
+use crate::{
+    file,
+    ids::{MeshId, NodeId},
+};
 
 /// Layout of the data directory that this version reads and writes.
 const FORMAT: u32 = 1;
@@ -98,7 +101,7 @@ pub enum DataDirError {
 
 /// An exclusive lock on a directory, held by its open handle.
 #[derive(Debug)]
-pub(crate) struct DirLock(#[expect(dead_code, reason = "the open handle is the lock")] File);
+pub struct DirLock(#[expect(dead_code, reason = "the open handle is the lock")] File);
 
 /// What the identity file says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,7 +196,8 @@ impl DataDir {
         self.expected_mesh.as_ref()
     }
 
-    pub(crate) fn lock(&self) -> Arc<DirLock> {
+    /// What keeps other processes out of it; databases in it hold on to it.
+    pub fn lock(&self) -> Arc<DirLock> {
         self.lock.clone()
     }
 
@@ -235,7 +239,7 @@ impl DataDir {
     fn save(&self) -> io::Result<()> {
         let body = serde_json::to_string_pretty(&self.record)?;
         let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
-        replace_file(&self.path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
+        file::replace(&self.path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
     }
 }
 
@@ -284,11 +288,6 @@ impl Record {
 }
 
 impl DirLock {
-    #[cfg(test)]
-    pub(crate) fn unlocked_for_tests() -> Arc<Self> {
-        Arc::new(Self(tempfile::tempfile().expect("a temporary file")))
-    }
-
     fn take(path: &Path) -> Result<Self, DataDirError> {
         let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
         let handle = File::open(path).map_err(in_dir)?;
@@ -298,18 +297,6 @@ impl DirLock {
             Err(TryLockError::Error(source)) => Err(in_dir(source)),
         }
     }
-}
-
-/// Writes `bytes` under the name `file` in `dir`: the old content or the new one, never a mixture,
-/// also after a crash.
-pub(crate) fn replace_file(dir: &Path, draft: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
-    let draft = dir.join(draft);
-    let mut out = File::create(&draft)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    drop(out);
-    fs::rename(&draft, dir.join(file))?;
-    File::open(dir)?.sync_all()
 }
 
 fn read_record(path: &Path) -> Result<Option<Record>, DataDirError> {

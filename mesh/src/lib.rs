@@ -1,0 +1,33 @@
+//! Who is who in a mesh, and how to reach them.
+//!
+//! A server opens its data directory ([`identity::DataDir`]) and takes its part in the mesh
+//! ([`Mesh`]) with it. The part keeps the addresses of other servers ([`Book`]), exchanges them with
+//! `Hello`, forms or adopts a mesh, answers the gRPC service `Mesh`, and holds the connections to
+//! other servers ([`Peers`]). Every message between servers carries an envelope, which is checked
+//! here ([`envelope`]).
+//!
+//! An id lives in a data directory and never moves to another one. An address is a hint: it is
+//! looked up by id at every dial.
+
+mod book;
+pub mod dial;
+pub mod envelope;
+pub mod file;
+mod formation;
+mod forming;
+mod hello;
+pub mod identity;
+mod ids;
+mod mesh_service;
+mod part;
+mod peers;
+
+pub use crate::{
+    book::{Book, Hint},
+    forming::{AdoptError, FormAloneError, MeshMismatch},
+    hello::Superseded,
+    identity::{Claim, DataDir, DataDirError, DirLock, Identity},
+    ids::{GroupId, Member, MeshId, NodeId, node_hex},
+    part::{Mesh, MeshConfig},
+    peers::{MESSAGE_BYTES, Peers, surely_not_sent},
+};
