@@ -12,6 +12,7 @@ mod groups;
 mod init;
 mod layers;
 mod members;
+mod reclaim;
 mod register;
 mod serve;
 mod services;
@@ -100,6 +101,7 @@ enum Command {
     Completions(written::CompletionsArgs),
     Man(written::ManArgs),
     Version(written::VersionArgs),
+    Reclaim(reclaim::ReclaimArgs),
 }
 
 /// What the arguments ask for.
@@ -137,7 +139,8 @@ impl Run {
             | Command::Envoy(_)
             | Command::Completions(_)
             | Command::Man(_)
-            | Command::Version(_) => None,
+            | Command::Version(_)
+            | Command::Reclaim(_) => None,
         }
     }
 
@@ -160,6 +163,7 @@ impl Run {
             Command::Completions(args) => args.run(Cli::command()),
             Command::Man(args) => args.run(Cli::command()),
             Command::Version(args) => Ok(args.run(format)),
+            Command::Reclaim(args) => args.run(format),
         }
     }
 }

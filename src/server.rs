@@ -5,7 +5,7 @@
 //! away, it takes away in the order in which others depend on it:
 //!
 //! ```text
-//! start  claim ─► ports ─► data directory ─► host ─► services ─► listeners serve
+//! start  claim ─► ports ─► data directory ─► host ─► listeners serve ─► services
 //! stop   not ready ─► services (tell DISCO, hand over leaderships) ─► listeners ─► host, disk
 //! ```
 //!
@@ -90,17 +90,35 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     base.set.spawn(async move { ("host", host.run(token).await.map_err(Into::into)) });
     base.set.spawn(readiness.clone().keep(base.stop.clone()));
     base.set.spawn(announce.keep(server.clone(), had_mesh, readiness.clone(), base.stop.clone()));
-    services.run(tasks.stage(Stage::Services));
-
-    tokio::select! {
-        () = stop.asked() => tracing::info!("stopping"),
-        ended = tasks.first_to_end() => return Err(fatal(ended)),
+    let stopped = tokio::select! {
+        opened = await_counted(&server.host) => opened.map(|()| false)?,
+        () = stop.asked() => true,
+        ended = tasks.first_to_end() => return Err(fatal(ended, &server.host).await),
+    };
+    if !stopped {
+        services.run(tasks.stage(Stage::Services));
+        tokio::select! {
+            () = stop.asked() => {}
+            ended = tasks.first_to_end() => return Err(fatal(ended, &server.host).await),
+        }
     }
+    tracing::info!("stopping");
     readiness.stop();
     tokio::select! {
         () = tasks.shut_down(server.config.shutdown_grace) => Ok(0),
         () = stop.asked() => Err(end_at_once()),
     }
+}
+
+/// Waits until this server may take part in its groups: one on a copied data directory must be met by
+/// the other voters first.
+async fn await_counted(host: &Host) -> Result<(), Failure> {
+    let voters = host
+        .other_voters()
+        .await
+        .map_err(|error| Failure::other("cannot read the memberships of the groups", &error))?;
+    let counted = host.mesh().await_counted(&voters).await;
+    counted.map_err(|error| Failure::other("cannot write the identity file", &error))
 }
 
 /// Ends the process as a crash would, which loses nothing that was acknowledged. Returning instead
@@ -137,10 +155,13 @@ impl Tasks {
 
     async fn first_to_end(&mut self) -> Option<Result<Ended, JoinError>> {
         let [services, listeners, base] = &mut self.0;
+        // In this order, since what depends on the base may end with it and hide the reason.
         tokio::select! {
-            ended = services.set.join_next() => ended,
-            ended = listeners.set.join_next() => ended,
-            ended = base.set.join_next() => ended,
+            biased;
+            Some(ended) = base.set.join_next() => Some(ended),
+            Some(ended) = services.set.join_next() => Some(ended),
+            Some(ended) = listeners.set.join_next() => Some(ended),
+            else => None,
         }
     }
 
@@ -175,8 +196,19 @@ async fn ended(tasks: &mut JoinSet<Ended>) {
 }
 
 /// A task that ended although nobody asked it to.
-fn fatal(ended: Option<Result<Ended, JoinError>>) -> Failure {
+async fn fatal(ended: Option<Result<Ended, JoinError>>, host: &Host) -> Failure {
     match ended {
+        Some(Ok((_, Err(error)))) if is_overtaken(&error) => {
+            // Durable before the process ends: under a supervisor, copies would take turns.
+            let mesh = host.mesh().clone();
+            let noted = tokio::task::spawn_blocking(move || mesh.set_overtaken()).await;
+            if !matches!(noted, Ok(Ok(()))) {
+                tracing::error!(?noted, "cannot note that this server was overtaken");
+            }
+            let fix = "keep one of the copies of the data directory and remove the others; then, on \
+                       the one that is kept, with its server stopped: quorate reclaim --data-dir DIR";
+            refused(error.as_ref(), fix)
+        }
         Some(Ok((task, Ok(())))) => Failure::new(Code::Other, format!("{task} ended by itself")),
         Some(Ok((_, Err(error)))) if is_refusal(&error) => refused(
             error.as_ref(),
@@ -193,7 +225,16 @@ fn fatal(ended: Option<Result<Ended, JoinError>>) -> Failure {
 fn is_refusal(error: &anyhow::Error) -> bool {
     let data = error.downcast_ref::<node::DataError>().is_some_and(node::DataError::is_refusal);
     let disco = error.downcast_ref::<xds::DiscoError>().is_some_and(xds::DiscoError::is_refusal);
-    data || disco || error.is::<mesh::Superseded>()
+    data || disco
+}
+
+/// Whether another start of this server counts in the mesh.
+fn is_overtaken(error: &anyhow::Error) -> bool {
+    let data = error.downcast_ref::<node::DataError>();
+    let disco = error.downcast_ref::<xds::DiscoError>();
+    error.is::<mesh::Overtaken>()
+        || data.is_some_and(node::DataError::is_overtaken)
+        || matches!(disco, Some(xds::DiscoError::Refused(_)))
 }
 
 /// The bound ports, before anything serves on them.
@@ -291,6 +332,9 @@ fn port_failure(error: ListenError) -> Failure {
 fn dir_failure(error: DataDirError) -> Failure {
     match &error {
         DataDirError::Io { .. } => Failure::other("cannot start", &error),
+        DataDirError::Overtaken(_) => {
+            refused(&error, "docs/operating.md, Copies of a data directory, says how to choose")
+        }
         DataDirError::Locked(_)
         | DataDirError::OtherServices { .. }
         | DataDirError::OtherMesh { .. }

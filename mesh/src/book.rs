@@ -1,8 +1,9 @@
 //! Where servers are reached: address hints by node id.
 //!
-//! A hint needs no quorum. It names a server, the count of its starts and an address; of two hints
-//! about one server the later start wins. The book is kept in the data directory so that a server
-//! finds its peers again after a full restart, but nothing depends on it: it may be stale or lost.
+//! A hint needs no quorum. It names a server, its start and an address; of two hints about one server
+//! the later start wins, then the later move. The book is kept in the data directory: a server finds
+//! its peers again after a full restart, and goes on counting the same start of each
+//! ([`crate::starts`]).
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     file,
     ids::{NodeId, node_hex},
+    starts::{Start, Told, compare},
 };
 
 const FILE: &str = "book.json";
@@ -29,8 +31,20 @@ const CAPACITY: usize = 4096;
 pub struct Hint {
     pub node_id: NodeId,
     pub boot_epoch: u64,
+    /// The number drawn at that start; zero if it is not known.
+    #[serde(default)]
+    pub start: u64,
+    /// Counts the addresses that the server has had since the start.
+    #[serde(default)]
+    pub moves: u64,
     pub address: SocketAddr,
     pub services: Vec<String>,
+}
+
+impl Hint {
+    pub fn start(&self) -> Start {
+        Start { epoch: self.boot_epoch, number: self.start }
+    }
 }
 
 /// The address book of a server, shared by everything in it.
@@ -75,9 +89,27 @@ impl Book {
             return false;
         }
         tracing::debug!(node = node_hex(hint.node_id), address = %hint.address, "learned address");
-        hints.insert(hint.node_id, hint);
-        self.keep(&hints);
+        let node_id = hint.node_id;
+        let before = hints.insert(node_id, hint);
+        // What is not on disk must not count: after a restart another start might.
+        if !self.keep(&hints) {
+            match before {
+                Some(before) => hints.insert(node_id, before),
+                None => hints.remove(&node_id),
+            };
+            return false;
+        }
         true
+    }
+
+    /// Whether messages between this server and that start of another one count.
+    pub fn counts(&self, node_id: NodeId, start: Start) -> bool {
+        start.number != 0 && self.lock().get(&node_id).is_some_and(|hint| hint.start() == start)
+    }
+
+    /// The start of a server that counts; its number is zero if it is not known.
+    pub fn counted_start(&self, node_id: NodeId) -> Start {
+        self.lock().get(&node_id).map(Hint::start).unwrap_or_default()
     }
 
     pub fn address(&self, node_id: NodeId) -> Option<SocketAddr> {
@@ -96,15 +128,18 @@ impl Book {
         self.shared.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, hints: &BTreeMap<NodeId, Hint>) {
-        let Some(dir) = &self.shared.dir else { return };
+    /// Brings the book to disk, and says whether it is there.
+    fn keep(&self, hints: &BTreeMap<NodeId, Hint>) -> bool {
+        let Some(dir) = &self.shared.dir else { return true };
         let hints: Vec<&Hint> = hints.values().collect();
         let kept = serde_json::to_vec_pretty(&hints)
             .map_err(std::io::Error::from)
             .and_then(|bytes| file::replace(dir, DRAFT, FILE, &bytes));
         if let Err(error) = kept {
             tracing::warn!(%error, "cannot keep the address book");
+            return false;
         }
+        true
     }
 }
 
@@ -114,12 +149,18 @@ impl std::fmt::Debug for Book {
     }
 }
 
-/// Whether `told` says more than what is known. A server that forgot how often it started cannot
-/// be told from an old hint, and the known one stays.
+/// Whether `told` says more than what is known. Of two starts of one epoch the known one stays.
 fn is_news(known: Option<&Hint>, told: &Hint) -> bool {
     let usable =
         told.node_id != 0 && told.address.port() != 0 && !told.address.ip().is_unspecified();
-    usable && known.is_none_or(|known| told.boot_epoch > known.boot_epoch)
+    if !usable {
+        return false;
+    }
+    match compare(known.map(Hint::start), told.start()) {
+        Told::Later => true,
+        Told::Counted => known.is_some_and(|known| told.start != 0 && told.moves > known.moves),
+        Told::Earlier | Told::Copy | Told::MadeUp => false,
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! Whether a message between servers is meant for this one.
 //!
 //! Membership names servers by id and store, and addresses are only hints, so a message can reach
-//! the wrong server: an address was reused, a disk was wiped or swapped, two meshes were mixed up.
+//! the wrong server: an address was reused, a disk was wiped, swapped or copied, two meshes were mixed
+//! up.
 //! Raft cannot notice that itself, so every message says whom it is for.
 
 use proto::quorate::v1 as pb;
 
-use crate::ids::{GroupId, MeshId, NodeId, node_hex};
+use crate::{
+    ids::{GroupId, MeshId, NodeId, node_hex},
+    starts::Start,
+};
 
 /// The server that a message arrived at.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +18,16 @@ pub(crate) struct Here<'a> {
     pub(crate) mesh: Option<&'a MeshId>,
     pub(crate) node_id: NodeId,
     pub(crate) store_id: u64,
+    /// The number of this start.
+    pub(crate) start: u64,
+}
+
+/// A message that is meant for this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    pub group: GroupId,
+    pub source: NodeId,
+    pub(crate) source_start: Start,
 }
 
 /// Why a message is refused.
@@ -32,6 +46,16 @@ pub enum Refusal {
          its disk was swapped or restored"
     )]
     OtherStore { ours: u64, target: u64 },
+    #[error(
+        "message for another start of this node: the sender has not heard of this start, or counts \
+         that of a copy of this data directory"
+    )]
+    OtherStart,
+    #[error(
+        "message from a start of node {0} that does not count here: it was overtaken, or is not heard \
+         of yet"
+    )]
+    NotCounted(String),
     #[error("message from node 0 or from this node itself")]
     BadSource,
     #[error("group {0} is not hosted here")]
@@ -40,11 +64,8 @@ pub enum Refusal {
     NotAMember(String),
 }
 
-/// Checks everything but the group; returns its id and the sender's.
-pub(crate) fn check(
-    envelope: Option<&pb::Envelope>,
-    here: Here<'_>,
-) -> Result<(GroupId, NodeId), Refusal> {
+/// Checks everything but the group and the sender.
+pub(crate) fn check(envelope: Option<&pb::Envelope>, here: Here<'_>) -> Result<Received, Refusal> {
     let envelope = envelope.ok_or(Refusal::NoEnvelope)?;
     match here.mesh {
         None => return Err(Refusal::NoMesh { target: envelope.mesh_id.clone() }),
@@ -69,7 +90,14 @@ pub(crate) fn check(
     if envelope.source_id == 0 || envelope.source_id == here.node_id {
         return Err(Refusal::BadSource);
     }
-    Ok((envelope.group, envelope.source_id))
+    if envelope.target_start != here.start {
+        return Err(Refusal::OtherStart);
+    }
+    Ok(Received {
+        group: envelope.group,
+        source: envelope.source_id,
+        source_start: Start { epoch: envelope.source_epoch, number: envelope.source_start },
+    })
 }
 
 impl From<Refusal> for tonic::Status {

@@ -128,6 +128,8 @@ impl Mesh {
                 self.inner.book.learn(Hint {
                     node_id: member.node_id,
                     boot_epoch: 0,
+                    start: 0,
+                    moves: 0,
                     address,
                     services: Vec::new(),
                 });

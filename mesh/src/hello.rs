@@ -1,12 +1,20 @@
-//! Telling other servers where this one is, and learning where they are.
+//! Telling other servers where this one is, and learning where they are and which start of each
+//! counts.
 //!
-//! Hints travel only between servers of one mesh. A seed may be wrong, down, this server itself, or
-//! of another mesh: then it is named once and left alone.
+//! A server learns by asking only: at the seeds that it was given, and where it last found a server.
+//! Those answers it believes. Who calls proves nothing, and is at most looked for ([`Rumors`]): a
+//! known server that is said to have moved or to have started again, where it is said to be, and
+//! only if it does not answer any more where it was. Hints travel only between servers of one mesh.
+//! A seed may be wrong, down, this server itself, or of another mesh: then it is named once and left
+//! alone.
 //!
-//! A server of our own mesh that was asked, at an address where we looked for it, may know of a later
-//! start of this very server. Then this one runs on a disk that was copied or restored, has
-//! forgotten votes that it gave, and must not go on. Of those who ask us we believe no such thing:
-//! anybody can ask.
+//! Another server may count another start of this very server. Then this one runs on a disk that was
+//! copied or restored, has forgotten votes that it gave, and must not go on. The other copy must not
+//! either: this one tells it before it ends, by itself and through others ([`crate::proof`]).
+//!
+//! [`Rumors`]: crate::rumors::Rumors
+
+mod answer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,17 +28,22 @@ use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, transport::Channel};
 
+pub(crate) use self::answer::answer;
 use crate::{
     book::Hint,
-    ids::node_hex,
+    ids::{NodeId, node_hex},
     part::Mesh,
     peers::{MESSAGE_BYTES, channel_to},
+    proof,
+    starts::{Start, Told, compare},
 };
 
 /// Time between rounds while a seed has not answered, or this server has no mesh.
 const EAGER: Duration = Duration::from_millis(500);
 /// Time between rounds otherwise.
 const CALM: Duration = Duration::from_secs(5);
+/// Least time between rounds, however much there is to look into.
+const REST: Duration = Duration::from_millis(50);
 /// How long one exchange may take.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Exchanges under way at once.
@@ -38,15 +51,19 @@ const PARALLEL: usize = 16;
 /// Servers spoken to in one round, beside the seeds; larger meshes take turns.
 const PER_ROUND: usize = 64;
 
-/// Another server knows of a later start of this one.
+/// Another start of this server counts in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the mesh knows of start number {seen} of this server, and this is number {ours}: its disk was \
-     copied or restored, or it runs elsewhere too"
-)]
-pub struct Superseded {
-    pub ours: u64,
-    pub seen: u64,
+pub enum Overtaken {
+    #[error(
+        "the mesh knows of start number {seen} of this server, and this is number {ours}: its disk \
+         was copied or restored, or it runs elsewhere too"
+    )]
+    Later { ours: u64, seen: u64 },
+    #[error(
+        "start number {epoch} of this server took place twice: its data directory was copied, and two \
+         copies were started"
+    )]
+    Copy { epoch: u64 },
 }
 
 impl Mesh {
@@ -54,14 +71,35 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// Ends by itself if the mesh knows of a later start of this server: the process must end too.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Superseded> {
+    /// Ends by itself if another start of this server counts in the mesh: the process must end too.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Overtaken> {
         let greeter = Greeter::new(self.clone(), self.inner.config.seeds.clone());
-        tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            seen = greeter.run() => Err(seen),
+        let overtaken = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            overtaken = greeter.run() => overtaken,
+            () = self.inner.copy_proven.cancelled() => {
+                Overtaken::Copy { epoch: self.inner.identity.boot_epoch }
+            }
+        };
+        // Before anybody starts it again: copies must not take turns.
+        let mesh = self.clone();
+        match task::spawn_blocking(move || mesh.set_overtaken()).await {
+            Ok(Ok(())) => {}
+            failed => tracing::error!(?failed, "cannot note that this server was overtaken"),
         }
+        Err(overtaken)
     }
+}
+
+/// Why an address is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    /// It was given to this server.
+    Seed,
+    /// The server was last found there.
+    Known(NodeId),
+    /// Somebody said that the server is there.
+    Claimed(NodeId),
 }
 
 /// Exchanges hints, round after round.
@@ -74,6 +112,8 @@ struct Greeter {
     /// Connections of the last round, used again.
     channels: BTreeMap<SocketAddr, Channel>,
     round: usize,
+    /// Set once another start of this server is known of: what to say to it.
+    word: Option<pb::OtherStart>,
 }
 
 impl Greeter {
@@ -85,66 +125,103 @@ impl Greeter {
             foreign: BTreeSet::new(),
             channels: BTreeMap::new(),
             round: 0,
+            word: None,
         }
     }
 
-    /// Goes on until a server of the same mesh knows of a later start of this one.
-    async fn run(mut self) -> Superseded {
-        let mut joined = self.mesh.watch_id();
+    /// Goes on until another start of this server counts.
+    async fn run(mut self) -> Overtaken {
+        let mesh = self.mesh.clone();
+        let mut joined = mesh.watch_id();
+        let mut everybody = true;
         loop {
-            if let Some(seen) = self.greet_all().await {
-                return seen;
+            let targets = self.targets(everybody);
+            if let Some(overtaken) = self.greet(targets).await {
+                self.tell_other_start(overtaken).await;
+                return overtaken;
             }
+            time::sleep(REST).await;
             let settled = self.mesh.id().is_some()
                 && self.seeds.iter().all(|seed| self.answered.contains(seed));
             let pause = if settled { CALM } else { EAGER };
-            tokio::select! {
-                () = time::sleep(pause) => {}
+            everybody = tokio::select! {
+                () = time::sleep(pause) => true,
                 // A server that has just become a member is awaited by the others.
-                Ok(()) = joined.changed() => {}
-            }
+                Ok(()) = joined.changed() => true,
+                () = mesh.inner.rumors.stirred() => false,
+            };
         }
     }
 
-    async fn greet_all(&mut self) -> Option<Superseded> {
-        let targets = self.targets();
-        self.channels.retain(|address, _| targets.contains(address));
-        for address in targets {
-            self.channels.entry(address).or_insert_with(|| channel_to(address));
+    /// Whom to ask: those that there are rumors of, where they were found and where they are said to
+    /// be; and, for everybody, the seeds and known servers by turns.
+    fn targets(&mut self, everybody: bool) -> BTreeMap<SocketAddr, Target> {
+        let (wanted, claims) = self.mesh.inner.rumors.take();
+        let hints = self.mesh.book().hints();
+        let known = |hint: &Hint| (hint.address, Target::Known(hint.node_id));
+        let mut targets: BTreeMap<_, _> =
+            claims.into_iter().map(|(id, address)| (address, Target::Claimed(id))).collect();
+        targets.extend(hints.iter().filter(|hint| wanted.contains(&hint.node_id)).map(known));
+        if everybody {
+            let skip = (self.round * PER_ROUND).checked_rem(hints.len()).unwrap_or(0);
+            self.round = self.round.wrapping_add(1);
+            let turn = hints.iter().cycle().skip(skip).take(hints.len().min(PER_ROUND));
+            targets.extend(turn.map(known));
+            targets.extend(self.seeds.iter().map(|seed| (*seed, Target::Seed)));
+            self.channels.retain(|address, _| targets.contains_key(address));
         }
-        let request = self.request();
-        let replies: Vec<_> = stream::iter(self.channels.clone())
-            .map(|(address, channel)| {
-                let request = request.clone();
-                async move { (address, greet(channel, request).await) }
-            })
-            .buffer_unordered(PARALLEL)
-            .collect()
-            .await;
-        for (address, reply) in replies {
-            match reply {
-                Ok(reply) => {
-                    let seen = self.take_in(address, reply).await;
-                    if seen.is_some() {
-                        return seen;
-                    }
-                }
-                Err(status) => {
-                    tracing::debug!(%address, message = status.message(), "no answer to hello");
-                }
+        targets.remove(&self.mesh.advertise());
+        targets
+    }
+
+    async fn greet(&mut self, targets: BTreeMap<SocketAddr, Target>) -> Option<Overtaken> {
+        let replies = self.ask(&targets).await;
+        // Servers that answered where they were found: they are nowhere else.
+        let mut present = BTreeMap::new();
+        let (claimed, known): (Vec<_>, Vec<_>) = replies
+            .into_iter()
+            .filter_map(|(address, reply)| Some((address, *targets.get(&address)?, reply)))
+            .partition(|(_, target, _)| matches!(target, Target::Claimed(_)));
+        for (address, target, reply) in known {
+            if let Some(server) = &reply.server {
+                present.insert(server.node_id, server.start);
             }
+            let overtaken = self.take_in(address, target, reply).await;
+            if overtaken.is_some() {
+                return overtaken;
+            }
+        }
+        for (address, target, reply) in claimed {
+            self.look_into(address, target, reply, &present);
         }
         None
     }
 
-    fn targets(&mut self) -> BTreeSet<SocketAddr> {
-        let ours = self.mesh.advertise();
-        let known: Vec<SocketAddr> =
-            self.mesh.book().hints().into_iter().map(|hint| hint.address).collect();
-        let skip = (self.round * PER_ROUND).checked_rem(known.len()).unwrap_or(0);
-        self.round = self.round.wrapping_add(1);
-        let turn = known.iter().cycle().skip(skip).take(known.len().min(PER_ROUND));
-        self.seeds.iter().chain(turn).copied().filter(|address| *address != ours).collect()
+    async fn ask(
+        &mut self,
+        targets: &BTreeMap<SocketAddr, Target>,
+    ) -> Vec<(SocketAddr, pb::HelloReply)> {
+        let request = self.request();
+        let lines: Vec<_> = targets
+            .keys()
+            .map(|address| {
+                let line = self.channels.entry(*address).or_insert_with(|| channel_to(*address));
+                (*address, line.clone())
+            })
+            .collect();
+        let asked = stream::iter(lines).map(|(address, channel)| {
+            let request = request.clone();
+            async move { (address, exchange(channel, request).await) }
+        });
+        let replies: Vec<_> = asked.buffer_unordered(PARALLEL).collect().await;
+        let replies = replies.into_iter().filter_map(|(address, reply)| match reply {
+            Ok(reply) => Some((address, reply)),
+            Err(status) => {
+                tracing::debug!(%address, message = status.message(), "no answer to hello");
+                None
+            }
+        });
+        replies.collect()
     }
 
     fn request(&self) -> pb::HelloRequest {
@@ -154,42 +231,125 @@ impl Greeter {
             mesh_id: mesh.map(|mesh| mesh.to_string()).unwrap_or_default(),
             sender: Some(to_proto(&self.mesh.own_hint())),
             known: known.iter().map(to_proto).collect(),
+            other_start: self.word.clone(),
         }
     }
 
-    async fn take_in(&mut self, address: SocketAddr, reply: pb::HelloReply) -> Option<Superseded> {
-        let server = reply.server?;
+    /// Takes in what a server said that was asked where it was looked for.
+    async fn take_in(
+        &mut self,
+        address: SocketAddr,
+        target: Target,
+        reply: pb::HelloReply,
+    ) -> Option<Overtaken> {
+        let server = reply.server.as_ref()?;
         self.answered.insert(address);
+        let own = self.mesh.inner.identity.start();
+        if server.node_id == self.mesh.inner.identity.node_id {
+            let proven = self.proven(&reply.other_starts);
+            return proven.then(|| self.is_copied(server.start));
+        }
+        if self.is_foreign(address, server) {
+            return None;
+        }
+        let Some(ours) = self.mesh.id() else {
+            self.take_in_blank(server.mesh_id.clone(), reply.formation).await;
+            return None;
+        };
+        let is_stranger = target != Target::Seed && self.mesh.book().hint(server.node_id).is_none();
+        if server.mesh_id != ours.as_str() || is_stranger {
+            return None;
+        }
+        if self.proven(&reply.other_starts) {
+            return Some(Overtaken::Copy { epoch: own.epoch });
+        }
+        let node_id = server.node_id;
+        let direct = hint_of(server);
+        self.learn(direct.into_iter().chain(reply.known.iter().filter_map(from_proto)));
+        let counted =
+            reply.known.iter().filter(|hint| hint.node_id == self.mesh.inner.identity.node_id);
+        let counted = counted.map(|hint| Start { epoch: hint.boot_epoch, number: hint.start });
+        self.judge(node_id, counted.max_by_key(|start| start.epoch)?)
+    }
+
+    /// What it means that a server counts a start of this one.
+    fn judge(&mut self, by: NodeId, counted: Start) -> Option<Overtaken> {
+        let own = self.mesh.inner.identity.start();
+        match compare(Some(own), counted) {
+            Told::Counted if counted.number == own.number => {
+                self.mesh.inner.counted_by.send_if_modified(|known| known.insert(by));
+                None
+            }
+            Told::Later => Some(Overtaken::Later { ours: own.epoch, seen: counted.epoch }),
+            Told::Copy => Some(self.is_copied(counted.number)),
+            Told::Counted | Told::Earlier | Told::MadeUp => None,
+        }
+    }
+
+    /// The other start must be told: it may be in the same position.
+    fn is_copied(&mut self, other: u64) -> Overtaken {
+        let own = self.mesh.inner.identity.start();
+        self.word = Some(proof::make(self.mesh.lock_dir().secret(), own.number, other));
+        Overtaken::Copy { epoch: own.epoch }
+    }
+
+    /// Looks into a claim: the server is believed to be there if it is not where it was found.
+    fn look_into(
+        &self,
+        address: SocketAddr,
+        target: Target,
+        reply: pb::HelloReply,
+        present: &BTreeMap<NodeId, u64>,
+    ) {
+        let (Target::Claimed(node_id), Some(server)) = (target, reply.server) else { return };
         let ours = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        if server.node_id == self.mesh.identity().node_id {
-            return None;
+        if server.node_id != node_id || server.mesh_id != ours {
+            return;
         }
-        if !ours.is_empty() && !server.mesh_id.is_empty() && server.mesh_id != ours {
-            if self.foreign.insert(address) {
-                tracing::warn!(
-                    %address, node = node_hex(server.node_id), theirs = server.mesh_id, ours,
-                    "this address answers for another mesh; it is left alone"
-                );
-            }
-            return None;
+        let Some(hint) = hint_of(&server) else { return };
+        match present.get(&node_id) {
+            Some(start) if *start != server.start => tracing::warn!(
+                node = node_hex(node_id), %address,
+                "a second server says that it is this node, and is not believed: the first answers \
+                 where it was"
+            ),
+            Some(_) => {}
+            None => self.learn([hint]),
         }
-        self.foreign.remove(&address);
-        if ours.is_empty() {
-            if let Some(formation) = reply.formation
-                && formation.mesh_id == server.mesh_id
-            {
-                self.adopt(formation).await;
-            } else if let Ok(theirs) = server.mesh_id.parse() {
-                self.mesh.meet(theirs);
-            }
-            return None;
+    }
+
+    /// Whether another start of this directory, or of a copy, has said that it is there.
+    fn proven(&self, words: &[pb::OtherStart]) -> bool {
+        let start = self.mesh.inner.identity.start;
+        let dir = self.mesh.lock_dir();
+        words.iter().any(|word| proof::holds(dir.secret(), word, start))
+    }
+
+    /// Whether a server is of another mesh, which is named once.
+    fn is_foreign(&mut self, address: SocketAddr, server: &pb::ServerIdentity) -> bool {
+        let ours = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
+        if ours.is_empty() || server.mesh_id.is_empty() || server.mesh_id == ours {
+            self.foreign.remove(&address);
+            return false;
         }
-        if server.mesh_id != ours {
-            return None;
+        if self.foreign.insert(address) {
+            tracing::warn!(
+                %address, node = node_hex(server.node_id), theirs = server.mesh_id, ours,
+                "this address answers for another mesh; it is left alone"
+            );
         }
-        let seen = seen_later(&self.mesh, &reply.known);
-        learn(&self.mesh, reply.known);
-        seen
+        true
+    }
+
+    /// What another server says, as long as this one belongs to no mesh.
+    async fn take_in_blank(&self, mesh_id: String, formation: Option<pb::Formation>) {
+        if let Some(formation) = formation
+            && formation.mesh_id == mesh_id
+        {
+            self.adopt(formation).await;
+        } else if let Ok(theirs) = mesh_id.parse() {
+            self.mesh.meet(theirs);
+        }
     }
 
     async fn adopt(&self, formation: pb::Formation) {
@@ -201,27 +361,25 @@ impl Greeter {
             Err(error) => tracing::warn!(mesh = id, %error, "adopting a formation failed"),
         }
     }
-}
 
-/// Answers a Hello.
-pub(crate) fn answer(mesh: &Mesh, request: pb::HelloRequest) -> pb::HelloReply {
-    let server = mesh.server_identity();
-    let same_mesh = !server.mesh_id.is_empty() && server.mesh_id == request.mesh_id;
-    let mut known = Vec::new();
-    if same_mesh {
-        learn(mesh, request.sender.clone().into_iter().chain(request.known).collect());
-        known = mesh.book().hints().iter().map(to_proto).collect();
-        known.push(to_proto(&mesh.own_hint()));
+    fn learn(&self, hints: impl IntoIterator<Item = Hint>) {
+        let ours = self.mesh.inner.identity.node_id;
+        for hint in hints.into_iter().filter(|hint| hint.node_id != ours) {
+            self.mesh.book().learn(hint);
+        }
     }
-    let formation = mesh.formation().borrow().clone().filter(|formation| {
-        let sender = request.sender.as_ref().map(|sender| sender.node_id);
-        request.mesh_id.is_empty()
-            && formation.members.iter().any(|member| Some(member.node_id) == sender)
-    });
-    pb::HelloReply { server: Some(server), known, formation }
+
+    /// Tells the other copy that this one is there, directly and through the others, so that it ends
+    /// too. Nobody may answer, which is no reason to stay.
+    async fn tell_other_start(&mut self, overtaken: Overtaken) {
+        if matches!(overtaken, Overtaken::Copy { .. }) && self.word.is_some() {
+            let targets = self.targets(true);
+            self.ask(&targets).await;
+        }
+    }
 }
 
-async fn greet(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloReply, Status> {
+async fn exchange(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloReply, Status> {
     let mut client = MeshClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
     time::timeout(LIMIT, client.hello(Request::new(request)))
         .await
@@ -229,34 +387,34 @@ async fn greet(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloR
         .map(tonic::Response::into_inner)
 }
 
-fn seen_later(mesh: &Mesh, hints: &[pb::AddressHint]) -> Option<Superseded> {
-    let own = mesh.own_hint();
-    let of_own = hints.iter().filter(|hint| hint.node_id == own.node_id);
-    let seen = of_own.map(|hint| hint.boot_epoch).max()?;
-    let ours = own.boot_epoch;
-    (seen > ours).then_some(Superseded { ours, seen })
+fn hint_of(server: &pb::ServerIdentity) -> Option<Hint> {
+    Some(Hint {
+        node_id: server.node_id,
+        boot_epoch: server.boot_epoch,
+        start: server.start,
+        moves: server.moves,
+        address: server.address.parse().ok()?,
+        services: server.services.clone(),
+    })
 }
 
-fn learn(mesh: &Mesh, hints: Vec<pb::AddressHint>) {
-    let ours = mesh.identity().node_id;
-    for hint in hints {
-        let Ok(address) = hint.address.parse() else { continue };
-        if hint.node_id == ours {
-            continue;
-        }
-        mesh.book().learn(Hint {
-            node_id: hint.node_id,
-            boot_epoch: hint.boot_epoch,
-            address,
-            services: hint.services,
-        });
-    }
+fn from_proto(hint: &pb::AddressHint) -> Option<Hint> {
+    Some(Hint {
+        node_id: hint.node_id,
+        boot_epoch: hint.boot_epoch,
+        start: hint.start,
+        moves: hint.moves,
+        address: hint.address.parse().ok()?,
+        services: hint.services.clone(),
+    })
 }
 
 fn to_proto(hint: &Hint) -> pb::AddressHint {
     pb::AddressHint {
         node_id: hint.node_id,
         boot_epoch: hint.boot_epoch,
+        start: hint.start,
+        moves: hint.moves,
         address: hint.address.to_string(),
         services: hint.services.clone(),
     }

@@ -1,7 +1,8 @@
 //! The data directory: who this server is, and the lock that keeps a second process out.
 //!
 //! ```text
-//! DIR/identity    node id, store id, mesh id, formation, boot epoch, services
+//! DIR/identity    node id, store id, mesh id, formation, boot epoch, services, secret, place
+//! DIR/place/      stands for where the directory was made
 //! DIR/book.json   address hints, best effort
 //! DIR/raft/       log store        DIR/data/   state       DIR/tmp/   Raft snapshots in transfer
 //! ```
@@ -23,13 +24,17 @@ use serde::{Deserialize, Serialize};
 use crate::{
     file,
     ids::{MeshId, NodeId},
+    place::{self, Place},
+    starts::Start,
 };
 
 /// Layout of the data directory that this version reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_DRAFT: &str = "identity.new";
 const HEADER: &str = "quorate-identity";
+/// By how much a reclaimed directory leaves the starts of its copies behind.
+const RECLAIM_AHEAD: u64 = 1000;
 /// What a volume that was just made may hold.
 const IGNORED: [&str; 1] = ["lost+found"];
 
@@ -41,9 +46,13 @@ pub struct Identity {
     pub mesh_id: Option<MeshId>,
     /// Counts the starts of this server.
     pub boot_epoch: u64,
+    /// Drawn at this start, so that it is told from that of a copy of the data directory.
+    pub start: u64,
     pub services: BTreeSet<String>,
     /// Whether the data directory was made by this start.
     pub first_start: bool,
+    /// Whether the data directory does not stand where it was made: it may be a copy.
+    pub moved: bool,
 }
 
 /// An open data directory. It stays locked while this, or a database in it, lives.
@@ -53,6 +62,8 @@ pub struct DataDir {
     record: Record,
     expected_mesh: Option<MeshId>,
     first_start: bool,
+    start: u64,
+    moved: bool,
     lock: Arc<DirLock>,
 }
 
@@ -84,6 +95,12 @@ pub enum DataDirError {
          use the version that wrote it or a newer one", .path.display()
     )]
     NewerFormat { path: PathBuf, found: u32 },
+    #[error(
+        "data directory {} was overtaken: a copy of it was started too, or it is one. Keep one of the \
+         copies and remove the others; then, on the one that is kept and with its server stopped: \
+         quorate reclaim --data-dir {}", .0.display(), .0.display()
+    )]
+    Overtaken(PathBuf),
     #[error("identity file in {} is damaged: {reason}", .path.display())]
     Damaged { path: PathBuf, reason: &'static str },
     #[error(
@@ -114,6 +131,12 @@ struct Record {
     formation: Option<FormationRecord>,
     boot_epoch: u64,
     services: BTreeSet<String>,
+    /// Known to this directory and its copies only, in hexadecimal digits.
+    secret: String,
+    place: Option<Place>,
+    /// Whether another start was found to run from a copy. Nothing runs here until a person has
+    /// decided which copy is kept.
+    overtaken: bool,
 }
 
 /// The formation that made this server a member of its mesh.
@@ -128,6 +151,13 @@ pub(crate) struct FormationMemberRecord {
     pub(crate) node_id: NodeId,
     pub(crate) store_id: u64,
     pub(crate) address: String,
+}
+
+impl Identity {
+    /// This start.
+    pub fn start(&self) -> Start {
+        Start { epoch: self.boot_epoch, number: self.start }
+    }
 }
 
 impl DataDir {
@@ -186,8 +216,10 @@ impl DataDir {
             store_id,
             mesh_id: mesh_id.and_then(|text| text.parse().ok()),
             boot_epoch,
+            start: self.start,
             services,
             first_start: self.first_start,
+            moved: self.moved,
         }
     }
 
@@ -214,6 +246,43 @@ impl DataDir {
         self.update(|record| record.store_made = true)
     }
 
+    /// Remembers, durably, that another start runs, or ran, from a copy of this directory.
+    pub(crate) fn set_overtaken(&mut self) -> io::Result<()> {
+        self.update(|record| record.overtaken = true)
+    }
+
+    /// Remembers, durably, that the directory belongs where it stands.
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
+        let place = place::make(&self.path)?;
+        self.update(|record| record.place = Some(place))?;
+        self.moved = false;
+        Ok(())
+    }
+
+    pub(crate) fn secret(&self) -> &str {
+        &self.record.secret
+    }
+
+    /// Says that this directory is the one of its copies that is kept: it may start again, here, and
+    /// its starts are later than those that were counted of any copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`DataDir::claim`]; and if there is no such directory.
+    pub fn reclaim(path: &Path) -> Result<NodeId, DataDirError> {
+        let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
+        let lock = DirLock::take(path)?;
+        let Some(mut record) = read_record(path)? else {
+            return Err(DataDirError::NotADataDir(path.to_owned()));
+        };
+        record.place = Some(place::make(path).map_err(in_dir)?);
+        record.overtaken = false;
+        record.boot_epoch = record.boot_epoch.saturating_add(RECLAIM_AHEAD);
+        save(path, &record).map_err(in_dir)?;
+        drop(lock);
+        Ok(record.node_id)
+    }
+
     /// Remembers the mesh, durably.
     pub(crate) fn set_mesh(&mut self, mesh_id: &MeshId) -> io::Result<()> {
         self.update(|record| record.mesh_id = Some(mesh_id.to_string()))
@@ -237,9 +306,7 @@ impl DataDir {
     }
 
     fn save(&self) -> io::Result<()> {
-        let body = serde_json::to_string_pretty(&self.record)?;
-        let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
-        file::replace(&self.path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
+        save(&self.path, &self.record)
     }
 }
 
@@ -264,17 +331,22 @@ impl Claim {
             }
         };
         let first_start = found.is_none();
-        let mut record = found.unwrap_or_else(|| Record::new(services));
-        record.boot_epoch += 1;
-        let lock = Arc::new(lock);
-        let dir = DataDir { path: path.clone(), record, expected_mesh, first_start, lock };
+        let mut record = match found {
+            Some(record) => record,
+            None => Record::new(services, place::make(&path).map_err(in_dir)?),
+        };
+        let moved = place::look(&path).map_err(in_dir)? != record.place;
+        record.boot_epoch = record.boot_epoch.saturating_add(1);
+        let (start, lock) = (random_id(), Arc::new(lock));
+        let dir =
+            DataDir { path: path.clone(), record, expected_mesh, first_start, start, moved, lock };
         dir.save().map_err(in_dir)?;
         Ok(dir)
     }
 }
 
 impl Record {
-    fn new(services: BTreeSet<String>) -> Self {
+    fn new(services: BTreeSet<String>, place: Place) -> Self {
         Self {
             node_id: random_id(),
             store_id: random_id(),
@@ -283,6 +355,9 @@ impl Record {
             formation: None,
             boot_epoch: 0,
             services,
+            secret: (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect(),
+            place: Some(place),
+            overtaken: false,
         }
     }
 }
@@ -297,6 +372,12 @@ impl DirLock {
             Err(TryLockError::Error(source)) => Err(in_dir(source)),
         }
     }
+}
+
+fn save(path: &Path, record: &Record) -> io::Result<()> {
+    let body = serde_json::to_string_pretty(record)?;
+    let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
+    file::replace(path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
 }
 
 fn read_record(path: &Path) -> Result<Option<Record>, DataDirError> {
@@ -348,6 +429,9 @@ fn check(
     services: &BTreeSet<String>,
     expected_mesh: Option<&MeshId>,
 ) -> Result<(), DataDirError> {
+    if record.overtaken {
+        return Err(DataDirError::Overtaken(path.to_owned()));
+    }
     if record.services != *services {
         return Err(DataDirError::OtherServices {
             path: path.to_owned(),
@@ -372,7 +456,8 @@ fn is_empty(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         // A crash before the first identity was in place leaves its draft.
-        let known = IGNORED.iter().chain([&IDENTITY_DRAFT]).any(|known| name == **known);
+        let known =
+            IGNORED.iter().chain([&IDENTITY_DRAFT, &place::DIR]).any(|known| name == **known);
         if !known {
             return Ok(false);
         }

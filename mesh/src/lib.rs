@@ -21,13 +21,18 @@ mod ids;
 mod mesh_service;
 mod part;
 mod peers;
+mod place;
+mod proof;
+mod rumors;
+mod starts;
 
 pub use crate::{
     book::{Book, Hint},
     forming::{AdoptError, FormAloneError, MeshMismatch},
-    hello::Superseded,
+    hello::Overtaken,
     identity::{Claim, DataDir, DataDirError, DirLock, Identity},
     ids::{GroupId, Member, MeshId, NodeId, node_hex},
     part::{Mesh, MeshConfig},
     peers::{MESSAGE_BYTES, Peers, surely_not_sent},
+    starts::Start,
 };

@@ -48,7 +48,7 @@ where
         &self,
         request: Request<pb::HelloRequest>,
     ) -> Result<Response<pb::HelloReply>, Status> {
-        Ok(Response::new(hello::answer(&self.mesh, request.into_inner())))
+        Ok(Response::new(hello::answer(&self.mesh, &request.into_inner())))
     }
 
     async fn form(

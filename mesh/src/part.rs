@@ -4,6 +4,7 @@
 //! exchange of addresses in `hello`, the gRPC service in `mesh_service`.
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
@@ -11,15 +12,17 @@ use std::{
 };
 
 use proto::quorate::v1 as pb;
-use tokio::sync::watch;
+use tokio::{sync::watch, task};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     book::{Book, Hint},
-    envelope::{self, Here, Refusal},
+    envelope::{self, Here, Received, Refusal},
     formation::{Reservations, from_record},
     identity::{DataDir, DirLock, Identity},
-    ids::{GroupId, MeshId, NodeId},
+    ids::{GroupId, MeshId, NodeId, node_hex},
     peers::Peers,
+    rumors::Rumors,
 };
 
 /// How a server takes part in its mesh.
@@ -52,6 +55,11 @@ pub(crate) struct Inner {
     met_mesh: watch::Sender<Option<MeshId>>,
     pub(crate) formation: watch::Sender<Option<pb::Formation>>,
     pub(crate) reservations: Mutex<Reservations>,
+    pub(crate) rumors: Rumors,
+    /// Set once another copy of the data directory has proven that it runs.
+    pub(crate) copy_proven: CancellationToken,
+    /// The servers that were heard to count this start.
+    pub(crate) counted_by: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) dir: Mutex<DataDir>,
 }
 
@@ -69,6 +77,9 @@ impl Mesh {
             met_mesh: watch::Sender::new(None),
             formation: watch::Sender::new(None),
             reservations: Mutex::default(),
+            rumors: Rumors::default(),
+            copy_proven: CancellationToken::new(),
+            counted_by: watch::Sender::default(),
             dir: Mutex::new(dir),
             config,
             identity,
@@ -143,19 +154,110 @@ impl Mesh {
         self.lock_dir().set_store_made()
     }
 
+    /// The envelope of a message to a member of a group. `store_id` is zero if it is not known.
+    pub fn envelope(
+        &self,
+        mesh: &MeshId,
+        group: GroupId,
+        target: NodeId,
+        store_id: u64,
+    ) -> pb::Envelope {
+        let identity = &self.inner.identity;
+        let target_start = self.inner.book.counted_start(target).number;
+        if target_start == 0 {
+            // It would be refused: this server must have met that one first.
+            self.inner.rumors.want(target);
+        }
+        pb::Envelope {
+            mesh_id: mesh.to_string(),
+            group,
+            source_id: identity.node_id,
+            target_id: target,
+            target_store_id: store_id,
+            source_epoch: identity.boot_epoch,
+            source_start: identity.start,
+            target_start,
+        }
+    }
+
+    /// A member refused a message: its start may be another one than the counted.
+    pub fn look_for(&self, node_id: NodeId) {
+        self.inner.rumors.want(node_id);
+    }
+
     /// The group that a message is for and who sent it, if it is meant for this server.
     ///
     /// # Errors
     ///
-    /// Refuses a message for another mesh, server or store by name.
-    pub fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<(GroupId, NodeId), Refusal> {
+    /// Refuses a message for another mesh, server, store or start, or from a start that does not
+    /// count, by name.
+    pub fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Received, Refusal> {
         let mesh = self.inner.mesh.borrow();
         let here = Here {
             mesh: mesh.as_ref(),
             node_id: self.inner.identity.node_id,
             store_id: self.inner.identity.store_id,
+            start: self.inner.identity.start,
         };
-        envelope::check(envelope, here)
+        let received = envelope::check(envelope, here).inspect_err(|refusal| {
+            if let (Refusal::OtherStart, Some(envelope)) = (refusal, envelope) {
+                self.inner.rumors.want(envelope.source_id);
+            }
+        })?;
+        if !self.inner.book.counts(received.source, received.source_start) {
+            self.inner.rumors.want(received.source);
+            return Err(Refusal::NotCounted(node_hex(received.source)));
+        }
+        Ok(received)
+    }
+
+    /// Waits until this start counts with every one of `voters`, if the data directory may be a
+    /// copy: only then may it take part in their groups. One that stands where it was made may at
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// If the identity file cannot be written.
+    pub async fn await_counted(&self, voters: &BTreeSet<NodeId>) -> io::Result<()> {
+        if !self.inner.identity.moved {
+            return Ok(());
+        }
+        self.await_counted_by(voters).await;
+        let mesh = self.clone();
+        task::spawn_blocking(move || mesh.lock_dir().settle()).await.map_err(io::Error::other)?
+    }
+
+    /// Waits until this start counts with every one of `servers`.
+    pub async fn await_counted_by(&self, servers: &BTreeSet<NodeId>) {
+        let mut counted_by = self.inner.counted_by.subscribe();
+        loop {
+            let missing: Vec<String> = servers
+                .difference(&counted_by.borrow_and_update())
+                .map(|node_id| node_hex(*node_id))
+                .collect();
+            if missing.is_empty() {
+                return;
+            }
+            tracing::warn!(
+                waits_for = missing.join(","),
+                "this data directory does not stand where it was made, so it may be a copy: it takes \
+                 part once every other voter of its groups has met this start; if no other copy \
+                 will ever run, and they cannot be reached: stop this server, then quorate reclaim"
+            );
+            if counted_by.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Remembers, durably, that another start runs, or ran, from a copy of the data directory, so
+    /// that copies do not take turns.
+    ///
+    /// # Errors
+    ///
+    /// If the identity file cannot be written.
+    pub fn set_overtaken(&self) -> io::Result<()> {
+        self.lock_dir().set_overtaken()
     }
 
     /// Takes note of the mesh of a server that answered, while this one belongs to none.
@@ -172,6 +274,8 @@ impl Mesh {
         Hint {
             node_id: identity.node_id,
             boot_epoch: identity.boot_epoch,
+            start: identity.start,
+            moves: 0,
             address: self.inner.config.advertise,
             services: identity.services.iter().cloned().collect(),
         }
@@ -188,6 +292,9 @@ impl Mesh {
             services: identity.services.into_iter().collect(),
             address: self.inner.config.advertise.to_string(),
             version: self.inner.config.version.clone(),
+            boot_epoch: identity.boot_epoch,
+            start: identity.start,
+            moves: 0,
         }
     }
 

@@ -113,6 +113,11 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Whether another start of this node counts in the mesh.
+    pub const fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Session(SessionError::RolledBack { .. }))
+    }
+
     /// Whether a safety rule refused this node, so that a person must look.
     pub const fn is_refusal(&self) -> bool {
         match self {

@@ -13,12 +13,11 @@ use std::{
     time::Duration,
 };
 
-use mesh::{GroupId, Member, MeshId, NodeId, Peers};
+use mesh::{GroupId, Member, Mesh, MeshId, NodeId};
 use openraft::{
     async_runtime::watch::WatchReceiver as _,
     errors::{InitializeError as Refused, RaftError},
 };
-use proto::quorate::v1 as pb;
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinSet},
@@ -40,6 +39,7 @@ use self::{
 use crate::{
     db::Db,
     log_store::GroupLog,
+    network::Line,
     rows::StorageError,
     state::Published,
     timing::Timing,
@@ -60,12 +60,12 @@ struct Inner {
     id: GroupId,
     namespace: String,
     node_id: NodeId,
-    mesh: MeshId,
+    mesh: Mesh,
+    mesh_id: MeshId,
     raft: Raft,
     log: GroupLog,
     published: Arc<Published>,
     db: Arc<Db>,
-    peers: Peers,
     reads: mpsc::Sender<ReadRequest>,
     status: watch::Receiver<Status>,
     tasks: Mutex<JoinSet<()>>,
@@ -78,12 +78,12 @@ pub(crate) struct Parts {
     pub(crate) id: GroupId,
     pub(crate) namespace: String,
     pub(crate) node_id: NodeId,
-    pub(crate) mesh: MeshId,
+    pub(crate) mesh: Mesh,
+    pub(crate) mesh_id: MeshId,
     pub(crate) raft: Raft,
     pub(crate) log: GroupLog,
     pub(crate) published: Arc<Published>,
     pub(crate) db: Arc<Db>,
-    pub(crate) peers: Peers,
     pub(crate) timing: Timing,
     /// Where a group that failed is reported.
     pub(crate) failures: mpsc::Sender<(GroupId, String)>,
@@ -100,7 +100,7 @@ pub enum InitializeError {
 
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
-        let Parts { id, namespace, node_id, mesh, raft, log, published, db, peers, .. } = parts;
+        let Parts { id, namespace, node_id, mesh, mesh_id, raft, log, published, db, .. } = parts;
         let (reads, read_queue) = mpsc::channel(read::QUEUE);
         let (status_tx, status) = watch::channel(with_metrics(&raft, status::from_metrics));
         let stopping = CancellationToken::new();
@@ -127,11 +127,11 @@ impl Group {
             namespace,
             node_id,
             mesh,
+            mesh_id,
             raft,
             log,
             published,
             db,
-            peers,
             reads,
             status,
             tasks: Mutex::new(tasks),
@@ -234,17 +234,17 @@ impl Group {
         })
     }
 
-    /// The address line of a message to a member.
-    fn envelope_to(&self, target: NodeId) -> pb::Envelope {
+    /// The way to a member.
+    fn line_to(&self, target: NodeId) -> Line {
         let target_store_id = with_metrics(&self.inner.raft, |metrics| {
             let node = metrics.membership_config.membership().get_node(&target);
             node.map_or(0, |node| node.store_id)
         });
-        pb::Envelope {
-            mesh_id: self.inner.mesh.to_string(),
+        Line {
+            mesh: self.inner.mesh.clone(),
+            mesh_id: self.inner.mesh_id.clone(),
             group: self.inner.id,
-            source_id: self.inner.node_id,
-            target_id: target,
+            target,
             target_store_id,
         }
     }

@@ -161,7 +161,7 @@ impl Host {
         machine: impl StateMachine,
     ) -> Result<Group, StartGroupError> {
         let _starting = self.inner.starting.lock().await;
-        let mesh = self.mesh().id().ok_or(StartGroupError::NoMesh)?;
+        let mesh_id = self.mesh().id().ok_or(StartGroupError::NoMesh)?;
         if self.group(id).is_some() {
             return Err(StartGroupError::Running);
         }
@@ -182,10 +182,9 @@ impl Host {
         }
         let node_id = self.identity().node_id;
         let network = NetworkFactory {
-            mesh: mesh.clone(),
+            mesh: self.mesh().clone(),
+            mesh_id: mesh_id.clone(),
             group: id,
-            node_id,
-            peers: self.mesh().peers().clone(),
             store: self.inner.state.clone(),
         };
         let config = self.raft_config(id)?;
@@ -196,12 +195,12 @@ impl Host {
             id,
             namespace: namespace.to_owned(),
             node_id,
-            mesh,
+            mesh: self.mesh().clone(),
+            mesh_id,
             raft,
             log,
             published,
             db: self.inner.state.db.clone(),
-            peers: self.mesh().peers().clone(),
             timing: self.inner.timing.clone(),
             failures: self.inner.failures.clone(),
         });
@@ -229,25 +228,27 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Ends by itself if a group or the log-writer thread failed: the process must end too.
+    /// Ends by itself, and at once, if a group or the log-writer thread failed: the process must end
+    /// too. The groups are left as they are, so that what depends on them does not end first and
+    /// hides the reason.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), HostError> {
         let supervised = lock(&self.inner.supervised).take();
         let Some(Supervised { mut failures, writer }) = supervised else {
             return Err(HostError::Running);
         };
-        let result = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            failure = failures.recv() => Err(match failure {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            failure = failures.recv() => return Err(match failure {
                 Some((group, reason)) => HostError::Group { group, reason },
                 None => HostError::LogWriter,
             }),
-            _ = writer => Err(HostError::LogWriter),
-        };
+            _ = writer => return Err(HostError::LogWriter),
+        }
         self.inner.stopping.cancel();
         for group in self.groups() {
             group.stop().await;
         }
-        result
+        Ok(())
     }
 
     /// Resolves when this host is being stopped.

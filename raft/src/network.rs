@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
-use mesh::{GroupId, MESSAGE_BYTES, MeshId, NodeId, Peers};
+use mesh::{GroupId, MESSAGE_BYTES, Mesh, MeshId, NodeId};
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory,
     alias::SnapshotOf,
@@ -44,18 +44,50 @@ const BACKOFF: [Duration; 3] =
 
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
-    pub(crate) mesh: MeshId,
+    pub(crate) mesh: Mesh,
+    pub(crate) mesh_id: MeshId,
     pub(crate) group: GroupId,
-    pub(crate) node_id: NodeId,
-    pub(crate) peers: Peers,
     pub(crate) store: StateStore,
 }
 
 /// A client for one member of one group, over the connection that all share.
 pub(crate) struct Network {
-    envelope: pb::Envelope,
-    peers: Peers,
+    line: Line,
     store: StateStore,
+}
+
+/// The way from one member of a group to another.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub(crate) mesh: Mesh,
+    pub(crate) mesh_id: MeshId,
+    pub(crate) group: GroupId,
+    pub(crate) target: NodeId,
+    /// Zero if it is not known.
+    pub(crate) target_store_id: u64,
+}
+
+impl Line {
+    pub(crate) fn client(&self) -> RaftClient<Channel> {
+        client(self.mesh.peers().channel(self.target))
+    }
+
+    /// Which start of the target counts may change between two messages.
+    pub(crate) fn envelope(&self) -> pb::Envelope {
+        self.mesh.envelope(&self.mesh_id, self.group, self.target, self.target_store_id)
+    }
+
+    /// Takes note of a refusal: the target may have started again.
+    pub(crate) fn refused(&self, status: &Status) {
+        if status.code() == Code::FailedPrecondition {
+            self.mesh.look_for(self.target);
+        }
+    }
+
+    fn error(&self, status: &Status) -> RPCError<TypeConfig> {
+        self.refused(status);
+        rpc_error(status)
+    }
 }
 
 type Rpc<T> = Result<T, RPCError<TypeConfig>>;
@@ -64,17 +96,14 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, node: &Node) -> Network {
-        Network {
-            envelope: pb::Envelope {
-                mesh_id: self.mesh.to_string(),
-                group: self.group,
-                source_id: self.node_id,
-                target_id: target,
-                target_store_id: node.store_id,
-            },
-            peers: self.peers.clone(),
-            store: self.store.clone(),
-        }
+        let line = Line {
+            mesh: self.mesh.clone(),
+            mesh_id: self.mesh_id.clone(),
+            group: self.group,
+            target,
+            target_store_id: node.store_id,
+        };
+        Network { line, store: self.store.clone() }
     }
 }
 
@@ -87,7 +116,7 @@ pub(crate) fn client(channel: Channel) -> RaftClient<Channel> {
 
 impl Network {
     fn client(&self) -> RaftClient<Channel> {
-        client(self.peers.channel(self.envelope.target_id))
+        self.line.client()
     }
 
     /// Runs a call with one answer within the time that openraft gives it.
@@ -99,11 +128,11 @@ impl Network {
     ) -> Rpc<T> {
         match time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(rpc_error(&status)),
+            Ok(Err(status)) => Err(self.line.error(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
                 action,
-                id: self.envelope.source_id,
-                target: self.envelope.target_id,
+                id: self.line.mesh.identity().node_id,
+                target: self.line.target,
                 timeout: option.soft_ttl(),
             })),
         }
@@ -111,7 +140,7 @@ impl Network {
 
     fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
         pb::VoteRequest {
-            envelope: Some(self.envelope.clone()),
+            envelope: Some(self.line.envelope()),
             vote: Some(codec::vote_to_proto(&rpc.vote)),
             last_log_id: rpc.last_log_id.as_ref().map(codec::log_id_to_proto),
             leadership_transfer: rpc.leadership_transfer,
@@ -132,16 +161,16 @@ impl Network {
             .map_err(local_error)?
             .map_err(local_error)?;
         let header = pb::SnapshotHeader {
-            envelope: Some(self.envelope.clone()),
+            envelope: Some(self.line.envelope()),
             vote: Some(codec::vote_to_proto(&vote)),
             meta: Some(codec::snapshot_meta_to_proto(&snapshot.meta)),
             size_bytes: file.size(),
         };
-        tracing::info!(group = self.envelope.group, bytes = file.size(), "sending a Raft snapshot");
+        tracing::info!(group = self.line.group, bytes = file.size(), "sending a Raft snapshot");
         let (parts, queue) = mpsc::channel(CHUNKS_AHEAD);
         let reading = task::spawn_blocking(move || read_parts(&file, header, &parts));
         let reply = self.client().snapshot(ReceiverStream::new(queue)).await;
-        let reply = reply.map_err(|status| StreamingError::from(rpc_error(&status)))?;
+        let reply = reply.map_err(|status| StreamingError::from(self.line.error(&status)))?;
         reading.await.map_err(local_error)?.map_err(local_error)?;
         let vote = codec::vote_from_proto(reply.into_inner().vote).map_err(local_error)?;
         Ok(SnapshotResponse::new(vote))
@@ -167,23 +196,24 @@ impl NetStreamAppend<TypeConfig> for Network {
             // Answers come in the order of the requests and do not repeat what was asked.
             let asked = Arc::new(Mutex::new(VecDeque::new()));
             let noted = asked.clone();
-            let envelope = self.envelope.clone();
+            let line = self.line.clone();
             let requests = input.map(move |request| {
                 let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
                 let range = (request.prev_log_id, last);
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
-                append_to_proto(envelope.clone(), &request)
+                append_to_proto(line.envelope(), &request)
             });
             let replies =
-                self.client().append(requests).await.map_err(|status| rpc_error(&status))?;
+                self.client().append(requests).await.map_err(|status| self.line.error(&status))?;
+            let line = self.line.clone();
             let replies = stream::unfold(Some(replies.into_inner()), move |replies| {
-                let asked = asked.clone();
+                let (asked, line) = (asked.clone(), line.clone());
                 async move {
                     let mut replies = replies?;
                     let reply = match replies.message().await {
                         Ok(None) => return None,
                         Ok(Some(reply)) => reply,
-                        Err(status) => return Some((Err(rpc_error(&status)), None)),
+                        Err(status) => return Some((Err(line.error(&status)), None)),
                     };
                     let range = asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((prev, last)) = range else {
@@ -250,7 +280,7 @@ impl NetTransferLeader<TypeConfig> for Network {
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
         let message = pb::TransferLeaderRequest {
-            envelope: Some(self.envelope.clone()),
+            envelope: Some(self.line.envelope()),
             from: Some(codec::vote_to_proto(request.from_leader())),
             to: *request.to_node_id(),
             last_log_id: request.last_log_id().map(codec::log_id_to_proto),

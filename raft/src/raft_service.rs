@@ -3,7 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use mesh::{GroupId, MESSAGE_BYTES, NodeId, envelope::Refusal, node_hex};
+use mesh::{
+    MESSAGE_BYTES, NodeId,
+    envelope::{Received, Refusal},
+    node_hex,
+};
 use openraft::{
     alias::SnapshotOf,
     base::BoxStream,
@@ -32,6 +36,9 @@ struct RaftService {
     host: Host,
 }
 
+/// Terms by which a member may be ahead. It would take years of elections to be so far behind.
+const MOST_TERMS_AHEAD: u64 = 1 << 30;
+
 type Replies = BoxStream<'static, Result<pb::AppendReply, Status>>;
 
 #[tonic::async_trait]
@@ -56,7 +63,9 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<pb::VoteReply>, Status> {
         let request = request.into_inner();
         let group = self.host.receive(request.envelope.as_ref())?;
-        let response = group.raft().vote(vote_request(&request)?).await.map_err(stopped)?;
+        let rpc = vote_request(&request)?;
+        plausible(&group, rpc.vote)?;
+        let response = group.raft().vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
     }
 
@@ -66,7 +75,9 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<pb::VoteReply>, Status> {
         let request = request.into_inner();
         let group = self.host.receive(request.envelope.as_ref())?;
-        let response = group.raft().pre_vote(vote_request(&request)?).await.map_err(stopped)?;
+        let rpc = vote_request(&request)?;
+        plausible(&group, rpc.vote)?;
+        let response = group.raft().pre_vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
     }
 
@@ -80,7 +91,7 @@ impl raft_server::Raft for RaftService {
             return Err(Status::invalid_argument("a Raft snapshot starts with its header"));
         };
         let group = self.host.receive(header.envelope.as_ref())?;
-        let vote = leader_vote(header.vote)?;
+        let vote = plausible(&group, leader_vote(header.vote)?)?;
         let meta = codec::snapshot_meta_from_proto(header.meta).map_err(malformed)?;
         let last = meta.last_log_id.ok_or(Malformed("snapshot meta")).map_err(malformed)?;
         if last.leader_id.term > vote.leader_id.term {
@@ -101,7 +112,7 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = request.into_inner();
         let group = self.host.receive_from_member(request.envelope.as_ref())?;
-        let from = leader_vote(request.from)?;
+        let from = plausible(&group, leader_vote(request.from)?)?;
         let last = request.last_log_id.map(codec::log_id_from_proto);
         let transfer = TransferLeaderRequest::new(from, request.to, last);
         let answer = group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?;
@@ -179,8 +190,10 @@ async fn append(
             let checked = next.and_then(|request| {
                 request
                     .map(|request| {
-                        host.receive(request.envelope.as_ref())?;
-                        append_request(request)
+                        let group = host.receive(request.envelope.as_ref())?;
+                        let request = append_request(request)?;
+                        plausible(&group, request.vote)?;
+                        Ok::<_, Status>(request)
                     })
                     .transpose()
             });
@@ -285,6 +298,18 @@ fn vote_reply(response: &VoteResponse<TypeConfig>) -> pb::VoteReply {
     }
 }
 
+/// Refuses a term that no group reaches: it would be remembered, and leave no terms to elect in.
+fn plausible(group: &Group, vote: Vote) -> Result<Vote, Status> {
+    let ours = group.status().term;
+    if vote.leader_id.term > ours.saturating_add(MOST_TERMS_AHEAD) {
+        return Err(Status::invalid_argument(format!(
+            "term {} is made up: this replica is in term {ours}",
+            vote.leader_id.term
+        )));
+    }
+    Ok(vote)
+}
+
 /// The vote of a leader, which a quorum has granted.
 fn leader_vote(vote: Option<pb::Vote>) -> Result<Vote, Status> {
     let vote = codec::vote_from_proto(vote).map_err(malformed)?;
@@ -329,8 +354,8 @@ impl Host {
         &self,
         envelope: Option<&pb::Envelope>,
     ) -> Result<(Group, NodeId), Refusal> {
-        let (id, source): (GroupId, NodeId) = self.mesh().receive(envelope)?;
-        let group = self.started_group(id).ok_or(Refusal::NoGroup(id))?;
+        let Received { group, source, .. } = self.mesh().receive(envelope)?;
+        let group = self.started_group(group).ok_or(Refusal::NoGroup(group))?;
         Ok((group, source))
     }
 }

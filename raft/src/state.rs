@@ -28,7 +28,7 @@ use mesh::{DirLock, GroupId};
 use tokio::sync::watch;
 
 pub(crate) use self::{
-    machine::{State, read_applied},
+    machine::{State, read_applied, read_membership},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
 };
 use crate::{

@@ -326,6 +326,8 @@ impl Node {
             boot_epoch: self.boot_epoch,
             address: self.mesh_address.to_string(),
             services: vec!["data".to_owned()],
+            start: 0,
+            moves: 0,
         }
     }
 
@@ -371,6 +373,8 @@ impl Server {
             boot_epoch: self.boot_epoch,
             address: self.address.to_string(),
             services: self.services.clone(),
+            start: 0,
+            moves: 0,
         }
     }
 

@@ -567,7 +567,8 @@ pub(crate) fn node(node_id: u64, boot_epoch: u64, lease_id: u64) -> RecordNode {
 
 fn server(node_id: u64, boot_epoch: u64, address: &str) -> RecordServer {
     let services = vec!["disco".to_owned()];
-    let hint = AddressHint { node_id, boot_epoch, address: address.to_owned(), services };
+    let address = address.to_owned();
+    let hint = AddressHint { node_id, boot_epoch, address, services, ..AddressHint::default() };
     RecordServer { hint: Some(hint), ..RecordServer::default() }
 }
 

@@ -7,7 +7,9 @@ fn a_first_start_makes_an_identity_that_later_starts_find() {
     let first = open(&path, &["data"], None).unwrap().identity();
     assert!(first.first_start && first.node_id != 0 && first.store_id != 0);
     let second = open(&path, &["data"], None).unwrap().identity();
-    assert_eq!(second, Identity { boot_epoch: 2, first_start: false, ..first });
+    assert_ne!(second.start, first.start, "each start draws its own number");
+    let start = second.start;
+    assert_eq!(second, Identity { boot_epoch: 2, start, first_start: false, ..first });
 }
 
 #[test]
@@ -42,18 +44,24 @@ fn every_refusal_names_its_reason_and_changes_nothing() {
     let member: Spoil = |path, mesh| {
         open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
     };
-    let cases: [(&str, Spoil, &[&str], &str); 7] = [
+    let cases: [(&str, Spoil, &[&str], &str); 8] = [
         ("other services", member, &["disco"], "services data, not disco"),
         ("more services", member, &["data", "disco"], "services data, not data,disco"),
         ("other mesh", member, &["data"], "belongs to mesh"),
         (
+            "overtaken",
+            |path, _| open(path, &["data"], None).unwrap().set_overtaken().unwrap(),
+            &["data"],
+            "quorate reclaim",
+        ),
+        (
             "newer format",
             |path, mesh| {
                 open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
-                spoil_identity(path, "quorate-identity 1", "quorate-identity 2");
+                spoil_identity(path, "quorate-identity 2", "quorate-identity 3");
             },
             &["data"],
-            "has format 2",
+            "has format 3",
         ),
         (
             "changed content",
@@ -89,6 +97,47 @@ fn every_refusal_names_its_reason_and_changes_nothing() {
         assert!(error.to_string().contains(reason), "{name}: {error}");
         assert_eq!(listing(&path), before, "{name}");
     }
+}
+
+#[test]
+fn a_directory_knows_whether_it_stands_where_it_was_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, renamed) = (dir.path().join("made"), dir.path().join("renamed"));
+    assert!(!open(&path, &["data"], None).unwrap().identity().moved);
+    fs::rename(&path, &renamed).unwrap();
+    assert!(!open(&renamed, &["data"], None).unwrap().identity().moved, "renaming moves nothing");
+
+    let (whole, partial) = (dir.path().join("whole"), dir.path().join("partial"));
+    for copy in [&whole, &partial] {
+        fs::create_dir(copy).unwrap();
+        fs::copy(renamed.join(IDENTITY_FILE), copy.join(IDENTITY_FILE)).unwrap();
+    }
+    fs::create_dir(whole.join(place::DIR)).unwrap();
+    for copy in [&whole, &partial] {
+        assert!(open(copy, &["data"], None).unwrap().identity().moved);
+        assert!(open(copy, &["data"], None).unwrap().identity().moved, "a start settles nothing");
+        open(copy, &["data"], None).unwrap().settle().unwrap();
+        assert!(!open(copy, &["data"], None).unwrap().identity().moved);
+    }
+    assert!(!open(&renamed, &["data"], None).unwrap().identity().moved);
+}
+
+#[test]
+fn a_person_says_which_copy_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut overtaken = open(dir.path(), &["data"], None).unwrap();
+    let before = overtaken.identity();
+    overtaken.set_overtaken().unwrap();
+    let refused = DataDir::reclaim(dir.path());
+    assert!(matches!(refused, Err(DataDirError::Locked(_))), "its server still runs");
+    drop(overtaken);
+    fs::remove_dir(dir.path().join(place::DIR)).unwrap();
+    assert_eq!(DataDir::reclaim(dir.path()).unwrap(), before.node_id);
+    let after = open(dir.path(), &["data"], None).unwrap().identity();
+    assert!(!after.moved && after.boot_epoch > before.boot_epoch + 100, "{after:?}");
+    let empty = tempfile::tempdir().unwrap();
+    assert!(DataDir::reclaim(empty.path()).is_err(), "there is nothing to keep");
+    assert!(DataDir::reclaim(&empty.path().join("none")).is_err());
 }
 
 #[test]

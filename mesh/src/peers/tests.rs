@@ -18,7 +18,14 @@ async fn a_refused_connection_was_surely_not_sent_anything() {
         listener.local_addr().unwrap()
     };
     let book = Book::in_memory();
-    book.learn(Hint { node_id: 1, boot_epoch: 1, address, services: Vec::new() });
+    book.learn(Hint {
+        node_id: 1,
+        boot_epoch: 1,
+        start: 1,
+        moves: 0,
+        address,
+        services: Vec::new(),
+    });
     let status = identify(Peers::new(book).channel(1)).await;
     assert!(surely_not_sent(&status), "{status:?}");
 }

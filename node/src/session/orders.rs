@@ -79,6 +79,8 @@ fn hint(hint: &AddressHint) -> Option<Hint> {
     Some(Hint {
         node_id: hint.node_id,
         boot_epoch: hint.boot_epoch,
+        start: hint.start,
+        moves: hint.moves,
         address: address(&hint.address)?,
         services: hint.services.clone(),
     })

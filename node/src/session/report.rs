@@ -17,6 +17,8 @@ pub(crate) fn hello(
         node_id: identity.node_id,
         store_id: identity.store_id,
         boot_epoch: identity.boot_epoch,
+        start: identity.start,
+        moves: 0,
         mesh_address: introduction.mesh_address.to_string(),
         kv_address: introduction.kv_address.to_string(),
         locality: Some(Locality {

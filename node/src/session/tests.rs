@@ -166,12 +166,14 @@ fn directive() -> Directive {
                 boot_epoch: 1,
                 address: address(1).to_string(),
                 services: vec!["disco".to_owned()],
+                ..AddressHint::default()
             },
             AddressHint {
                 node_id: 2,
                 boot_epoch: 1,
                 address: "disco.example:7400".to_owned(),
                 services: Vec::new(),
+                ..AddressHint::default()
             },
         ],
         members: vec![MemberSummary {
@@ -194,6 +196,8 @@ fn hint(last: u8, service: &str) -> Hint {
     Hint {
         node_id: last.into(),
         boot_epoch: 1,
+        start: 0,
+        moves: 0,
         address: address(last),
         services: vec![service.to_owned()],
     }

@@ -18,7 +18,6 @@ use tokio::{
 use tonic::Request;
 
 use super::{Group, Inner, Role, remaining};
-use crate::network;
 
 /// Reads waiting for the next question to the leader. Readers wait beyond this.
 pub(super) const QUEUE: usize = 1024;
@@ -154,11 +153,13 @@ impl Asking {
 
 async fn ask_leader(group: &Group) -> Option<u64> {
     let leader = group.leadership().1.filter(|leader| *leader != group.inner.node_id)?;
-    let message = pb::ReadIndexRequest { envelope: Some(group.envelope_to(leader)) };
-    let mut client = network::client(group.inner.peers.channel(leader));
+    let line = group.line_to(leader);
+    let message = pb::ReadIndexRequest { envelope: Some(line.envelope()) };
+    let mut client = line.client();
     let reply = match time::timeout(QUESTION, client.read_index(Request::new(message))).await {
         Ok(Ok(reply)) => reply.into_inner(),
         Ok(Err(status)) => {
+            line.refused(&status);
             tracing::debug!(group = group.id(), %status, "the leader gave no read index");
             return None;
         }

@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 use tonic::{Code, Request};
 
 use super::{Group, LEADER_POLL, Role, remaining};
-use crate::{network, types::Command};
+use crate::types::Command;
 
 /// Largest command. Well below the message limit, so that several fit one append.
 const COMMAND_BYTES: usize = 8 << 20;
@@ -143,16 +143,18 @@ impl Group {
 
     /// Proposes on another server.
     async fn propose_at(&self, leader: NodeId, command: Bytes, limit: Duration) -> Proposed {
-        let message = pb::ProposeRequest { envelope: Some(self.envelope_to(leader)), command };
+        let line = self.line_to(leader);
+        let message = pb::ProposeRequest { envelope: Some(line.envelope()), command };
         let mut request = Request::new(message);
         request.set_timeout(limit);
-        let mut client = network::client(self.inner.peers.channel(leader));
+        let mut client = line.client();
         let reply = match time::timeout(limit, client.propose(request)).await {
             Ok(Ok(reply)) => reply.into_inner(),
             // The server refuses before it proposes.
             Ok(Err(status))
                 if surely_not_sent(&status) || status.code() == Code::FailedPrecondition =>
             {
+                line.refused(&status);
                 tracing::debug!(group = self.id(), %status, "could not forward a command");
                 return Proposed::NotLeader { leader: None, quorum_lost: false };
             }

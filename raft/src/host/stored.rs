@@ -1,9 +1,16 @@
 //! What a data directory holds of a group that does not run: looked at before its replica votes.
 
-use mesh::GroupId;
+use std::collections::BTreeSet;
+
+use mesh::{GroupId, NodeId};
+use openraft::{EntryPayload, RaftLogReader as _};
 
 use super::{Host, StartGroupError};
-use crate::{log_store::StoredLog, rows::StorageError, state::read_applied};
+use crate::{
+    log_store::StoredLog,
+    rows::StorageError,
+    state::{read_applied, read_membership},
+};
 
 /// The part of a replica that Raft counts on being remembered, as it is on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,7 +23,39 @@ pub struct StoredReplica {
     pub is_blank: bool,
 }
 
+/// Entries of a log that are looked through at once.
+const ENTRIES: u64 = 256;
+
 impl Host {
+    /// The other voters of every group that this data directory holds something of, as far as it
+    /// knows: those of its state, and of any membership in its logs.
+    pub async fn other_voters(&self) -> Result<BTreeSet<NodeId>, StorageError> {
+        let mut voters = BTreeSet::new();
+        for (id, record) in self.inner.log.records()? {
+            if let Some(view) = self.inner.state.view(id, record.generation) {
+                let stored = read_membership(&view)?;
+                voters.extend(stored.membership().voter_ids());
+            }
+            let StoredLog { last, .. } = self.inner.log.stored(id)?;
+            let mut log = self.inner.log.group(id).await?;
+            let end = last.map_or(0, |last| last.index + 1);
+            let mut next = log.purged().map_or(0, |purged| purged.index + 1);
+            while next < end {
+                let upto = end.min(next + ENTRIES);
+                let entries = log.try_get_log_entries(next..upto).await;
+                let entries = entries.map_err(|error| StorageError::with_source("read", error))?;
+                for entry in entries {
+                    if let EntryPayload::Membership(membership) = &entry.payload {
+                        voters.extend(membership.voter_ids());
+                    }
+                }
+                next = upto;
+            }
+        }
+        voters.remove(&self.identity().node_id);
+        Ok(voters)
+    }
+
     /// Makes room in the stores for a group, durably. From then on a store without the room is one
     /// that lost it.
     pub async fn make_room(&self, id: GroupId, namespace: &str) -> Result<(), StartGroupError> {

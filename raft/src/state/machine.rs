@@ -329,7 +329,7 @@ pub(crate) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
     Ok(stored.map(codec::log_id_from_proto))
 }
 
-pub(super) fn read_membership(view: &View) -> Result<StoredMembership, StorageError> {
+pub(crate) fn read_membership(view: &View) -> Result<StoredMembership, StorageError> {
     let Some(bytes) = view.system(MEMBERSHIP)? else { return Ok(StoredMembership::default()) };
     let stored = pb::StoredMembership::decode(bytes.as_slice())
         .map_err(|error| StorageError::with_source("malformed membership", error))?;

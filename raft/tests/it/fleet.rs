@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh::{DataDir, DataDirError, GroupId, Member, Mesh, MeshConfig, Superseded};
+use mesh::{DataDir, DataDirError, GroupId, Hint, Member, Mesh, MeshConfig, Overtaken};
 use proto::quorate::v1 as pb;
 use raft::{
     Applied, EntryMeta, Group, Host, HostError, Role, StateMachine, StorageError, Timing,
@@ -62,7 +63,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     path: PathBuf,
     stop: CancellationToken,
-    greeting: JoinHandle<Result<(), Superseded>>,
+    greeting: JoinHandle<Result<(), Overtaken>>,
     running: JoinHandle<Result<(), HostError>>,
     serving: JoinHandle<()>,
 }
@@ -121,6 +122,18 @@ impl Server {
         self.host.identity().node_id
     }
 
+    pub(crate) fn hint(&self) -> Hint {
+        let identity = self.host.identity();
+        Hint {
+            node_id: identity.node_id,
+            boot_epoch: identity.boot_epoch,
+            start: identity.start,
+            moves: 0,
+            address: self.address,
+            services: vec!["data".to_owned()],
+        }
+    }
+
     pub(crate) fn formation_member(&self) -> pb::FormationMember {
         let Member { node_id, store_id } = self.member();
         pb::FormationMember { node_id, store_id, address: self.address.to_string() }
@@ -148,7 +161,7 @@ impl Server {
     }
 
     /// Waits until the mesh makes the server end.
-    pub(crate) async fn superseded(self) -> Superseded {
+    pub(crate) async fn overtaken(self) -> Overtaken {
         let error = within(self.greeting).await.unwrap().unwrap_err();
         self.stop.cancel();
         error
@@ -309,4 +322,17 @@ async fn open_dir(path: &Path) -> DataDir {
         Err(error) => panic!("{error}"),
     })
     .await
+}
+
+pub(crate) fn copy_dir(source: &Path, target: &Path) {
+    fs::create_dir_all(target).unwrap();
+    for item in fs::read_dir(source).unwrap() {
+        let item = item.unwrap();
+        let to = target.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            copy_dir(&item.path(), &to);
+        } else {
+            fs::copy(item.path(), to).unwrap();
+        }
+    }
 }

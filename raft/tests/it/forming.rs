@@ -21,6 +21,9 @@ async fn a_server_says_who_it_is() {
         address: server.address.to_string(),
         version: "test".to_owned(),
         awaits_forming: true,
+        boot_epoch: 1,
+        start: server.host.identity().start,
+        moves: 0,
     };
     assert_eq!(identity.into_inner(), expected);
     server.host.mesh().form_alone().unwrap();

@@ -18,6 +18,8 @@ async fn one_voter_grows_to_three_and_shrinks_again() {
         let path = fleet.dir.path().join(format!("joiner{number}"));
         let server = Server::start(&path, fleet.setup.clone()).await;
         server.host.mesh().adopt_mesh(&mesh).unwrap();
+        // As DISCO, or a formation, tells the leader.
+        fleet.servers[0].host.mesh().book().learn(server.hint());
         server.start_group().await;
         founder.add_learner(server.member(), None).await.unwrap();
         fleet.servers.push(server);

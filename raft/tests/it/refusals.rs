@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use mesh::{DataDir, Mesh, MeshConfig, MeshId};
+use mesh::{DataDir, Hint, Mesh, MeshConfig, MeshId};
 use proto::quorate::v1::{self as pb, raft_client::RaftClient};
 use raft::{Host, OpenError, StartGroupError, Timing};
 use tonic::{Code, transport::Channel};
@@ -20,8 +20,11 @@ async fn messages_for_another_server_are_refused_by_name() {
         source_id: source.id(),
         target_id: target.id(),
         target_store_id: target.member().store_id,
+        source_epoch: source.host.identity().boot_epoch,
+        source_start: source.host.identity().start,
+        target_start: target.host.identity().start,
     };
-    let cases: [(&str, pb::Envelope); 5] = [
+    let cases: [(&str, pb::Envelope); 8] = [
         (
             "message for mesh",
             pb::Envelope { mesh_id: MeshId::generate().to_string(), ..good.clone() },
@@ -30,6 +33,9 @@ async fn messages_for_another_server_are_refused_by_name() {
         ("message for store", pb::Envelope { target_store_id: 1, ..good.clone() }),
         ("group 77 is not hosted here", pb::Envelope { group: 77, ..good.clone() }),
         ("message from node 0", pb::Envelope { source_id: 0, ..good.clone() }),
+        ("for another start of this node", pb::Envelope { target_start: 1, ..good.clone() }),
+        ("that does not count here", pb::Envelope { source_start: 1, ..good.clone() }),
+        ("that does not count here", pb::Envelope { source_epoch: u64::MAX, ..good.clone() }),
     ];
     let mut client = client(target).await;
     for (text, envelope) in cases {
@@ -62,7 +68,15 @@ async fn messages_for_another_server_are_refused_by_name() {
             assert!(refusal.message().contains(text), "{text}: {refusal}");
         }
     }
-    let stranger = pb::Envelope { source_id: 12345, ..good.clone() };
+    // A server of the mesh that is no member of the group.
+    let known = source.host.mesh().book().hint(target.id()).unwrap();
+    target.host.mesh().book().learn(Hint { node_id: 12345, ..known.clone() });
+    let stranger = pb::Envelope {
+        source_id: 12345,
+        source_epoch: known.boot_epoch,
+        source_start: known.start,
+        ..good.clone()
+    };
     let propose = pb::ProposeRequest { envelope: Some(stranger), ..pb::ProposeRequest::default() };
     let refusal = client.propose(propose).await.unwrap_err();
     assert!(refusal.message().contains("is not a member"), "{refusal}");
@@ -79,10 +93,23 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
         source_id: leader.id(),
         target_id: target.id(),
         target_store_id: 0,
+        source_epoch: leader.host.identity().boot_epoch,
+        source_start: leader.host.identity().start,
+        target_start: target.host.identity().start,
     });
     let mut client = client(target).await;
     let vote = pb::VoteRequest { envelope: envelope.clone(), ..pb::VoteRequest::default() };
     assert_eq!(client.vote(vote).await.unwrap_err().code(), Code::InvalidArgument);
+    let made_up = pb::Vote { term: u64::MAX, node_id: leader.id(), committed: false };
+    let vote = pb::VoteRequest {
+        envelope: envelope.clone(),
+        vote: Some(made_up),
+        ..pb::VoteRequest::default()
+    };
+    for refusal in [client.vote(vote.clone()).await, client.pre_vote(vote).await] {
+        let refusal = refusal.unwrap_err();
+        assert!(refusal.message().contains("is made up"), "{refusal}");
+    }
     let granted = pb::Vote { term: 1, node_id: leader.id(), committed: true };
     let gap = pb::Entry {
         log_id: Some(pb::LogId { term: 1, index: 500 }),
@@ -93,6 +120,11 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
         pb::AppendRequest {
             envelope: envelope.clone(),
             vote: Some(pb::Vote { committed: false, ..granted }),
+            ..pb::AppendRequest::default()
+        },
+        pb::AppendRequest {
+            envelope: envelope.clone(),
+            vote: Some(pb::Vote { committed: true, ..made_up }),
             ..pb::AppendRequest::default()
         },
         pb::AppendRequest {

@@ -1,13 +1,13 @@
 //! Coming back: other addresses, a long absence, a wiped disk.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use mesh::Superseded;
+use mesh::Overtaken;
 use proto::quorate::v1::{self as pb, raft_client::RaftClient};
 use raft::Timing;
 use tonic::Code;
 
-use crate::fleet::{DEADLINE, Fleet, Server, Setup, put, rows, until};
+use crate::fleet::{DEADLINE, Fleet, Server, Setup, copy_dir, put, rows, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_returns_under_another_address() {
@@ -120,6 +120,7 @@ async fn a_wiped_server_is_a_new_one_and_never_stands_in_for_the_old() {
             source_id: fleet.servers[0].id(),
             target_id: id,
             target_store_id: member.store_id,
+            ..pb::Envelope::default()
         }),
         vote: Some(pb::Vote { term: 99, node_id: fleet.servers[0].id(), committed: false }),
         ..pb::VoteRequest::default()
@@ -158,19 +159,6 @@ async fn a_server_whose_disk_was_restored_ends_itself() {
     }
     let restored = Server::start(&backup, fleet.setup.clone()).await;
     let ours = restored.host.identity().boot_epoch;
-    let error = restored.superseded().await;
-    assert_eq!(error, Superseded { ours, seen: ours + 1 });
-}
-
-fn copy_dir(source: &Path, target: &Path) {
-    fs::create_dir_all(target).unwrap();
-    for item in fs::read_dir(source).unwrap() {
-        let item = item.unwrap();
-        let to = target.join(item.file_name());
-        if item.file_type().unwrap().is_dir() {
-            copy_dir(&item.path(), &to);
-        } else {
-            fs::copy(item.path(), to).unwrap();
-        }
-    }
+    let error = restored.overtaken().await;
+    assert_eq!(error, Overtaken::Later { ours, seen: ours + 1 });
 }

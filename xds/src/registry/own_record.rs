@@ -69,6 +69,8 @@ fn own_record(shared: &Shared) -> RecordServer {
         hint: Some(AddressHint {
             node_id: identity.node_id,
             boot_epoch: identity.boot_epoch,
+            start: identity.start,
+            moves: 0,
             address: shared.host.mesh().advertise().to_string(),
             services: identity.services.into_iter().collect(),
         }),

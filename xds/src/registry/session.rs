@@ -277,6 +277,8 @@ async fn welcome(shared: &Shared, reports: &mut Streaming<NodeReport>) -> Result
         shared.host.mesh().book().learn(Hint {
             node_id: stay.node_id(),
             boot_epoch: stay.boot_epoch(),
+            start: stay.start(),
+            moves: stay.moves(),
             address: stay.mesh_address(),
             services: vec!["data".to_owned()],
         });

@@ -188,6 +188,8 @@ async fn a_server_that_was_started_again_elsewhere_ends_itself() {
     let mut server = Server::single(&disk).await;
     server.ready().await;
     let later = AddressHint {
+        start: 0,
+        moves: 0,
         node_id: server.host.identity().node_id,
         boot_epoch: server.host.identity().boot_epoch + 1,
         address: "127.0.0.9:7400".to_owned(),

@@ -173,6 +173,8 @@ fn hint(host: &Host) -> Hint {
     Hint {
         node_id: identity.node_id,
         boot_epoch: identity.boot_epoch,
+        start: identity.start,
+        moves: 0,
         address: host.mesh().advertise(),
         services: vec!["data".to_owned()],
     }

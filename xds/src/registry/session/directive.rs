@@ -35,9 +35,11 @@ pub(super) fn of(shared: &Shared, stay: &Stay, ttl: Duration) -> Directive {
 /// Puts a later address in the place of the registry's: the book learns without a quorum.
 fn freshen(shared: &Shared, hint: &mut AddressHint) {
     if let Some(known) = shared.host.mesh().book().hint(hint.node_id)
-        && known.boot_epoch > hint.boot_epoch
+        && known.boot_epoch >= hint.boot_epoch
     {
         hint.boot_epoch = known.boot_epoch;
+        hint.start = known.start;
+        hint.moves = known.moves;
         hint.address = known.address.to_string();
     }
 }

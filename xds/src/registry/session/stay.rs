@@ -89,6 +89,14 @@ impl Stay {
         self.hello.boot_epoch
     }
 
+    pub(crate) const fn start(&self) -> u64 {
+        self.hello.start
+    }
+
+    pub(crate) const fn moves(&self) -> u64 {
+        self.hello.moves
+    }
+
     pub(crate) const fn mesh_address(&self) -> SocketAddr {
         self.mesh_address
     }

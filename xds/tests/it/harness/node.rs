@@ -73,5 +73,7 @@ pub(crate) fn hello(node_id: u64) -> NodeHello {
         locality: Some(Locality::default()),
         groups_on_disk: Vec::new(),
         name: format!("n{node_id}"),
+        start: 0,
+        moves: 0,
     }
 }

@@ -135,7 +135,7 @@ impl Server {
         let own_id = self.host.identity().node_id;
         for hint in self.host.mesh().book().hints().into_iter().filter(|it| it.node_id != own_id) {
             let address = "127.0.0.1:1".parse().unwrap();
-            self.host.mesh().book().learn(Hint { boot_epoch: u64::MAX, address, ..hint });
+            self.host.mesh().book().learn(Hint { moves: u64::MAX, address, ..hint });
         }
     }
 

@@ -1,0 +1,91 @@
+//! Answering a Hello. Anybody can call: nothing that a caller says is believed, and it costs a
+//! bounded amount of memory and no dial but to a server that is known.
+
+use proto::quorate::v1 as pb;
+
+use super::to_proto;
+use crate::{
+    part::Mesh,
+    proof,
+    starts::{Start, Told, compare},
+};
+
+/// Bytes of a proof.
+const PROOF: usize = 32;
+
+pub(crate) fn answer(mesh: &Mesh, request: &pb::HelloRequest) -> pb::HelloReply {
+    let server = mesh.server_identity();
+    let same_mesh = !server.mesh_id.is_empty() && server.mesh_id == request.mesh_id;
+    let (mut known, mut other_starts) = (Vec::new(), Vec::new());
+    if same_mesh {
+        if let Some(sender) = &request.sender {
+            other_starts = hear(mesh, sender, request);
+        }
+        known = mesh.book().hints().iter().map(to_proto).collect();
+        known.push(to_proto(&mesh.own_hint()));
+    }
+    let formation = mesh.formation().borrow().clone().filter(|formation| {
+        let sender = request.sender.as_ref().map(|sender| sender.node_id);
+        request.mesh_id.is_empty()
+            && formation.members.iter().any(|member| Some(member.node_id) == sender)
+    });
+    pb::HelloReply { server: Some(server), known, formation, other_starts }
+}
+
+/// Notes what is to be looked into. Returns what other starts say to the sender.
+fn hear(mesh: &Mesh, sender: &pb::AddressHint, request: &pb::HelloRequest) -> Vec<pb::OtherStart> {
+    let identity = &mesh.inner.identity;
+    let rumors = &mesh.inner.rumors;
+    if sender.node_id == identity.node_id {
+        return hear_own_id(mesh, sender, request);
+    }
+    let Some(counted) = mesh.book().hint(sender.node_id) else { return Vec::new() };
+    let told = Start { epoch: sender.boot_epoch, number: sender.start };
+    let has_moved = sender.address != counted.address.to_string();
+    let is_news = match compare(Some(counted.start()), told) {
+        Told::Counted => has_moved && sender.moves > counted.moves,
+        Told::Later => true,
+        Told::Earlier | Told::Copy | Told::MadeUp => false,
+    };
+    if is_news && has_moved {
+        if let Ok(address) = sender.address.parse() {
+            rumors.claim(sender.node_id, address);
+        }
+    } else if is_news {
+        rumors.want(sender.node_id);
+    }
+    // The sender may count another start of this server than this one.
+    let of_us = request.known.iter().filter(|hint| hint.node_id == identity.node_id);
+    let of_us = of_us.map(|hint| Start { epoch: hint.boot_epoch, number: hint.start });
+    let differs =
+        |start| matches!(compare(Some(identity.start()), start), Told::Later | Told::Copy);
+    if of_us.into_iter().any(differs) {
+        rumors.want(sender.node_id);
+    }
+    if let Some(word) = request.other_start.as_ref().filter(|word| word.proof.len() == PROOF) {
+        rumors.pass_on(sender.node_id, word.clone());
+    }
+    rumors.words_for(sender.node_id, sender.start)
+}
+
+/// Somebody calls under this server's own id. A copy proves it, and is proven to that it is one.
+fn hear_own_id(
+    mesh: &Mesh,
+    sender: &pb::AddressHint,
+    request: &pb::HelloRequest,
+) -> Vec<pb::OtherStart> {
+    let start = mesh.inner.identity.start;
+    if sender.start == start {
+        return Vec::new();
+    }
+    let dir = mesh.lock_dir();
+    if let Some(word) = &request.other_start
+        && proof::holds(dir.secret(), word, start)
+    {
+        mesh.inner.copy_proven.cancel();
+    }
+    vec![proof::make(dir.secret(), start, sender.start)]
+}
+
+#[cfg(test)]
+mod tests;

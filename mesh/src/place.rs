@@ -1,0 +1,48 @@
+//! Where a data directory was made: what a copy of it cannot have.
+//!
+//! A directory of its own, `place/`, is made with the data directory and never replaced. Its inode
+//! and the time of its birth are in the identity file. Copying, restoring or moving to another file
+//! system makes another one, however faithfully times and owners are kept; renaming does not. A
+//! block-level clone of the whole file system has the same place.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The directory in the data directory that stands for its place.
+pub(crate) const DIR: &str = "place";
+
+/// Where a data directory was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    inode: u64,
+    /// Nanoseconds since 1970; absent if the file system does not keep it.
+    born: Option<u64>,
+}
+
+/// The place of a data directory; none if it has none, as when it was left out of a copy.
+pub(crate) fn look(data_dir: &Path) -> io::Result<Option<Place>> {
+    let metadata = match fs::symlink_metadata(data_dir.join(DIR)) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let born = metadata.created().ok().and_then(nanoseconds);
+    Ok(Some(Place { inode: metadata.ino(), born }))
+}
+
+/// The place of a data directory, made if it has none.
+pub(crate) fn make(data_dir: &Path) -> io::Result<Place> {
+    fs::create_dir_all(data_dir.join(DIR))?;
+    fs::File::open(data_dir)?.sync_all()?;
+    look(data_dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+fn nanoseconds(time: SystemTime) -> Option<u64> {
+    u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
+}

@@ -1,0 +1,41 @@
+//! How one start of a data directory proves itself to another start of it, or of a copy.
+//!
+//! The secret of the directory is never sent, and a proof is good for one pair of starts only. So
+//! nobody without the directory, and nobody who has seen other proofs, can end a server by saying
+//! that a copy of it runs.
+
+use proto::quorate::v1 as pb;
+use sha2::{Digest as _, Sha256};
+
+/// What the start `from` says to the start `to` of the same directory.
+pub(crate) fn make(secret: &str, from: u64, to: u64) -> pb::OtherStart {
+    pb::OtherStart { start: from, proof: digest(secret, from, to).to_vec().into() }
+}
+
+/// Whether another start of the directory, or of a copy, says this to the start `to`.
+pub(crate) fn holds(secret: &str, told: &pb::OtherStart, to: u64) -> bool {
+    told.start != to && told.proof[..] == digest(secret, told.start, to)[..]
+}
+
+// All three parts have a fixed length, so that no two lists of parts make the same input.
+fn digest(secret: &str, from: u64, to: u64) -> [u8; 32] {
+    let hash = Sha256::new().chain_update(secret);
+    hash.chain_update(from.to_be_bytes()).chain_update(to.to_be_bytes()).finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_holder_of_the_secret_proves_and_only_to_one_start() {
+        let secret = "0123456789abcdef";
+        let told = make(secret, 1, 2);
+        assert!(holds(secret, &told, 2));
+        assert!(!holds(secret, &told, 3), "told to another start");
+        assert!(!holds("fedcba9876543210", &told, 2), "another directory");
+        assert!(!holds(secret, &pb::OtherStart { start: 3, ..told.clone() }, 2), "another sender");
+        assert!(!holds(secret, &make(secret, 2, 1), 2), "said by the start itself");
+        assert!(!holds(secret, &pb::OtherStart { start: 1, ..Default::default() }, 2), "no proof");
+    }
+}
