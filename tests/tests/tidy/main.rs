@@ -260,6 +260,21 @@ fn citations_are_found() {
     assert_eq!(citations(comment), ["Rule 5", "Rule 12", "Bug 16", "F2", "D9"]);
 }
 
+/// Files that the maps of the repository name. A path from the top of it, in backquotes.
+#[test]
+fn files_in_the_maps_exist() {
+    for map in ["ARCHITECTURE.md", "docs/rules.md"] {
+        let text = read(map);
+        let paths = text.split('`').skip(1).step_by(2).filter(|quoted| {
+            let is_file = [".rs", ".md", ".proto"].iter().any(|kind| quoted.ends_with(kind));
+            quoted.contains('/') && is_file
+        });
+        for path in paths {
+            assert!(top().join(path).exists(), "{map} names {path}");
+        }
+    }
+}
+
 #[test]
 fn ci_runs_what_the_readme_says() {
     assert!(read("README.md").contains("\nscripts/test\n"));
