@@ -11,10 +11,12 @@ mod envoy;
 mod groups;
 mod init;
 mod layers;
+mod member;
 mod members;
 mod reclaim;
 mod register;
 mod serve;
+mod service;
 mod services;
 mod status;
 #[cfg(test)]
@@ -91,7 +93,9 @@ enum Command {
     Dev(Box<dev::DevArgs>),
     Status(status::StatusArgs),
     Members(members::MembersArgs),
+    Member(member::MemberArgs),
     Services(services::ServicesArgs),
+    Service(service::ServiceArgs),
     Endpoints(endpoints::EndpointsArgs),
     Groups(groups::GroupsArgs),
     Group(groups::GroupArgs),
@@ -131,7 +135,9 @@ impl Run {
             Command::Init(_)
             | Command::Status(_)
             | Command::Members(_)
+            | Command::Member(_)
             | Command::Services(_)
+            | Command::Service(_)
             | Command::Endpoints(_)
             | Command::Groups(_)
             | Command::Group(_)
@@ -153,7 +159,9 @@ impl Run {
             Command::Dev(args) => args.run().await,
             Command::Status(args) => args.run(format).await,
             Command::Members(args) => args.run(format).await,
+            Command::Member(args) => args.run(format).await,
             Command::Services(args) => args.run(format).await,
+            Command::Service(args) => args.run(format).await,
             Command::Endpoints(args) => args.run(format).await,
             Command::Groups(args) => args.run(format).await,
             Command::Group(args) => args.run(format).await,
@@ -258,6 +266,11 @@ fn print(listing: &output::Listing, format: Format, none: &str) -> Result<u8, Fa
 /// An address as a column shows it.
 fn shown(address: &str) -> String {
     if address.is_empty() { "-".to_owned() } else { address.to_owned() }
+}
+
+/// A text for programs: null if there is none.
+fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 /// `disco` is reached at these addresses, for messages.

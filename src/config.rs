@@ -49,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) disco: Vec<SocketAddr>,
     /// How long a voter's node must be down before another one takes its seat.
     pub(crate) replace_after: Duration,
+    pub(crate) latch_patience: Duration,
     pub(crate) shutdown_grace: Duration,
 }
 

@@ -1,6 +1,8 @@
 //! How a command ends when it does not end well: an exit code that scripts can rely on, what is
 //! wrong, and what to do about it.
 
+use std::time::Duration;
+
 use tonic::{Code as GrpcCode, Status};
 
 /// The exit codes of the command line, apart from 0. They are part of the interface.
@@ -30,11 +32,35 @@ pub(crate) struct Failure {
     pub(crate) hint: Option<String>,
     /// Whether it may pass by itself, though its code does not say so.
     pub(crate) passing: bool,
+    /// Of a refused registration: how the process stands that holds the id.
+    pub(crate) holder: Option<Holder>,
+}
+
+/// How the holder of an instance's id stands, as DISCO's leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// How long ago it was heard; nothing if the leader never heard it.
+    pub(crate) heard_ago: Option<Duration>,
+    /// How long its lease lasts without another sign of it.
+    pub(crate) left: Duration,
+}
+
+impl Holder {
+    fn of(status: &Status) -> Option<Self> {
+        let millis = |key: &str| {
+            let value = status.metadata().get(key)?.to_str().ok()?;
+            Some(Duration::from_millis(value.parse().ok()?))
+        };
+        Some(Self {
+            heard_ago: millis("quorate-holder-heard-ms-ago"),
+            left: millis("quorate-holder-left-ms")?,
+        })
+    }
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, passing: false }
+        Self { code, message: message.into(), hint: None, passing: false, holder: None }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -89,7 +115,8 @@ impl Failure {
         } else {
             status.message()
         };
-        let failure = Self::new(code, format!("{address}: {said}"));
+        let mut failure = Self::new(code, format!("{address}: {said}"));
+        failure.holder = Holder::of(status);
         if status.code() == GrpcCode::Unimplemented {
             failure.hint(
                 "the server at this address does not run the `disco` service; name a DISCO \

@@ -31,7 +31,11 @@ pub(crate) enum ValueError {
     #[error(
         "`{0}` is no name: use up to 128 letters, digits and `-_.`, beginning with a letter or digit"
     )]
-    ServiceName(String),
+    Label(String),
+    #[error("{0}")]
+    Unfit(#[from] xds::name::Unfit),
+    #[error("a lease lasts 3s to 5m")]
+    Ttl,
 }
 
 /// A list of addresses, comma separated; the empty text is the empty list.
@@ -91,12 +95,32 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     count.checked_mul(scale_ms).map(Duration::from_millis).ok_or_else(refused)
 }
 
-/// The name of a service, of an instance, of a zone: safe in every place where it will appear.
+/// The name of a service, by the rule of the registry.
+pub(crate) fn service(text: &str) -> Result<String, ValueError> {
+    xds::name::check_name("service", text)?;
+    Ok(text.to_owned())
+}
+
+/// The id of an instance, by the rule of the registry.
+pub(crate) fn instance_id(text: &str) -> Result<String, ValueError> {
+    xds::name::check_id(text)?;
+    Ok(text.to_owned())
+}
+
+/// What people call a server, a region or a zone: safe in every place where it will appear, and
+/// narrower than what the registry takes.
 pub(crate) fn name(text: &str) -> Result<String, ValueError> {
     let fine = (1..=128).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    if fine { Ok(text.to_owned()) } else { Err(ValueError::ServiceName(text.to_owned())) }
+    if fine { Ok(text.to_owned()) } else { Err(ValueError::Label(text.to_owned())) }
+}
+
+/// How long a lease is to last, if the registry grants leases of that length.
+pub(crate) fn ttl(text: &str) -> Result<Duration, ValueError> {
+    let ttl = duration(text)?;
+    let granted = (xds::MIN_TTL..=xds::MAX_TTL).contains(&ttl);
+    if granted { Ok(ttl) } else { Err(ValueError::Ttl) }
 }
 
 pub(crate) fn pair(text: &str) -> Result<(String, String), ValueError> {

@@ -12,12 +12,25 @@
 //! - A process that was paused has heard of nobody either. The table's own clock stands still while
 //!   it is not called: a call that comes late by more than [`TICK`] moves every deadline by as much.
 //! - When too many would end at once, the fault is more likely on this side of the network: the
-//!   [`Latch`] holds all expiries, and tells, until they are back. Owners who have said that they
-//!   stop do not count, and their leases end in their time.
+//!   [`Latch`] is set, and tells.
+//! - Silence alone never takes the last half of a service at once, and for an hour not its last
+//!   instance: see [`Floor`].
+//!
+//! What runs out while the latch is set, or below the floor, does not end. The registry notes that
+//! its owner is *silent*: it is served after all others, and gives way to anybody who comes for its
+//! place. It is heard again with its next renewal. If that does not come within the *patience*, it
+//! ends in the slow lane: the one that has been silent longest first, few a second, and only while
+//! others are heard and no mass falls silent anew.
+//!
+//! Owners who have said that they stop are no sign of a fault: they do not count, and their leases
+//! end in their time.
 //!
 //! The table is a pure machine: `now` is an argument.
 
+mod floor;
+mod follow;
 mod latch;
+mod proposal;
 #[cfg(test)]
 mod tests;
 
@@ -26,10 +39,14 @@ use std::{
     time::Duration,
 };
 
-use proto::quorate::v1::{ExpireLease, ReapInstance, RegistryCommand, registry_command::Command};
+use proto::quorate::v1::LeaseMark;
 
-pub use self::latch::{Frozen, Latch};
-use crate::registry::{Grant, Locality, MAX_TTL, Outcome, RecordKey, Registry};
+use self::floor::Floor;
+pub use self::{
+    latch::{Frozen, Latch},
+    proposal::Proposal,
+};
+use crate::registry::{Grant, Locality, MAX_TTL, RecordKey, Registry};
 
 /// Time since a moment that is fixed while the process runs, from a monotonic clock.
 pub type Time = Duration;
@@ -37,8 +54,24 @@ pub type Time = Duration;
 /// How often [`LeaseTable::due`] is called at the least.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// How long an instance that is down stays listed before it is forgotten.
+/// How long an owner may be silent before its lease ends in the slow lane, unless said otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(2 * 60);
+
+/// How long an instance that is down stays listed before it is forgotten, how long a silent one
+/// stays that is the last of its service, and how long a removed service keeps its port.
 pub const HOLD: Duration = Duration::from_secs(60 * 60);
+
+/// How long a service stays that has no instance, not even one that is down.
+pub const EMPTY_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Pause between two rounds of the slow lane.
+const SLOW_PACE: Duration = Duration::from_secs(1);
+
+/// One of so many leases may end in one round of the slow lane; one in any case.
+const SLOW_SHARE: usize = 200;
+
+/// Marks in one command.
+const MARKS: usize = 1_000;
 
 /// Renewals per second that the leader wants to see at the most. With more leases than that allows,
 /// their time is stretched.
@@ -53,11 +86,24 @@ const PROPOSAL_RETRY: Duration = Duration::from_secs(5);
 /// See the module.
 #[derive(Debug)]
 pub struct LeaseTable {
+    patience: Duration,
     leases: BTreeMap<u64, Lease>,
-    /// Deadlines of all leases, in order.
+    /// Deadlines of the leases whose owners are heard, in order.
     deadlines: BTreeSet<(Time, u64)>,
+    /// Leases that the registry has as silent, by the log index since when.
+    silent: BTreeSet<(u64, u64)>,
+    /// Leases heard again that the registry still has as silent.
+    returned: BTreeSet<u64>,
+    /// Leases whose end was proposed.
+    ending: BTreeSet<u64>,
+    /// When the slow lane moves next.
+    slow_at: Time,
     /// Instances that are down, until they are to be forgotten.
     down: BTreeMap<RecordKey, Down>,
+    /// Services without instances, and when they are to be removed.
+    empty: BTreeMap<String, Time>,
+    /// Removed services, until their ports are free.
+    retired: BTreeMap<String, Down>,
     latch: Latch,
     /// When the table was last called.
     seen: Time,
@@ -76,94 +122,55 @@ struct Lease {
     /// When half the time has passed without a renewal, which an owner who keeps to the third
     /// does not let happen.
     late_at: Time,
+    /// When this table last heard of its owner.
+    heard_at: Option<Time>,
     /// Whether its owners have said that they stop. Their silence is no sign of a fault.
     leaving: bool,
+    silence: Silence,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    No,
+    /// The registry has the lease as silent.
+    Noted {
+        index: u64,
+        since: Time,
+    },
+    /// The owner was heard again, which the registry has yet to note.
+    Over,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Down {
     since_index: u64,
+    since: Time,
     until: Time,
 }
 
-/// What the leader should submit, once it has confirmed that it leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proposal {
-    Expire { lease_id: u64, granted_index: u64 },
-    Reap { service: String, id: String, down_since_index: u64 },
-}
-
-impl Proposal {
-    /// The command to submit in the term in which leadership was confirmed *after* this was
-    /// proposed.
-    pub fn into_command(self, term: u64) -> RegistryCommand {
-        let command = match self {
-            Self::Expire { lease_id, granted_index } => {
-                Command::ExpireLease(ExpireLease { lease_id, granted_index, term })
-            }
-            Self::Reap { service, id, down_since_index } => {
-                Command::ReapInstance(ReapInstance { service, id, down_since_index })
-            }
-        };
-        RegistryCommand { command: Some(command) }
-    }
+/// How the owner of a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub ago: Duration,
+    /// Until the lease runs out.
+    pub left: Duration,
 }
 
 impl LeaseTable {
-    /// The table of a leader that was just elected.
-    pub fn new(registry: &Registry, now: Time) -> Self {
-        let mut table = Self {
-            leases: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            down: BTreeMap::new(),
-            latch: Latch::default(),
-            seen: now,
-            paused: Duration::ZERO,
-        };
-        let grants: Vec<Grant> = registry.grants().collect();
-        for grant in &grants {
-            let zone = registry.locality_of_lease(grant.lease_id).cloned().unwrap_or_default();
-            let lasts = stretched(grant.ttl, grants.len());
-            table.put(*grant, zone, now + spread(*grant), lasts);
-            table.set_leaving(grant.lease_id, registry.is_leaving(grant.lease_id));
-        }
-        for instance in registry.instances().filter(|it| !it.is_live()) {
-            table.follow_instance(registry, &instance.service, &instance.id, now);
-        }
-        table
-    }
-
-    /// Takes note of an applied command.
-    pub fn follow(&mut self, registry: &Registry, outcome: &Outcome, now: Time) {
-        let clock = self.clock(now);
-        for lease_id in &outcome.leases {
-            match registry.grant(*lease_id) {
-                Some(grant) => {
-                    let known = self.leases.get(lease_id).map(|it| it.granted_index);
-                    if known != Some(grant.granted_index) {
-                        let zone = registry.locality_of_lease(*lease_id);
-                        let lasts = stretched(grant.ttl, self.leases.len());
-                        self.put(grant, zone.cloned().unwrap_or_default(), clock, lasts);
-                    }
-                    self.set_leaving(*lease_id, registry.is_leaving(*lease_id));
-                }
-                None => self.forget(*lease_id),
-            }
-        }
-        for key in &outcome.touched {
-            if let RecordKey::Instance { service, id } = key {
-                self.follow_instance(registry, service, id, clock);
-            }
-        }
-    }
-
     /// Renews a lease. Returns how long it lasts from now, or nothing if there is no such lease and
     /// its owner must register again.
     pub fn renew(&mut self, lease_id: u64, now: Time) -> Option<Duration> {
         let clock = self.clock(now);
-        let lease = self.leases.get(&lease_id)?;
+        let lease = self.leases.get_mut(&lease_id)?;
+        if let Silence::Noted { index, .. } = lease.silence {
+            lease.silence = Silence::Over;
+            self.silent.remove(&(index, lease_id));
+            self.returned.insert(lease_id);
+        }
         let ttl = stretched(lease.ttl, self.leases.len());
+        self.ending.remove(&lease_id);
         self.move_deadline(lease_id, clock + ttl, clock + ttl / 2);
+        self.hear(lease_id, clock);
         Some(ttl)
     }
 
@@ -172,13 +179,24 @@ impl LeaseTable {
         self.leases.get(&lease_id).map(|lease| stretched(lease.ttl, self.leases.len()))
     }
 
-    /// What should end by now.
-    ///
-    /// While the latch holds, only what its owners have announced. A lease stays in the table until the registry has ended it, and
-    /// is proposed again if that takes long.
-    pub fn due(&mut self, now: Time) -> Vec<Proposal> {
+    /// When the owner of a lease was last heard; nothing if this table never did.
+    pub fn heard(&mut self, lease_id: u64, now: Time) -> Option<Heard> {
         let clock = self.clock(now);
-        let mut proposals = self.expiries(clock);
+        let lease = self.leases.get(&lease_id)?;
+        let left = match lease.silence {
+            Silence::Noted { .. } => Duration::ZERO,
+            Silence::No | Silence::Over => lease.deadline.saturating_sub(clock),
+        };
+        Some(Heard { ago: clock.saturating_sub(lease.heard_at?), left })
+    }
+
+    /// What should end, or be noted, by now.
+    ///
+    /// A lease stays in the table until the registry has ended it, and is proposed again if that
+    /// takes long.
+    pub fn due(&mut self, registry: &Registry, now: Time) -> Vec<Proposal> {
+        let clock = self.clock(now);
+        let mut proposals = self.expiries(registry, clock);
         for (key, down) in &mut self.down {
             if down.until <= clock
                 && let RecordKey::Instance { service, id } = key
@@ -191,22 +209,26 @@ impl LeaseTable {
                 });
             }
         }
+        for (name, at) in self.empty.iter_mut().filter(|(_, at)| **at <= clock) {
+            *at = clock + PROPOSAL_RETRY;
+            proposals.push(Proposal::RemoveService { name: name.clone() });
+        }
+        for (name, it) in self.retired.iter_mut().filter(|(_, it)| it.until <= clock) {
+            it.until = clock + PROPOSAL_RETRY;
+            let retired_since_index = it.since_index;
+            proposals.push(Proposal::ReapService { name: name.clone(), retired_since_index });
+        }
         proposals
     }
 
-    /// When [`LeaseTable::due`] must be called next. Nothing to wait for while it is empty.
-    pub fn next_deadline(&self) -> Option<Time> {
-        let tick = self.seen + TICK;
-        let expiry = self.deadlines.first().map(|(deadline, _)| *deadline + self.paused);
-        // What the latch holds stays overdue, and is not what to wake up for.
-        let expiry = if self.frozen().is_some() { expiry.map(|_| tick) } else { expiry };
-        let reap = self.down.values().map(|it| it.until + self.paused).min();
-        expiry.into_iter().chain(reap).min().map(|next| next.min(tick))
-    }
-
-    /// Whether expiry is held, and why.
+    /// Whether too many fell silent at once, and who.
     pub fn frozen(&self) -> Option<&Frozen> {
         self.latch.frozen()
+    }
+
+    /// Leases whose owners are known to be silent.
+    pub fn silent(&self) -> usize {
+        self.silent.len()
     }
 
     /// Leases in the table.
@@ -218,39 +240,117 @@ impl LeaseTable {
         self.leases.is_empty()
     }
 
-    fn expiries(&mut self, clock: Time) -> Vec<Proposal> {
+    fn expiries(&mut self, registry: &Registry, clock: Time) -> Vec<Proposal> {
         let overdue: Vec<u64> = self
             .deadlines
             .iter()
             .take_while(|(deadline, _)| *deadline <= clock)
             .map(|(_, lease_id)| *lease_id)
             .collect();
-        if overdue.is_empty() && self.latch.frozen().is_none() {
+        let is_quiet = overdue.is_empty() && self.silent.is_empty() && self.returned.is_empty();
+        if is_quiet && self.latch.frozen().is_none() {
             return Vec::new();
         }
-        let staying = self.leases.values().filter(|it| !it.leaving);
-        let zones = staying.map(|it| (&it.zone, it.late_at <= clock));
-        let held = self.latch.check(zones, clock).is_some();
+        let held = self.check_latch(clock);
+        let mut floor = self.floor(registry, clock);
         let mut proposals = Vec::with_capacity(overdue.len());
+        let mut marks = Vec::new();
         for lease_id in overdue {
-            let Some(lease) = self.leases.get(&lease_id) else { continue };
-            if held && !lease.leaving {
+            let Some(lease) = self.leases.get_mut(&lease_id) else { continue };
+            let (granted_index, late_at) = (lease.granted_index, lease.late_at);
+            if lease.leaving || !held && floor.permits(lease_id) {
+                floor.take(lease_id);
+                self.ending.insert(lease_id);
+                proposals.push(Proposal::Expire { lease_id, granted_index });
+            } else {
+                lease.silence = Silence::No;
+                self.returned.remove(&lease_id);
+                marks.push(LeaseMark { lease_id, granted_index, silent: true });
+            }
+            self.move_deadline(lease_id, clock + PROPOSAL_RETRY, late_at);
+        }
+        marks.extend(self.returns());
+        proposals.extend(marks.chunks(MARKS).map(|it| Proposal::Mark(it.to_vec())));
+        proposals.extend(self.slow_lane(&mut floor, clock));
+        proposals
+    }
+
+    /// Leases to be noted as heard again. They are proposed until that shows.
+    fn returns(&self) -> Vec<LeaseMark> {
+        let leases = self.returned.iter().filter_map(|id| Some((*id, self.leases.get(id)?)));
+        leases
+            .map(|(lease_id, it)| LeaseMark {
+                lease_id,
+                granted_index: it.granted_index,
+                silent: false,
+            })
+            .collect()
+    }
+
+    /// Who is silent for long ends, a few at a time.
+    fn slow_lane(&mut self, floor: &mut Floor<'_>, clock: Time) -> Vec<Proposal> {
+        let is_heard = |it: &Lease| !it.leaving && it.late_at > clock;
+        let may_move = self.latch.frozen().is_none()
+            && clock >= self.slow_at
+            && self.leases.values().any(is_heard);
+        let mut left = if may_move { (self.leases.len() / SLOW_SHARE).max(1) } else { 0 };
+        let mut proposals = Vec::new();
+        for (_, lease_id) in &self.silent {
+            let Some(lease) = self.leases.get_mut(lease_id) else { continue };
+            let Silence::Noted { since, .. } = lease.silence else { continue };
+            if lease.deadline > clock {
                 continue;
             }
-            let (granted_index, late_at) = (lease.granted_index, lease.late_at);
-            self.move_deadline(lease_id, clock + PROPOSAL_RETRY, late_at);
-            proposals.push(Proposal::Expire { lease_id, granted_index });
+            let is_long = |than: Duration| since + than <= clock;
+            let is_due = left > 0
+                && is_long(self.patience)
+                && (floor.permits(*lease_id) || is_long(HOLD.max(self.patience)));
+            if !lease.leaving && !is_due {
+                continue;
+            }
+            if !lease.leaving {
+                left -= 1;
+                self.slow_at = clock + SLOW_PACE;
+            }
+            lease.deadline = clock + PROPOSAL_RETRY;
+            floor.take(*lease_id);
+            self.ending.insert(*lease_id);
+            let granted_index = lease.granted_index;
+            proposals.push(Proposal::Expire { lease_id: *lease_id, granted_index });
         }
         proposals
     }
 
+    /// Sets or lifts the latch. Who has been silent for long is not what is happening now.
+    fn check_latch(&mut self, clock: Time) -> bool {
+        let is_old = |it: &Lease| match it.silence {
+            Silence::Noted { since, .. } => since + self.patience <= clock,
+            Silence::No | Silence::Over => false,
+        };
+        let staying = self.leases.values().filter(|it| !it.leaving && !is_old(it));
+        let zones = staying.map(|it| (&it.zone, it.late_at <= clock));
+        self.latch.check(zones, clock).is_some()
+    }
+
+    fn floor<'a>(&self, registry: &'a Registry, clock: Time) -> Floor<'a> {
+        let recent = self.down.iter().filter(|(_, it)| it.since + self.patience > clock);
+        let recent = recent.filter_map(|(key, _)| {
+            if let RecordKey::Instance { service, .. } = key {
+                Some(service.as_str())
+            } else {
+                None
+            }
+        });
+        Floor::new(registry, self.ending.clone(), recent)
+    }
+
     fn put(&mut self, grant: Grant, zone: Locality, from: Time, lasts: Duration) {
         let Grant { lease_id, ttl, granted_index } = grant;
-        if let Some(lease) = self.leases.remove(&lease_id) {
-            self.deadlines.remove(&(lease.deadline, lease_id));
-        }
+        self.take_out(lease_id);
         let (deadline, late_at) = (from + lasts, from + lasts / 2);
-        let lease = Lease { granted_index, ttl, zone, deadline, late_at, leaving: false };
+        let (leaving, silence) = (false, Silence::No);
+        let lease =
+            Lease { granted_index, ttl, zone, deadline, late_at, heard_at: None, leaving, silence };
         self.leases.insert(lease_id, lease);
         self.deadlines.insert((deadline, lease_id));
     }
@@ -261,28 +361,30 @@ impl LeaseTable {
         }
     }
 
-    fn forget(&mut self, lease_id: u64) {
-        if let Some(lease) = self.leases.remove(&lease_id) {
-            self.deadlines.remove(&(lease.deadline, lease_id));
-            if !lease.leaving && lease.late_at <= self.seen.saturating_sub(self.paused) {
-                self.latch.ended(lease.zone, self.seen.saturating_sub(self.paused) + lease.ttl);
-            }
+    fn hear(&mut self, lease_id: u64, clock: Time) {
+        if let Some(lease) = self.leases.get_mut(&lease_id) {
+            lease.heard_at = Some(clock);
         }
     }
 
-    fn follow_instance(&mut self, registry: &Registry, service: &str, id: &str, clock: Time) {
-        let key = RecordKey::Instance { service: service.to_owned(), id: id.to_owned() };
-        match registry.instance(service, id).and_then(|it| it.down_since) {
-            Some(since_index) => {
-                let known = self.down.get(&key).map(|it| it.since_index);
-                if known != Some(since_index) {
-                    self.down.insert(key, Down { since_index, until: clock + HOLD });
-                }
-            }
-            None => {
-                self.down.remove(&key);
-            }
+    fn forget(&mut self, lease_id: u64) {
+        let Some(lease) = self.take_out(lease_id) else { return };
+        let clock = self.seen.saturating_sub(self.paused);
+        let fell_silent = lease.late_at <= clock && !matches!(lease.silence, Silence::Noted { .. });
+        if !lease.leaving && fell_silent {
+            self.latch.ended(lease.zone, clock + lease.ttl);
         }
+    }
+
+    fn take_out(&mut self, lease_id: u64) -> Option<Lease> {
+        let lease = self.leases.remove(&lease_id)?;
+        self.deadlines.remove(&(lease.deadline, lease_id));
+        if let Silence::Noted { index, .. } = lease.silence {
+            self.silent.remove(&(index, lease_id));
+        }
+        self.returned.remove(&lease_id);
+        self.ending.remove(&lease_id);
+        Some(lease)
     }
 
     fn move_deadline(&mut self, lease_id: u64, deadline: Time, late_at: Time) {
@@ -302,6 +404,12 @@ impl LeaseTable {
         }
         self.seen = self.seen.max(now);
         self.seen.saturating_sub(self.paused)
+    }
+}
+
+impl Down {
+    fn hold(since_index: u64, since: Time) -> Self {
+        Self { since_index, since, until: since + HOLD }
     }
 }
 

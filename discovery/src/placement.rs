@@ -29,7 +29,8 @@ pub const VOTERS_WANTED: usize = 3;
 /// The commands that are missing. With fewer than `voters_wanted` nodes up nothing is decided: a
 /// group that starts smaller than wanted would have to be grown by somebody.
 pub fn proposals(registry: &Registry, voters_wanted: usize) -> Vec<RegistryCommand> {
-    let up: Vec<&Node> = registry.nodes().filter(|it| it.state == NodeState::Up).collect();
+    let is_up = |it: &&Node| it.state == NodeState::Up && it.silent_since.is_none();
+    let up: Vec<&Node> = registry.nodes().filter(is_up).collect();
     let decided = registry.group_of_namespace(DEFAULT_NAMESPACE).is_some();
     let decision = (!decided).then(|| decide(DEFAULT_NAMESPACE, &up, voters_wanted)).flatten();
     let assignments = registry.groups().flat_map(|group| assign(registry, group, &up));

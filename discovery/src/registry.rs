@@ -14,16 +14,18 @@
 //!
 //! - A namespace's first voters are decided once. There is no command to take it back.
 //! - A record belongs to one lease. Another holder is refused while that lease holds.
-//! - A service keeps its sidecar port for ever, also while it has no instance.
+//! - A service keeps its sidecar port while it is there, also without an instance, and for a while
+//!   after it was removed.
 
 mod groups;
 mod instances;
 mod key;
 mod members;
-mod name;
+pub mod name;
 mod query;
 mod record;
 mod refusal;
+mod services;
 #[cfg(test)]
 pub(crate) mod tests;
 mod ttl;
@@ -32,21 +34,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use proto::quorate::v1::{
-    ExpireLease, GroupRecord, Health, InstanceRecord, NodeRecord, NodeState, RecordServer,
-    RegistryCommand, RegistryDone, RegistryReply, ServiceRecord, registry_command::Command,
-    registry_reply,
+    ExpireLease, GroupRecord, Health, InstanceRecord, MarkLeases, NodeRecord, NodeState,
+    RecordServer, RegistryCommand, RegistryDone, RegistryReply, ServiceRecord,
+    registry_command::Command, registry_reply,
 };
 use thiserror::Error;
 
 use self::refusal::{Refusal, malformed};
 pub use self::{
-    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS},
-    instances::SIDECAR_PORTS,
+    groups::{DEFAULT_NAMESPACE, MAX_REPLICAS, ordered},
     key::RecordKey,
     query::ServerStatus,
     record::{
-        Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Server, Service, ordered,
+        Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported, Server, Service,
     },
+    services::SIDECAR_PORTS,
     ttl::{DEFAULT_TTL, MAX_TTL, MIN_TTL},
 };
 
@@ -56,6 +58,8 @@ pub struct Registry {
     servers: BTreeMap<u64, Server>,
     nodes: BTreeMap<u64, Node>,
     services: BTreeMap<String, Service>,
+    /// Removed services that still keep their port.
+    retired: BTreeMap<String, Service>,
     /// By service, then by id. A service without instances has no entry.
     instances: BTreeMap<String, BTreeMap<String, Instance>>,
     groups: BTreeMap<u32, Group>,
@@ -136,7 +140,46 @@ impl Registry {
             Command::DecideGroup(it) => self.decide_group(it, effects),
             Command::AssignReplica(it) => self.assign_replica(it, effects),
             Command::ReportLeader(it) => self.report_leader(it, effects),
+            Command::MarkLeases(it) => Ok(self.mark_leases(it, entry, effects)),
+            Command::DeregisterSilent(it) => Ok(self.deregister_silent(&it, effects)),
+            Command::RemoveService(it) => self.remove_service(&it, entry, effects),
+            Command::ReapService(it) => Ok(self.reap_service(&it, effects)),
+            Command::RemoveNode(it) => self.remove_node(&it, effects),
+            Command::RemoveServer(it) => Ok(self.remove_server(&it, effects)),
         }
+    }
+
+    /// Notes which leases' owners are silent and which are heard again.
+    ///
+    /// A lease stays what it is, so a mark changes nothing about who holds what; it says that others
+    /// may take the place, and how its holders are to be served.
+    fn mark_leases(
+        &mut self,
+        command: MarkLeases,
+        entry: Entry,
+        effects: &mut Effects,
+    ) -> RegistryDone {
+        if command.term != entry.term {
+            return RegistryDone::default();
+        }
+        for mark in command.marks {
+            if self.grant(mark.lease_id).is_none_or(|it| it.granted_index != mark.granted_index) {
+                continue;
+            }
+            // Also without a change: who proposed it waits for its effect.
+            effects.leases.insert(mark.lease_id);
+            let silent_since = mark.silent.then_some(entry.index);
+            for holder in self.holders.get(&mark.lease_id).cloned().unwrap_or_default() {
+                match holder {
+                    RecordKey::Instance { service, id } => {
+                        self.mark_instance(&service, &id, silent_since, effects);
+                    }
+                    RecordKey::Node(node_id) => self.mark_node(node_id, silent_since, effects),
+                    RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => {}
+                }
+            }
+        }
+        RegistryDone { changed: !effects.touched.is_empty(), ..RegistryDone::default() }
     }
 
     /// Ends a lease, unless it was granted anew or another leader was elected since the proposal.
@@ -169,7 +212,8 @@ impl Registry {
             RecordKey::Server(id) => self.servers.get(id).map(|it| it.to_record().encode_to_vec()),
             RecordKey::Node(id) => self.nodes.get(id).map(|it| it.to_record().encode_to_vec()),
             RecordKey::Service(name) => {
-                self.services.get(name).map(|it| it.to_record().encode_to_vec())
+                let service = self.services.get(name).or_else(|| self.retired.get(name));
+                service.map(|it| it.to_record().encode_to_vec())
             }
             RecordKey::Instance { service, id } => {
                 self.instance(service, id).map(|it| it.to_record().encode_to_vec())
@@ -186,6 +230,7 @@ impl Registry {
         (self.servers.keys().map(|id| RecordKey::Server(*id)))
             .chain(self.nodes.keys().map(|id| RecordKey::Node(*id)))
             .chain(self.services.keys().map(|name| RecordKey::Service(name.clone())))
+            .chain(self.retired.keys().map(|name| RecordKey::Service(name.clone())))
             .chain(instances.map(RecordKey::of_instance))
             .chain(self.groups.keys().map(|group| RecordKey::Group(*group)))
             .collect()
@@ -264,6 +309,23 @@ impl Registry {
         })
     }
 
+    /// Since which log index a lease's owner has been known to be silent, if it is.
+    pub fn silent_since(&self, lease_id: u64) -> Option<u64> {
+        let holders = self.holders.get(&lease_id)?;
+        holders.iter().filter_map(|holder| self.silence_of(holder)).min()
+    }
+
+    /// The instances that live by a lease.
+    pub fn instances_of_lease(&self, lease_id: u64) -> impl Iterator<Item = &Instance> {
+        self.holders.get(&lease_id).into_iter().flatten().filter_map(|holder| match holder {
+            RecordKey::Instance { service, id } => self.instance(service, id),
+            RecordKey::Server(_)
+            | RecordKey::Node(_)
+            | RecordKey::Service(_)
+            | RecordKey::Group(_) => None,
+        })
+    }
+
     /// Whether all of a lease's holders have said that they stop.
     pub fn is_leaving(&self, lease_id: u64) -> bool {
         self.holders.get(&lease_id).is_some_and(|holders| {
@@ -277,6 +339,14 @@ impl Registry {
                 RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => false,
             })
         })
+    }
+
+    fn silence_of(&self, holder: &RecordKey) -> Option<u64> {
+        match holder {
+            RecordKey::Instance { service, id } => self.instance(service, id)?.silent_since,
+            RecordKey::Node(node_id) => self.nodes.get(node_id)?.silent_since,
+            RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+        }
     }
 
     fn grant_of(&self, holder: &RecordKey) -> Option<Grant> {

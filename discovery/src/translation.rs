@@ -91,7 +91,10 @@ pub fn translate_all(registry: &Registry) -> Vec<ResourceChange> {
 fn changes(registry: &Registry, stale: &Stale<'_>) -> Vec<ResourceChange> {
     let mut changes = Vec::new();
     for name in stale.services.union(&stale.instances) {
-        let Some(it) = registry.service(name) else { continue };
+        let Some(it) = registry.service(name) else {
+            changes.extend(service::removal(name));
+            continue;
+        };
         if stale.services.contains(name) {
             changes.extend(service::resources(it));
         }

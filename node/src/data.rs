@@ -72,6 +72,8 @@ pub struct DataConfig {
     pub zone: String,
     /// A label for people.
     pub name: String,
+    /// Of the program, for people.
+    pub version: String,
     /// How long a voter's node must be down before a learner takes its seat.
     pub replace_after: Duration,
 }
@@ -200,6 +202,7 @@ impl Data {
             region: self.config.region.clone(),
             zone: self.config.zone.clone(),
             name: self.config.name.clone(),
+            version: self.config.version.clone(),
         };
         let (session, handle) = Session::new(
             self.host.clone(),

@@ -67,6 +67,7 @@ pub(crate) struct Introduction {
     pub(crate) region: String,
     pub(crate) zone: String,
     pub(crate) name: String,
+    pub(crate) version: String,
 }
 
 /// What DISCO has told, and whether it still does.

@@ -4,9 +4,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use mesh::dial::endpoint;
 use proto::quorate::v1::{
-    AnswerMeta, DeregisterReply, ListGroupsReply, ListInstancesReply, ListMembersReply,
-    ListServicesReply, RegisterReply, RenewReply, SetHealthReply, mesh_client::MeshClient,
-    registry_client::RegistryClient,
+    AnswerMeta, DeregisterReply, DeregisterSilentReply, ListGroupsReply, ListInstancesReply,
+    ListMembersReply, ListServicesReply, RegisterReply, RemoveMemberReply, RemoveServiceReply,
+    RenewReply, SetHealthReply, mesh_client::MeshClient, registry_client::RegistryClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code as GrpcCode, Response, Status, transport::Channel};
@@ -141,7 +141,8 @@ macro_rules! replies {
     };
 }
 
-replies!(true: SetHealthReply, DeregisterReply);
+replies!(true: SetHealthReply, DeregisterReply, DeregisterSilentReply);
+replies!(true: RemoveServiceReply, RemoveMemberReply);
 // A registration that stands already is renewed and not written.
 replies!(false: RegisterReply, RenewReply);
 replies!(false: ListServicesReply, ListInstancesReply, ListMembersReply, ListGroupsReply);

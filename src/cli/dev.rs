@@ -62,6 +62,7 @@ impl DevArgs {
             name: Some("dev".to_owned()),
             mesh: None,
             replace_after: Duration::from_secs(600),
+            latch_patience: Duration::from_secs(120),
             shutdown_grace: Duration::from_secs(8),
             telemetry: self.telemetry,
         };

@@ -1,14 +1,16 @@
 //! `quorate endpoints`: the instances of a service.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use clap::Args;
 use proto::quorate::v1::{Health, Instance, ListInstancesReply, ListInstancesRequest};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
+use super::{DiscoArgs, client::answer, known, print, shown, watch::WatchArgs};
 use crate::{
     failure::Failure,
     output::{Format, Listing},
-    values::name,
+    values::service,
 };
 
 /// List the instances of a service: where it listens, and how each is.
@@ -19,11 +21,13 @@ List the instances of a service: where it listens, and how each is.
   quorate endpoints orders
   quorate endpoints orders --format json
 
-Columns: ID ADDRESS HEALTH WEIGHT PROTOCOL REGION ZONE META. HEALTH is healthy, unhealthy, draining,
-unknown or down; only healthy and unknown instances are routed to.")]
+Columns: ID ADDRESS HEALTH WEIGHT PROTOCOL REGION ZONE META REASON. HEALTH is healthy, unhealthy,
+draining, unknown, silent or down. Healthy and unknown instances are routed to; silent ones, whose
+owners no longer renew their lease, as a last resort. REASON is why the owner says so, and for how
+long.")]
 pub(crate) struct EndpointsArgs {
     /// The service.
-    #[arg(value_parser = name)]
+    #[arg(value_parser = service)]
     service: String,
     #[command(flatten)]
     disco: DiscoArgs,
@@ -52,7 +56,9 @@ impl EndpointsArgs {
 fn listing(reply: ListInstancesReply) -> Listing {
     Listing {
         name: "endpoints",
-        columns: &["ID", "ADDRESS", "HEALTH", "WEIGHT", "PROTOCOL", "REGION", "ZONE", "META"],
+        columns: &[
+            "ID", "ADDRESS", "HEALTH", "WEIGHT", "PROTOCOL", "REGION", "ZONE", "META", "REASON",
+        ],
         rows: reply.instances.iter().map(row).collect(),
         records: reply.instances.iter().map(record).collect(),
         answer: answer(reply.meta),
@@ -66,12 +72,13 @@ fn row(instance: &Instance) -> Vec<String> {
     vec![
         instance.id.clone(),
         instance.address.clone(),
-        health(instance.health()).to_owned(),
+        health(instance).to_owned(),
         instance.weight.max(1).to_string(),
         protocol(instance).to_owned(),
         shown(&locality.region),
         shown(&locality.zone),
         shown(&metadata.join(",")),
+        shown(&reason(instance)),
     ]
 }
 
@@ -81,11 +88,16 @@ fn record(instance: &Instance) -> Value {
         "service": instance.service,
         "id": instance.id,
         "address": instance.address,
-        "health": health(instance.health()),
+        "health": health(instance),
+        "health_reason": known(&instance.health_reason),
+        "health_since_unix_ms": match instance.health_since_unix_ms {
+            0 => None,
+            since => Some(since),
+        },
         "weight": instance.weight.max(1),
         "protocol": protocol(instance),
-        "region": locality.region,
-        "zone": locality.zone,
+        "region": known(&locality.region),
+        "zone": known(&locality.zone),
         "metadata": instance.metadata,
     })
 }
@@ -94,8 +106,21 @@ fn protocol(instance: &Instance) -> &str {
     if instance.protocol.is_empty() { "http1" } else { &instance.protocol }
 }
 
-fn health(health: Health) -> &'static str {
-    match health {
+/// Why the instance is as it is, and for how long, by its owner's clock and this machine's.
+fn reason(instance: &Instance) -> String {
+    let reason = instance.health_reason.clone();
+    let since = UNIX_EPOCH + Duration::from_millis(instance.health_since_unix_ms);
+    match since.elapsed() {
+        Ok(ago) if !reason.is_empty() && instance.health_since_unix_ms > 0 => {
+            format!("{reason} (for {} s)", ago.as_secs())
+        }
+        _ => reason,
+    }
+}
+
+fn health(instance: &Instance) -> &'static str {
+    match instance.health() {
+        Health::Healthy | Health::Unknown if instance.silent => "silent",
         Health::Unspecified | Health::Unknown => "unknown",
         Health::Healthy => "healthy",
         Health::Unhealthy => "unhealthy",

@@ -116,6 +116,15 @@ async fn groups(disco: &DiscoArgs) -> Result<ListGroupsReply, Failure> {
             registry.list_groups(request).await
         })
         .await
+        .map(sorted)
+}
+
+/// Replicas by the name that people know them by.
+fn sorted(mut reply: ListGroupsReply) -> ListGroupsReply {
+    for group in &mut reply.groups {
+        group.replicas.sort_by(|a, b| (&a.name, a.node_id).cmp(&(&b.name, b.node_id)));
+    }
+    reply
 }
 
 /// Why a group takes no writes, as far as DISCO knows.

@@ -4,7 +4,7 @@ use clap::Args;
 use proto::quorate::v1::{ListMembersReply, ListMembersRequest, MemberSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
+use super::{DiscoArgs, client::answer, known, print, shown, watch::WatchArgs};
 use crate::{
     failure::Failure,
     output::{Format, Listing, node_id},
@@ -18,8 +18,8 @@ List the servers of the mesh: DISCO servers and data nodes.
   quorate members
   quorate members --disco 10.0.0.1:7400,10.0.0.2:7400 --format json
 
-Columns: NODE NAME SERVICES STATE ROLE MESH KV REGION ZONE VERSION. STATE is up, stopping or down;
-ROLE is told for DISCO servers.")]
+Columns: NODE NAME SERVICES STATE ROLE MESH KV REGION ZONE VERSION. STATE is up, stopping, silent
+(not heard of for the time of its lease), down, removed or unknown; ROLE is told for DISCO servers.")]
 pub(crate) struct MembersArgs {
     #[command(flatten)]
     disco: DiscoArgs,
@@ -44,7 +44,8 @@ impl MembersArgs {
     }
 }
 
-fn listing(reply: ListMembersReply) -> Listing {
+fn listing(mut reply: ListMembersReply) -> Listing {
+    reply.members.sort_by(|a, b| (&a.name, a.node_id).cmp(&(&b.name, b.node_id)));
     Listing {
         name: "members",
         columns: &[
@@ -79,11 +80,11 @@ fn record(member: &MemberSummary) -> Value {
         "name": member.name,
         "services": member.services,
         "state": member.state,
-        "role": member.role,
+        "role": known(&member.role),
         "mesh_address": member.mesh_address,
-        "kv_address": member.kv_address,
-        "region": locality.region,
-        "zone": locality.zone,
-        "version": member.version,
+        "kv_address": known(&member.kv_address),
+        "region": known(&locality.region),
+        "zone": known(&locality.zone),
+        "version": known(&member.version),
     })
 }

@@ -25,7 +25,7 @@ use self::{
     health_check::Check,
     keeping::Keeping,
     program::{Program, Signals},
-    registration::Registration,
+    registration::{Condition, Registration},
 };
 use super::client::Disco;
 use crate::{
@@ -34,7 +34,9 @@ use crate::{
     machine::local_address_towards,
     output,
     telemetry::TelemetryArgs,
-    values::{Addresses, ValueError, address, addresses, duration, name, pair},
+    values::{
+        Addresses, ValueError, address, addresses, duration, instance_id, name, pair, service, ttl,
+    },
 };
 
 /// How long one question to DISCO may take while there will be another.
@@ -54,19 +56,20 @@ Also --check tcp, --check grpc, --check grpc:orders.v1.Orders, and http://IP:POR
 
 With a program that it runs: on SIGTERM the instance drains, then the program is stopped; when the
 program ends, the instance is removed, and its exit code is passed on. A program whose --id another
-process holds at another address is stopped, with exit code 7:
+living process holds at another address is stopped, with exit code 7; the place of one that has died
+is taken as soon as its lease has run out:
   quorate register --service orders --address :8080 --check tcp -- ./orders --port 8080
 
 Without an IP, as in :8080 or 0.0.0.0:8080, the address is the one from which this machine reaches DISCO.")]
 pub(crate) struct RegisterArgs {
     /// The service, as in orders.
-    #[arg(long, value_parser = name)]
+    #[arg(long, value_parser = service)]
     service: String,
     /// Where callers reach the instance; it may listen elsewhere, behind a sidecar.
     #[arg(long, value_name = "[IP]:PORT", value_parser = Place::parse)]
     address: Place,
     /// Name of this instance, unique in the service; random unless given.
-    #[arg(long, value_parser = name)]
+    #[arg(long, value_parser = instance_id)]
     id: Option<String>,
     /// Region that the instance is in.
     #[arg(long, value_name = "NAME", value_parser = name)]
@@ -83,8 +86,8 @@ pub(crate) struct RegisterArgs {
     /// A fact about the instance; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     meta: Vec<(String, String)>,
-    /// How long DISCO should wait for a sign of life; DISCO decides.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    /// How long DISCO should wait for a sign of life, 3s to 5m; longer in a very large mesh.
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Duration>,
     /// Health check to run: http:/PATH, http://IP:PORT/PATH, tcp, grpc or grpc:SERVICE.
     #[arg(long, value_parser = Check::parse)]
@@ -146,12 +149,12 @@ impl RegisterArgs {
         let mesh = self.mesh.as_ref().map(MeshId::to_string).unwrap_or_default();
         let disco = Disco::new(self.disco.0.clone(), QUESTION_TIMEOUT).of_mesh(mesh);
         let mut registration = Registration::new(disco, instance, self.ttl.unwrap_or_default());
-        let first = self.first_health();
+        let first = self.first_condition();
         let command = std::mem::take(&mut self.command);
         let program = if command.is_empty() {
             // Without a program there is nothing to keep alive while DISCO is not there.
             tokio::select! {
-                registered = registration.register_by(Instant::now() + self.timeout, first) => {
+                registered = registration.register_by(Instant::now() + self.timeout, &first) => {
                     registered?;
                 }
                 _ = signals.next() => {
@@ -171,8 +174,11 @@ impl RegisterArgs {
     }
 
     /// An instance with a check gets no traffic before it has passed it once.
-    fn first_health(&self) -> Health {
-        if self.check.is_some() { Health::Unhealthy } else { Health::Healthy }
+    fn first_condition(&self) -> Condition {
+        match self.check {
+            Some(_) => Condition::new(Health::Unhealthy, "no check has passed yet"),
+            None => Condition::new(Health::Healthy, ""),
+        }
     }
 
     fn instance(&self) -> Result<Instance, Failure> {
@@ -199,6 +205,7 @@ impl RegisterArgs {
             health: Health::Unspecified.into(),
             metadata: self.meta.iter().cloned().collect::<BTreeMap<_, _>>(),
             protocol: self.protocol.clone(),
+            ..Instance::default()
         })
     }
 

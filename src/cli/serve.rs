@@ -83,6 +83,9 @@ pub(crate) struct ServeArgs {
     /// How long a voter of a data group may be down before another node takes its seat.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
     pub(crate) replace_after: Duration,
+    /// How long instances are kept that fell silent together with many others.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2m")]
+    pub(crate) latch_patience: Duration,
     /// How long a stop may take.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "8s")]
     pub(crate) shutdown_grace: Duration,

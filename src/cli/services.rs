@@ -18,7 +18,8 @@ List the registered services.
   quorate services
   quorate services --format json
 
-Columns: SERVICE PROTOCOL INSTANCES HEALTHY SIDECAR. SIDECAR is the address on which an Envoy
+Columns: SERVICE PROTOCOL INSTANCES HEALTHY SILENT SIDECAR. SILENT counts instances whose owners no
+longer renew their lease. SIDECAR is the address on which an Envoy
 sidecar reaches the service.")]
 pub(crate) struct ServicesArgs {
     #[command(flatten)]
@@ -47,7 +48,7 @@ impl ServicesArgs {
 fn listing(reply: ListServicesReply) -> Listing {
     Listing {
         name: "services",
-        columns: &["SERVICE", "PROTOCOL", "INSTANCES", "HEALTHY", "SIDECAR"],
+        columns: &["SERVICE", "PROTOCOL", "INSTANCES", "HEALTHY", "SILENT", "SIDECAR"],
         rows: reply.services.iter().map(row).collect(),
         records: reply.services.iter().map(record).collect(),
         answer: answer(reply.meta),
@@ -60,6 +61,7 @@ fn row(service: &ServiceSummary) -> Vec<String> {
         service.protocol.clone(),
         service.instances.to_string(),
         service.healthy.to_string(),
+        service.silent.to_string(),
         match service.sidecar_port {
             0 => "-".to_owned(),
             port => format!("127.0.0.1:{port}"),
@@ -73,6 +75,7 @@ fn record(service: &ServiceSummary) -> Value {
         "protocol": service.protocol,
         "instances": service.instances,
         "healthy": service.healthy,
+        "silent": service.silent,
         "sidecar_port": service.sidecar_port,
     })
 }

@@ -108,12 +108,17 @@ fn raft(text: &mut Text, groups: &[Group]) {
 }
 
 fn discovery(text: &mut Text, figures: Figures) {
-    let Figures { streams, revision, services, instances, healthy, held_leases } = figures;
-    let values: [(&str, &str, u64); 6] = [
+    let Figures { streams, revision, services, instances, healthy, silent, held_leases } = figures;
+    let values: [(&str, &str, u64); 7] = [
         ("quorate_disco_revision", "Log index that the registry is at.", revision),
         ("quorate_disco_services", "Services ever registered.", wide(services)),
         ("quorate_disco_instances", "Instances of all services.", wide(instances)),
         ("quorate_disco_instances_healthy", "Instances that are healthy.", wide(healthy)),
+        (
+            "quorate_disco_instances_silent",
+            "Instances whose owners are silent, kept as a last resort.",
+            wide(silent),
+        ),
         ("quorate_disco_streams", "Open xDS streams and node sessions.", wide(streams)),
         (
             "quorate_disco_leases_held",

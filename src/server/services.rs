@@ -119,6 +119,7 @@ fn disco_config(config: &Config) -> DiscoConfig {
         version: env!("QUORATE_VERSION").to_owned(),
         data_voters_wanted: if alone { 1 } else { DATA_VOTERS },
         single,
+        latch_patience: config.latch_patience,
     }
 }
 
@@ -135,6 +136,7 @@ fn data_config(config: &Config, kv: KvPort) -> DataConfig {
         region: config.region.clone(),
         zone: config.zone.clone(),
         name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         replace_after: config.replace_after,
     }
 }

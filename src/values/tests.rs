@@ -37,9 +37,24 @@ fn durations_have_units() {
 }
 
 #[test]
-fn names_are_safe_everywhere() {
-    assert_eq!(name("orders-v2.eu_1"), Ok("orders-v2.eu_1".into()));
-    for wrong in ["", "-orders", "a/b", "a b", "ü"] {
-        assert_eq!(name(wrong), Err(ValueError::ServiceName(wrong.into())), "{wrong}");
+fn names_are_what_the_registry_takes() {
+    assert_eq!(service("orders-v2"), Ok("orders-v2".into()));
+    assert_eq!(instance_id("web-1.example:80"), Ok("web-1.example:80".into()));
+    assert_eq!(name("eu-west_1.A"), Ok("eu-west_1.A".into()));
+    assert_eq!(name("a b"), Err(ValueError::Label("a b".into())));
+    for wrong in ["", "-orders", "a/b", "a b", "\u{fc}", "Orders", "a_b"] {
+        assert!(matches!(service(wrong), Err(ValueError::Unfit(_))), "{wrong}");
+    }
+    for wrong in ["", ":80", "a/b", "A"] {
+        assert!(matches!(instance_id(wrong), Err(ValueError::Unfit(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn a_time_that_the_registry_would_not_grant_is_refused() {
+    assert_eq!(ttl("3s"), Ok(Duration::from_secs(3)));
+    assert_eq!(ttl("5m"), Ok(Duration::from_secs(300)));
+    for wrong in ["1ms", "2s", "6m"] {
+        assert_eq!(ttl(wrong), Err(ValueError::Ttl), "{wrong}");
     }
 }

@@ -1,5 +1,7 @@
 //! What a DISCO server is configured with.
 
+use std::time::Duration;
+
 /// How a DISCO server is to be.
 #[derive(Clone, Debug)]
 pub struct DiscoConfig {
@@ -12,4 +14,6 @@ pub struct DiscoConfig {
     pub data_voters_wanted: usize,
     /// Whether the server forms a mesh alone, if it belongs to none.
     pub single: bool,
+    /// How long an owner that fell silent together with many others is waited for.
+    pub latch_patience: Duration,
 }

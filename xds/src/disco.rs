@@ -20,7 +20,7 @@ use crate::{
     ads::AdsServer,
     config::DiscoConfig,
     error::DiscoError,
-    leader::{LeaseKeeper, Placer, Proposals, Renewals},
+    leader::{LeaseKeeper, Placer, Proposals, Renewals, Servers},
     publish::{Leases, Publisher, RegistryMachine},
     ready::{Gate, Readiness},
     registry::{RegistryService, own_record},
@@ -62,7 +62,8 @@ impl Disco {
     pub fn start(host: Host, config: DiscoConfig) -> Self {
         let (publisher, board) = Publisher::new();
         let (readiness, ready) = watch::channel(Readiness::not_formed());
-        let shared = Shared::new(host, config, board, Leases::new(), Gate::new(ready));
+        let leases = Leases::new(config.latch_patience);
+        let shared = Shared::new(host, config, board, leases, Gate::new(ready));
         Self { shared, readiness, publisher: Arc::new(Mutex::new(Some(publisher))) }
     }
 
@@ -123,10 +124,12 @@ impl Disco {
         }
         let shared = &self.shared;
         let (board, leases) = (shared.board.clone(), shared.leases.clone());
+        let reports = shared.reports.clone();
         let formed = Formed {
             group: group.clone(),
             proposals: Proposals::new(group.clone(), board.clone()),
-            renewals: Renewals::new(shared.host.clone(), group, board, leases),
+            renewals: Renewals::new(shared.host.clone(), group, board, leases, reports),
+            servers: Servers::new(shared.host.clone()),
         };
         let formed = shared.formed.get_or_init(|| formed).clone();
         self.supervise(formed, was_blank).await
@@ -143,6 +146,8 @@ impl Disco {
         parts.spawn(part("placer", placer.run(stopping.clone())));
         let renewals = formed.renewals.clone();
         parts.spawn(part("renewals", renewals.run(stopping.clone())));
+        let servers = formed.servers.clone();
+        parts.spawn(part("servers", servers.run(group.clone(), stopping.clone())));
         let shared = Arc::clone(&self.shared);
         parts.spawn(async move { own_record::keep(&shared, &formed).await.map(|()| "own record") });
         let disco = self.clone();

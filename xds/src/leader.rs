@@ -6,6 +6,8 @@ mod link;
 mod placer;
 mod proposals;
 mod renewals;
+mod reports;
+mod servers;
 
 pub(crate) use self::{
     lease_keeper::LeaseKeeper,
@@ -13,4 +15,6 @@ pub(crate) use self::{
     placer::Placer,
     proposals::{Proposals, ProposeError},
     renewals::Renewals,
+    reports::Reports,
+    servers::Servers,
 };

@@ -28,6 +28,8 @@ mod ready;
 mod registry;
 mod shared;
 
+pub use discovery::registry::{MAX_TTL, MIN_TTL, name};
+
 pub use self::{
     ads::AdsServer,
     config::DiscoConfig,

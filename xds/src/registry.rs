@@ -3,29 +3,45 @@
 //! Writes go to the group, wherever its leader is, and are answered once this replica has applied
 //! them. Reads are of this replica's own state, and say how fresh it is.
 
+mod live;
 pub(crate) mod own_record;
-mod servers;
+mod removal;
 mod session;
 
 use std::{sync::Arc, time::Duration};
 
+use discovery::lease::Heard;
 use proto::quorate::v1::{
-    self as wire, DeregisterInstance, DeregisterReply, DeregisterRequest, Directive,
+    self as wire, DeregisterInstance, DeregisterReply, DeregisterRequest, DeregisterSilent,
+    DeregisterSilentReply, DeregisterSilentRequest, Directive, Instance, LeaseLive,
     ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
-    ListMembersRequest, ListServicesReply, ListServicesRequest, NodeReport, RegisterInstance,
-    RegisterReply, RegisterRequest, RenewReply, RenewRequest, SetHealthReply, SetHealthRequest,
-    SetInstanceHealth, registry_command::Command, registry_server::Registry,
+    ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, NodeReport,
+    RegisterInstance, RegisterReply, RegisterRequest, RemoveMemberReply, RemoveMemberRequest,
+    RemoveService, RemoveServiceReply, RemoveServiceRequest, RenewReply, RenewRequest,
+    SetHealthReply, SetHealthRequest, SetInstanceHealth, registry_command::Command,
+    registry_server::Registry,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
 
-use self::session::{DIRECTIVE_QUEUE, Session};
+use self::{
+    live::Live,
+    session::{DIRECTIVE_QUEUE, Session},
+};
 use crate::{
     leader::{ProposeError, is_forwarded},
     publish::Renewed,
     shared::{Formed, Shared, millis},
 };
+
+/// With a refused registration: how long ago the holder of the id was heard, and how long its lease
+/// lasts without another sign of it.
+const HOLDER_HEARD_MS: &str = "quorate-holder-heard-ms-ago";
+const HOLDER_LEFT_MS: &str = "quorate-holder-left-ms";
+
+/// How long a registration looks for a quorum that was not heard of late.
+const STALE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Leases in one renewal. A caller with more renews in parts.
 const MAX_RENEWALS: usize = 100_000;
@@ -68,6 +84,43 @@ impl RegistryService {
         let stands = counted && unknown.is_empty() && self.shared.stale_for().is_zero();
         stands.then_some((lease_id, ttl))
     }
+
+    async fn register_anew(
+        &self,
+        formed: &Formed,
+        command: RegisterInstance,
+    ) -> Result<(u64, Duration), Status> {
+        let proposed = formed.proposals.propose(Command::RegisterInstance(command.clone()));
+        let stale = self.shared.stale_for();
+        let patience = if stale.is_zero() { Duration::MAX } else { STALE_PATIENCE };
+        let Ok(outcome) = timeout(patience, proposed).await else {
+            return Err(Status::unavailable(format!(
+                "the registry cannot be written: no quorum for {} s",
+                stale.as_secs()
+            )));
+        };
+        match outcome {
+            Ok(done) => {
+                let Instance { service, id, address, .. } = command.instance.unwrap_or_default();
+                if done.changed {
+                    tracing::info!(service, id, address, "registered");
+                }
+                Ok((done.lease_id, formed.renewals.ttl(done.lease_id)))
+            }
+            Err(error) => {
+                let holder = self.shared.board.read(|registry| registry.holder(&command));
+                let mut status = to_status(error);
+                if let Some(lease_id) = holder
+                    && status.code() == Code::AlreadyExists
+                {
+                    let heard = formed.renewals.heard(lease_id).await;
+                    let left = heard.map_or(formed.renewals.ttl(lease_id), |it| it.left);
+                    tell_of_holder(&mut status, heard.map(|it| it.ago), left);
+                }
+                Err(status)
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -78,17 +131,14 @@ impl Registry for RegistryService {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterReply>, Status> {
-        let RegisterRequest { instance, lease_id, ttl_ms, mesh_id } = request.into_inner();
+        let RegisterRequest { instance, lease_id, ttl_ms, mesh_id, start } = request.into_inner();
         let formed = self.admit_of(&mesh_id)?;
-        let lease_id = if lease_id == 0 { rand::random_range(1..=u64::MAX) } else { lease_id };
-        let command = RegisterInstance { instance, lease_id, ttl_ms };
+        let lease_drawn = lease_id == 0;
+        let lease_id = if lease_drawn { rand::random_range(1..=u64::MAX) } else { lease_id };
+        let command = RegisterInstance { instance, lease_id, ttl_ms, start, lease_drawn };
         let (lease_id, ttl) = match self.renew_standing(formed, &command).await {
             Some(standing) => standing,
-            None => {
-                let command = Command::RegisterInstance(command);
-                let done = formed.proposals.propose(command).await.map_err(to_status)?;
-                (done.lease_id, formed.renewals.ttl(done.lease_id))
-            }
+            None => self.register_anew(formed, command).await?,
         };
         let meta = Some(self.shared.meta());
         Ok(Response::new(RegisterReply { meta, lease_id, ttl_ms: millis(ttl) }))
@@ -96,13 +146,13 @@ impl Registry for RegistryService {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let forwarded = is_forwarded(&request);
-        let RenewRequest { lease_ids, mesh_id } = request.into_inner();
+        let RenewRequest { lease_ids, mesh_id, reports } = request.into_inner();
         let formed = self.admit_of(&mesh_id)?;
         if lease_ids.len() > MAX_RENEWALS {
             return Err(Status::invalid_argument(format!("renew at most {MAX_RENEWALS} at once")));
         }
         let Renewed { unknown, ttl, counted } = if forwarded {
-            formed.renewals.renew_as_leader(&lease_ids)?
+            formed.renewals.renew_as_leader(&lease_ids, reports)?
         } else {
             formed.renewals.renew(&lease_ids).await
         };
@@ -115,11 +165,17 @@ impl Registry for RegistryService {
         &self,
         request: Request<SetHealthRequest>,
     ) -> Result<Response<SetHealthReply>, Status> {
-        let SetHealthRequest { service, id, lease_id, health, mesh_id } = request.into_inner();
+        let SetHealthRequest { service, id, lease_id, health, mesh_id, reason, since_unix_ms } =
+            request.into_inner();
         let formed = self.admit_of(&mesh_id)?;
-        let command = SetInstanceHealth { service, id, lease_id, health };
-        let command = Command::SetInstanceHealth(command);
-        formed.proposals.propose(command).await.map_err(to_status)?;
+        let command = SetInstanceHealth { service, id, lease_id, health, reason, since_unix_ms };
+        let proposed = Command::SetInstanceHealth(command.clone());
+        let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
+        if done.changed {
+            let SetInstanceHealth { service, id, reason, .. } = &command;
+            let health = command.health().as_str_name();
+            tracing::info!(service, id, health, reason, "health changed");
+        }
         Ok(Response::new(SetHealthReply { meta: Some(self.shared.meta()) }))
     }
 
@@ -129,10 +185,78 @@ impl Registry for RegistryService {
     ) -> Result<Response<DeregisterReply>, Status> {
         let DeregisterRequest { service, id, lease_id, mesh_id } = request.into_inner();
         let formed = self.admit_of(&mesh_id)?;
-        let command = Command::DeregisterInstance(DeregisterInstance { service, id, lease_id });
-        let done = formed.proposals.propose(command).await.map_err(to_status)?;
+        let command = DeregisterInstance { service, id, lease_id };
+        let proposed = Command::DeregisterInstance(command.clone());
+        let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
+        if done.existed {
+            let DeregisterInstance { service, id, .. } = command;
+            tracing::info!(service, id, "deregistered");
+        }
         let meta = Some(self.shared.meta());
         Ok(Response::new(DeregisterReply { meta, existed: done.existed }))
+    }
+
+    async fn deregister_silent(
+        &self,
+        request: Request<DeregisterSilentRequest>,
+    ) -> Result<Response<DeregisterSilentReply>, Status> {
+        let DeregisterSilentRequest { service, zone, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
+        let command = DeregisterSilent { service, zone };
+        let proposed = Command::DeregisterSilent(command.clone());
+        let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
+        let DeregisterSilent { service, zone } = command;
+        tracing::info!(service, zone, instances = done.removed, "silent instances deregistered");
+        let meta = Some(self.shared.meta());
+        Ok(Response::new(DeregisterSilentReply { meta, removed: done.removed }))
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<RemoveServiceRequest>,
+    ) -> Result<Response<RemoveServiceReply>, Status> {
+        let RemoveServiceRequest { name, force, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
+        let command = RemoveService { name, force, if_empty: false };
+        let proposed = Command::RemoveService(command.clone());
+        let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
+        if done.existed {
+            tracing::info!(service = command.name, force, "service removed");
+        }
+        let meta = Some(self.shared.meta());
+        Ok(Response::new(RemoveServiceReply { meta, existed: done.existed }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<RemoveMemberRequest>,
+    ) -> Result<Response<RemoveMemberReply>, Status> {
+        let forwarded = is_forwarded(&request);
+        let RemoveMemberRequest { node_id, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
+        if forwarded && !self.shared.leases.leads() {
+            return Err(Status::unavailable("this server does not lead the disco group"));
+        }
+        let done = removal::remove_member(&self.shared, formed, node_id).await?;
+        let meta = Some(self.shared.meta());
+        let (existed, leaving) = (done.existed, done.leaving);
+        Ok(Response::new(RemoveMemberReply { meta, existed, leaving }))
+    }
+
+    async fn live(&self, request: Request<LiveRequest>) -> Result<Response<LiveReply>, Status> {
+        let formed = self.shared.admit()?;
+        let leases = &self.shared.leases;
+        if !leases.leads() {
+            return Err(Status::unavailable("this server does not lead the disco group"));
+        }
+        let lease_ids = request.into_inner().lease_ids.into_iter().take(MAX_RENEWALS);
+        let leases = lease_ids.filter_map(|lease_id| {
+            let Heard { ago, left } = leases.heard(lease_id)?;
+            Some(LeaseLive { lease_id, heard_ms_ago: millis(ago), left_ms: millis(left) })
+        });
+        let leases = leases.collect();
+        let live = Live::here(&self.shared, formed);
+        Ok(Response::new(live.into_proto(self.shared.meta(), leases)))
     }
 
     async fn session(
@@ -171,20 +295,20 @@ impl Registry for RegistryService {
         _: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersReply>, Status> {
         let formed = self.shared.admit()?;
-        let servers = servers::statuses(&self.shared, formed).await;
-        let members = self.shared.board.read(|registry| registry.list_members(&servers));
-        Ok(Response::new(ListMembersReply { meta: Some(self.shared.meta()), members }))
+        let (live, meta) = Live::of_leader(&self.shared, formed).await;
+        let members = self.shared.board.read(|registry| registry.list_members(&live.servers));
+        Ok(Response::new(ListMembersReply { meta: Some(meta), members }))
     }
 
     async fn list_groups(
         &self,
         _: Request<ListGroupsRequest>,
     ) -> Result<Response<ListGroupsReply>, Status> {
-        self.shared.admit()?;
-        let reports = self.shared.reports.all();
-        let mut groups = self.shared.board.read(|registry| registry.list_groups(&reports));
+        let formed = self.shared.admit()?;
+        let (live, meta) = Live::of_leader(&self.shared, formed).await;
+        let mut groups = self.shared.board.read(|registry| registry.list_groups(&live.nodes));
         groups.iter_mut().for_each(name_leader);
-        Ok(Response::new(ListGroupsReply { meta: Some(self.shared.meta()), groups }))
+        Ok(Response::new(ListGroupsReply { meta: Some(meta), groups }))
     }
 }
 
@@ -196,6 +320,16 @@ fn name_leader(group: &mut wire::GroupSummary) {
             "leader".clone_into(&mut replica.role);
         }
     }
+}
+
+/// Tells who is refused how its id's holder is, so that it can tell one that lives from one that has
+/// died and will have to give way.
+fn tell_of_holder(status: &mut Status, heard_ago: Option<Duration>, left: Duration) {
+    let metadata = status.metadata_mut();
+    if let Some(ago) = heard_ago {
+        metadata.insert(HOLDER_HEARD_MS, MetadataValue::from(millis(ago)));
+    }
+    metadata.insert(HOLDER_LEFT_MS, MetadataValue::from(millis(left)));
 }
 
 fn to_status(error: ProposeError) -> Status {

@@ -1,7 +1,5 @@
 //! What the parts of the service share.
 
-mod reports;
-
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -16,10 +14,9 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
-use self::reports::Reports;
 use crate::{
     config::DiscoConfig,
-    leader::{Proposals, Renewals},
+    leader::{Proposals, Renewals, Reports, Servers},
     publish::{Board, Leases},
     ready::Gate,
 };
@@ -54,6 +51,7 @@ pub(crate) struct Formed {
     pub(crate) group: Group,
     pub(crate) proposals: Proposals,
     pub(crate) renewals: Renewals,
+    pub(crate) servers: Servers,
 }
 
 impl Shared {

@@ -3,7 +3,8 @@
 //! When many owners fall silent together, the likely cause is a fault between them and this server,
 //! and taking them all out of service would make an outage of it. The latch counts who is missing:
 //! leases whose owner is late, and those that ended within the last lease time. Beyond the limits
-//! nothing expires until enough owners are heard again, or have deregistered.
+//! nothing ends until enough owners are heard again, or have deregistered, or have been silent for
+//! so long that they are not what is happening now.
 //!
 //! Being late is told at half a lease's time. So when the first lease of a mass reaches its end, the
 //! others, renewed up to a third of the time later, are counted already, and none is lost.

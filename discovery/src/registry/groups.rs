@@ -1,5 +1,7 @@
 //! Data groups: decided once, advised on from then on.
 
+use std::collections::BTreeSet;
+
 use proto::quorate::v1::{
     AssignReplica, DecideGroup, NodeState, RegistryDone, ReportLeader, registry_refusal::Reason,
 };
@@ -8,7 +10,7 @@ use super::{
     Effects, Registry,
     key::RecordKey,
     name::check_name,
-    record::{Group, Leader, Member, check_voters, ordered},
+    record::{Group, Leader, Member},
     refusal::{Refusal, malformed},
 };
 
@@ -21,6 +23,9 @@ pub const MAX_REPLICAS: usize = 7;
 /// Replicas of one group, those on nodes that are down among them, so that nodes which come and go
 /// with empty disks do not make the record grow for ever.
 const MAX_REPLICAS_LISTED: usize = 64;
+
+/// Members in a decision; groups are three or five, and seven at the most.
+const MAX_VOTERS: usize = 7;
 
 /// The DISCO group itself is number 1.
 const FIRST_GROUP: u32 = 2;
@@ -130,6 +135,11 @@ impl Registry {
         let done = RegistryDone { group: group.group, changed, ..RegistryDone::default() };
         if changed {
             self.put_group(reported, effects);
+            let removed: Vec<u64> =
+                self.nodes.values().filter(|it| it.removed).map(|it| it.node_id).collect();
+            for node_id in removed {
+                self.drop_if_removed(node_id, effects);
+            }
         }
         Ok(done)
     }
@@ -194,4 +204,24 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// Ids as a group's record keeps them: ascending, each once.
+pub fn ordered(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Checks the members of a decision, apart from whether they are known.
+fn check_voters(voters: &[Member], voters_wanted: u32) -> Result<(), Refusal> {
+    let wanted = usize::try_from(voters_wanted).unwrap_or(usize::MAX);
+    if wanted == 0 || wanted > MAX_VOTERS {
+        return Err(malformed(format!("a group has 1 to {MAX_VOTERS} voters")));
+    }
+    if voters.is_empty() || voters.len() > wanted {
+        return Err(malformed(format!("a group starts with 1 to {wanted} voters, as wanted")));
+    }
+    if ordered(voters.iter().map(|member| member.node_id)).len() != voters.len() {
+        return Err(Refusal::new(Reason::Malformed, "a node votes once"));
+    }
+    Ok(())
 }

@@ -1,29 +1,23 @@
-//! Instances and the services that they make.
+//! Instances: who may register one, and how it ends.
 
-use std::{collections::BTreeMap, ops::RangeInclusive};
+use std::collections::BTreeMap;
 
 use proto::quorate::v1::{
-    DeregisterInstance, Health, ReapInstance, RegisterInstance, RegistryDone, SetInstanceHealth,
-    registry_refusal::Reason,
+    DeregisterInstance, DeregisterSilent, Health, ReapInstance, RegisterInstance, RegistryDone,
+    SetInstanceHealth, registry_refusal::Reason,
 };
 
 use super::{
     Effects, Entry, Registry,
     key::RecordKey,
-    record::{Grant, Instance, Service},
+    record::{Grant, Instance, Reported, Service},
     refusal::{Refusal, malformed},
 };
-
-/// Ports on a sidecar's loopback, one per service: below those that Linux gives to outgoing
-/// connections.
-pub const SIDECAR_PORTS: RangeInclusive<u16> = 21_000..=32_767;
 
 impl Registry {
     /// Registers an instance, or registers it again.
     ///
-    /// The lease that holds is in the reply. It is the one in the command unless the instance is
-    /// live under another: then its owner may have lost the reply, or have been started again, and
-    /// is known by listening at the same address. Anybody else is refused.
+    /// The lease that holds is in the reply. See [`Registry::claim`] for whose it is.
     pub(super) fn register_instance(
         &mut self,
         command: RegisterInstance,
@@ -47,25 +41,26 @@ impl Registry {
         same_record(current, &wanted).then_some(current.grant.lease_id)
     }
 
+    /// The lease that keeps a registration from its id, if one does.
+    pub fn holder(&self, command: &RegisterInstance) -> Option<u64> {
+        let instance = command.instance.as_ref()?;
+        let live = self.instance(&instance.service, &instance.id).filter(|it| it.is_live())?;
+        let refused = self.resolve(command.clone(), 0).err()?;
+        (refused.reason == Reason::HeldByAnother).then_some(live.grant.lease_id)
+    }
+
     /// Parses a registration and finds the lease it comes under.
     fn resolve(&self, command: RegisterInstance, index: u64) -> Result<Instance, Refusal> {
         let instance = command.instance.ok_or_else(|| malformed("no instance"))?;
         let live = self.instance(&instance.service, &instance.id).filter(|it| it.is_live());
-        let health = live.map_or(Health::Healthy, |it| it.health);
+        let is_own = |it: &&Instance| it.grant.lease_id == command.lease_id || command.lease_drawn;
+        // Who takes over is not in the state that the one before was in.
+        let health = live.filter(is_own).map_or(Health::Healthy, |it| it.health);
         let grant = Grant::parse(command.lease_id, command.ttl_ms, index)?;
-        let mut wanted = Instance::parse(instance, grant, health)?;
+        let parsed = Instance::parse(instance, grant, health)?;
+        let mut wanted = Instance { start: command.start, ..parsed };
         if let Some(live) = live {
-            if live.grant.lease_id != wanted.grant.lease_id && live.address != wanted.address {
-                return Err(Refusal::new(
-                    Reason::HeldByAnother,
-                    format!(
-                        "instance {} of {} is held by another process, at {}; choose another id, \
-                         or wait until its lease has ended",
-                        live.id, live.service, live.address
-                    ),
-                ));
-            }
-            wanted.grant.lease_id = live.grant.lease_id;
+            wanted.grant.lease_id = claim(live, &wanted, command.lease_drawn)?;
         }
         Ok(wanted)
     }
@@ -76,16 +71,22 @@ impl Registry {
         instance: &Instance,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
-        let Some(service) = self.services.get(&instance.service) else {
-            let Some(sidecar_port) = SIDECAR_PORTS.into_iter().find(|it| !self.ports.contains(it))
-            else {
+        let name = instance.service.clone();
+        let Some(service) = self.services.get(&name) else {
+            // One that was removed and comes back has its port still.
+            let kept = self.retired.get(&name).map(|it| it.sidecar_port);
+            let Some(sidecar_port) = kept.or_else(|| self.free_port()) else {
                 return Err(Refusal::new(
                     Reason::Exhausted,
-                    format!("no sidecar port is left for service {}", instance.service),
+                    format!(
+                        "no sidecar port is left for service {name}; `quorate service remove` \
+                         gives back those of services that are not needed"
+                    ),
                 ));
             };
-            let name = instance.service.clone();
-            self.put_service(Service { name, protocol: instance.protocol, sidecar_port }, effects);
+            let protocol = instance.protocol;
+            let service = Service { name, protocol, sidecar_port, retired_since: None };
+            self.put_service(service, effects);
             return Ok(());
         };
         if service.protocol == instance.protocol {
@@ -120,12 +121,36 @@ impl Registry {
         RegistryDone { existed, changed: existed, ..RegistryDone::default() }
     }
 
+    /// Removes the instances that are silent or down, of one service and zone if those are named.
+    pub(super) fn deregister_silent(
+        &mut self,
+        command: &DeregisterSilent,
+        effects: &mut Effects,
+    ) -> RegistryDone {
+        let is_meant = |it: &&Instance| {
+            (command.service.is_empty() || it.service == command.service)
+                && (command.zone.is_empty() || it.locality.zone == command.zone)
+                && (it.silent_since.is_some() || !it.is_live())
+        };
+        let gone: Vec<_> = self
+            .instances()
+            .filter(is_meant)
+            .map(|it| (it.service.clone(), it.id.clone()))
+            .collect();
+        for (service, id) in &gone {
+            self.remove_instance(service, id, effects);
+        }
+        let removed = u32::try_from(gone.len()).unwrap_or(u32::MAX);
+        RegistryDone { removed, changed: removed > 0, ..RegistryDone::default() }
+    }
+
     pub(super) fn set_instance_health(
         &mut self,
         command: SetInstanceHealth,
         effects: &mut Effects,
     ) -> Result<RegistryDone, Refusal> {
         let health = command.health();
+        let reason = Reported::parse(command.reason, command.since_unix_ms)?;
         if matches!(health, Health::Unspecified | Health::Down) {
             return Err(malformed(
                 "an owner says healthy, unhealthy, draining or unknown; to end, deregister",
@@ -144,9 +169,9 @@ impl Registry {
                 format!("instance {} is not held by this lease; register it again", instance.id),
             ));
         }
-        let changed = instance.health != health;
+        let changed = instance.health != health || instance.reason != reason;
         if changed {
-            let instance = Instance { health, ..instance.clone() };
+            let instance = Instance { health, reason, ..instance.clone() };
             self.put_instance(instance, effects);
         }
         Ok(RegistryDone { lease_id, changed, existed: true, ..RegistryDone::default() })
@@ -162,6 +187,7 @@ impl Registry {
         if let Some(instance) = self.instance(service, id) {
             let instance = Instance {
                 health: Health::Down,
+                silent_since: None,
                 down_since: Some(entry.index),
                 ..instance.clone()
             };
@@ -183,10 +209,20 @@ impl Registry {
         RegistryDone { existed, changed: existed, ..RegistryDone::default() }
     }
 
-    pub(super) fn put_service(&mut self, service: Service, effects: &mut Effects) {
-        effects.touched.insert(RecordKey::Service(service.name.clone()));
-        self.ports.insert(service.sidecar_port);
-        self.services.insert(service.name.clone(), service);
+    /// Notes whether an instance's owner is silent.
+    pub(super) fn mark_instance(
+        &mut self,
+        service: &str,
+        id: &str,
+        silent_since: Option<u64>,
+        effects: &mut Effects,
+    ) {
+        if let Some(instance) = self.instance(service, id)
+            && instance.silent_since.is_some() != silent_since.is_some()
+        {
+            let instance = Instance { silent_since, ..instance.clone() };
+            self.put_instance(instance, effects);
+        }
     }
 
     pub(super) fn put_instance(&mut self, instance: Instance, effects: &mut Effects) {
@@ -199,7 +235,12 @@ impl Registry {
         by_id.insert(instance.id.clone(), instance);
     }
 
-    fn remove_instance(&mut self, service: &str, id: &str, effects: &mut Effects) -> bool {
+    pub(super) fn remove_instance(
+        &mut self,
+        service: &str,
+        id: &str,
+        effects: &mut Effects,
+    ) -> bool {
         let Some(by_id) = self.instances.get_mut(service) else { return false };
         let Some(instance) = by_id.remove(id) else { return false };
         if by_id.is_empty() {
@@ -221,19 +262,41 @@ impl Registry {
         self.instances.get(service).unwrap_or(&NONE)
     }
 
-    pub fn service(&self, name: &str) -> Option<&Service> {
-        self.services.get(name)
-    }
-
-    /// In the order of their names.
-    pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
-    }
-
     /// Every instance of every service.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.instances.values().flat_map(|by_id| by_id.values())
     }
+}
+
+/// The lease under which `wanted` comes in the place of `live`.
+///
+/// An owner is known by its lease, or by the address where it listens: there the process that
+/// started later holds the instance, under its own lease, so that the one before, which may still
+/// be saying goodbye, takes along nothing. Somebody at another address is refused, unless the owner
+/// is silent: a fleet that died and comes back elsewhere must be let in.
+fn claim(live: &Instance, wanted: &Instance, lease_drawn: bool) -> Result<u64, Refusal> {
+    let (held, own) = (live.grant.lease_id, wanted.grant.lease_id);
+    if held == own || live.silent_since.is_some() {
+        return Ok(own);
+    }
+    let refuse = |message| Err(Refusal::new(Reason::HeldByAnother, message));
+    if live.address != wanted.address {
+        return refuse(format!(
+            "instance {} of {} is held by another process, at {}; choose another id, or wait \
+             until its lease has ended",
+            live.id, live.service, live.address
+        ));
+    }
+    if lease_drawn {
+        return Ok(held);
+    }
+    if wanted.start < live.start {
+        return refuse(format!(
+            "instance {} of {} is held by another process, which was started later, also at {}",
+            live.id, live.service, live.address
+        ));
+    }
+    Ok(own)
 }
 
 /// The lease that an instance lives by.

@@ -1,13 +1,14 @@
 //! DISCO servers and data nodes.
 
 use proto::quorate::v1::{
-    NodeState, RecordNode, RecordServer, RegistryDone, SetNodeState, registry_refusal::Reason,
+    NodeState, RecordNode, RecordServer, RegistryDone, RemoveNode, RemoveServer, SetNodeState,
+    registry_refusal::Reason,
 };
 
 use super::{
     Effects, Entry, Registry,
     key::RecordKey,
-    record::{Node, Server},
+    record::{Group, Node, Server},
     refusal::{Refusal, malformed},
 };
 
@@ -56,6 +57,8 @@ impl Registry {
                 }
             }
         }
+        // A command says neither: who registers is heard, and has not been removed since.
+        (wanted.silent_since, wanted.removed) = (None, false);
         let changed = current.is_none_or(|it| !same_record(it, &wanted));
         let lease_id = wanted.grant.lease_id;
         self.put_node(wanted, effects);
@@ -94,9 +97,83 @@ impl Registry {
 
     pub(super) fn down_node(&mut self, node_id: u64, effects: &mut Effects) {
         if let Some(node) = self.nodes.get(&node_id) {
-            let node = Node { state: NodeState::Down, ..node.clone() };
+            let node = Node { state: NodeState::Down, silent_since: None, ..node.clone() };
             self.put_node(node, effects);
         }
+    }
+
+    /// Notes whether a node is silent.
+    pub(super) fn mark_node(
+        &mut self,
+        node_id: u64,
+        silent_since: Option<u64>,
+        effects: &mut Effects,
+    ) {
+        if let Some(node) = self.nodes.get(&node_id)
+            && node.silent_since.is_some() != silent_since.is_some()
+        {
+            let node = Node { silent_since, ..node.clone() };
+            self.put_node(node, effects);
+        }
+    }
+
+    /// Removes a node that is down. While a group counts it as a member, it is only marked, so that
+    /// the group replaces it, and goes when no group counts it any more.
+    pub(super) fn remove_node(
+        &mut self,
+        command: &RemoveNode,
+        effects: &mut Effects,
+    ) -> Result<RegistryDone, Refusal> {
+        let Some(node) = self.nodes.get(&command.node_id) else {
+            return Ok(RegistryDone::default());
+        };
+        if node.is_live() && node.silent_since.is_none() {
+            return Err(Refusal::new(
+                Reason::Alive,
+                format!("node {:016x} ({}) is alive: stop it first", node.node_id, node.name),
+            ));
+        }
+        let removed = Node { removed: true, state: NodeState::Down, ..node.clone() };
+        self.put_node(Node { silent_since: None, ..removed }, effects);
+        let leaving = !self.drop_if_removed(command.node_id, effects);
+        Ok(RegistryDone { existed: true, changed: true, leaving, ..RegistryDone::default() })
+    }
+
+    /// Deletes the record of a removed node once no group counts it as a member.
+    pub(super) fn drop_if_removed(&mut self, node_id: u64, effects: &mut Effects) -> bool {
+        let is_counted = |group: &Group| match group.members.is_empty() {
+            // No leader has said who the members are.
+            true => group.has_replica(node_id),
+            false => group.members.contains(&node_id),
+        };
+        if self.nodes.get(&node_id).is_none_or(|it| !it.removed)
+            || self.groups.values().any(is_counted)
+        {
+            return false;
+        }
+        let listed: Vec<Group> =
+            self.groups.values().filter(|it| it.has_replica(node_id)).cloned().collect();
+        for mut group in listed {
+            group.replicas.retain(|it| it.node_id != node_id);
+            group.serving.retain(|it| *it != node_id);
+            self.put_group(group, effects);
+        }
+        self.nodes.remove(&node_id);
+        effects.touched.insert(RecordKey::Node(node_id));
+        true
+    }
+
+    /// Removes a DISCO server's record. Who proposes it has seen to it that the server is no member.
+    pub(super) fn remove_server(
+        &mut self,
+        command: &RemoveServer,
+        effects: &mut Effects,
+    ) -> RegistryDone {
+        let existed = self.servers.remove(&command.node_id).is_some();
+        if existed {
+            effects.touched.insert(RecordKey::Server(command.node_id));
+        }
+        RegistryDone { existed, changed: existed, ..RegistryDone::default() }
     }
 
     pub(super) fn put_server(&mut self, server: Server, effects: &mut Effects) {

@@ -11,7 +11,7 @@ use proto::quorate::v1::{
 
 use super::{
     Registry,
-    record::{Group, Node, Server},
+    record::{Group, Instance, Node, Server},
 };
 
 /// How a DISCO server is, as its group sees it.
@@ -23,20 +23,22 @@ pub struct ServerStatus {
 }
 
 impl Registry {
-    /// Every service ever registered, by name.
+    /// Every service, by name.
     pub fn list_services(&self) -> Vec<ServiceSummary> {
         self.services().map(|service| self.summarize_service(&service.name)).collect()
     }
 
     fn summarize_service(&self, name: &str) -> ServiceSummary {
         let instances = self.instances_of(name);
-        let healthy = instances.values().filter(|it| it.health == Health::Healthy).count();
+        let is_healthy = |it: &&Instance| it.health == Health::Healthy && it.silent_since.is_none();
+        let healthy = instances.values().filter(is_healthy).count();
         let service = self.service(name);
         ServiceSummary {
             name: name.to_owned(),
             protocol: service.map_or("", |it| it.protocol.as_str()).to_owned(),
             instances: count(instances.len()),
             healthy: count(healthy),
+            silent: count(instances.values().filter(|it| it.silent_since.is_some()).count()),
             sidecar_port: service.map_or(0, |it| it.sidecar_port.into()),
         }
     }
@@ -97,7 +99,7 @@ impl Registry {
                 kv_address: node.map(|it| it.kv_address.to_string()).unwrap_or_default(),
                 role: hosted(node_id).map(|it| it.role.clone()).unwrap_or_default(),
                 lag: lags.get(&node_id).copied(),
-                up: node.is_some_and(|it| it.state == NodeState::Up),
+                up: node.is_some_and(|it| it.state == NodeState::Up && it.silent_since.is_none()),
             }
         };
         GroupSummary {
@@ -170,12 +172,16 @@ fn describe_node(member: &mut MemberSummary, node: &Node) {
         member.services.push("data".to_owned());
     }
     member.kv_address = node.kv_address.to_string();
-    member.state = match node.state {
+    if member.version.is_empty() {
+        member.version = node.version.clone();
+    }
+    let state = match node.state {
+        NodeState::Down if node.removed => "removed",
+        NodeState::Down => "down",
         NodeState::Up | NodeState::Unspecified => "up",
         NodeState::Stopping => "stopping",
-        NodeState::Down => "down",
-    }
-    .to_owned();
+    };
+    member.state = if node.silent_since.is_some() { "silent" } else { state }.to_owned();
 }
 
 fn count(of: usize) -> u32 {

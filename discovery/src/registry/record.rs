@@ -3,13 +3,9 @@
 //! They come from commands and from rows alike, so a row that would not be accepted as a command is
 //! not accepted at a restart either.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use proto::quorate::v1::{self as wire, Health, NodeState, registry_refusal::Reason};
+use proto::quorate::v1::{self as wire, Health, NodeState};
 
 use super::{
     name::{check_id, check_label, check_metadata, check_name, parse_address},
@@ -19,9 +15,6 @@ use super::{
 
 /// Largest share of the traffic that one instance may claim.
 const MAX_WEIGHT: u32 = 128;
-
-/// Members in a decision; groups are three or five, and seven at the most.
-const MAX_VOTERS: usize = 7;
 
 /// Where something runs: equal localities are near each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +49,24 @@ pub struct Instance {
     pub locality: Locality,
     pub weight: u32,
     pub health: Health,
+    /// What the owner says of its health.
+    pub reason: Reported,
     pub metadata: BTreeMap<String, String>,
     pub protocol: Protocol,
     pub grant: Grant,
+    /// Orders the starts of an owner; zero if it does not say.
+    pub start: u64,
+    /// The log index at which the owner was found silent, while the lease goes on.
+    pub silent_since: Option<u64>,
     /// The log index at which the lease ended. Set exactly while `health` is down.
     pub down_since: Option<u64>,
+}
+
+/// Why an instance has its health and since when, by its owner's words and clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    pub text: String,
+    pub since_unix_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// Assigned once; never moves while the record is kept.
     pub sidecar_port: u16,
+    /// The log index at which the service was removed. It then only keeps its port.
+    pub retired_since: Option<u64>,
 }
 
 /// A data node.
@@ -81,8 +89,13 @@ pub struct Node {
     pub kv_address: SocketAddr,
     pub locality: Locality,
     pub name: String,
+    pub version: String,
     pub grant: Grant,
     pub state: NodeState,
+    /// As of an instance.
+    pub silent_since: Option<u64>,
+    /// Whether a person has removed the node, which its groups have yet to replace.
+    pub removed: bool,
 }
 
 /// A DISCO server. It holds no lease: its group's log says who belongs to it.
@@ -181,6 +194,11 @@ impl Instance {
         self.down_since.is_none()
     }
 
+    /// Whether it takes traffic, by its owner's last words.
+    pub fn is_routable(&self) -> bool {
+        matches!(self.health, Health::Healthy | Health::Unknown | Health::Unspecified)
+    }
+
     /// Parses what an owner registers. Health that is not said is `fallback`.
     pub(super) fn parse(
         instance: wire::Instance,
@@ -206,11 +224,14 @@ impl Instance {
                 | Health::Draining
                 | Health::Unknown) => said,
             },
+            reason: Reported::parse(instance.health_reason, instance.health_since_unix_ms)?,
             protocol: Protocol::parse(&instance.protocol)?,
             service: instance.service,
             id: instance.id,
             metadata: instance.metadata,
             grant,
+            start: 0,
+            silent_since: None,
             down_since: None,
         })
     }
@@ -226,7 +247,12 @@ impl Instance {
             instance.set_health(Health::Unspecified);
         }
         let parsed = Self::parse(instance, grant, Health::Down)?;
-        Ok(Self { down_since: down.then_some(record.down_since_index), ..parsed })
+        Ok(Self {
+            start: record.start,
+            silent_since: index(record.silent_since_index),
+            down_since: index(record.down_since_index),
+            ..parsed
+        })
     }
 
     pub(super) fn to_record(&self) -> wire::InstanceRecord {
@@ -236,6 +262,8 @@ impl Instance {
             ttl_ms: self.grant.ttl_ms(),
             granted_index: self.grant.granted_index,
             down_since_index: self.down_since.unwrap_or(0),
+            silent_since_index: self.silent_since.unwrap_or(0),
+            start: self.start,
         }
     }
 
@@ -250,7 +278,17 @@ impl Instance {
             health: self.health.into(),
             metadata: self.metadata.clone(),
             protocol: self.protocol.as_str().to_owned(),
+            silent: self.silent_since.is_some(),
+            health_reason: self.reason.text.clone(),
+            health_since_unix_ms: self.reason.since_unix_ms,
         }
+    }
+}
+
+impl Reported {
+    pub(super) fn parse(text: String, since_unix_ms: u64) -> Result<Self, Refusal> {
+        check_label("reason", &text)?;
+        Ok(Self { text, since_unix_ms })
     }
 }
 
@@ -259,7 +297,12 @@ impl Service {
         check_name("service", &record.name)?;
         let sidecar_port = u16::try_from(record.sidecar_port)
             .map_err(|_| malformed(format!("sidecar port {}", record.sidecar_port)))?;
-        Ok(Self { protocol: Protocol::parse(&record.protocol)?, name: record.name, sidecar_port })
+        Ok(Self {
+            protocol: Protocol::parse(&record.protocol)?,
+            name: record.name,
+            sidecar_port,
+            retired_since: index(record.retired_since_index),
+        })
     }
 
     pub(super) fn to_record(&self) -> wire::ServiceRecord {
@@ -267,6 +310,7 @@ impl Service {
             name: self.name.clone(),
             protocol: self.protocol.as_str().to_owned(),
             sidecar_port: self.sidecar_port.into(),
+            retired_since_index: self.retired_since.unwrap_or(0),
         }
     }
 }
@@ -288,6 +332,7 @@ impl Node {
             return Err(malformed("the node has no id or its store has none"));
         }
         check_label("node name", &record.name)?;
+        check_label("version", &record.version)?;
         Ok(Self {
             node_id: record.node_id,
             store_id: record.store_id,
@@ -301,6 +346,9 @@ impl Node {
             },
             locality: Locality::parse(record.locality)?,
             name: record.name,
+            version: record.version,
+            silent_since: index(record.silent_since_index),
+            removed: record.removed,
         })
     }
 
@@ -317,6 +365,9 @@ impl Node {
             ttl_ms: self.grant.ttl_ms(),
             state: self.state.into(),
             granted_index: self.grant.granted_index,
+            version: self.version.clone(),
+            silent_since_index: self.silent_since.unwrap_or(0),
+            removed: self.removed,
         }
     }
 
@@ -437,24 +488,9 @@ impl Group {
     }
 }
 
-/// Checks the members of a decision, apart from whether they are known.
-pub(super) fn check_voters(voters: &[Member], voters_wanted: u32) -> Result<(), Refusal> {
-    let wanted = usize::try_from(voters_wanted).unwrap_or(usize::MAX);
-    if wanted == 0 || wanted > MAX_VOTERS {
-        return Err(malformed(format!("a group has 1 to {MAX_VOTERS} voters")));
-    }
-    if voters.is_empty() || voters.len() > wanted {
-        return Err(malformed(format!("a group starts with 1 to {wanted} voters, as wanted")));
-    }
-    if ordered(voters.iter().map(|member| member.node_id)).len() != voters.len() {
-        return Err(Refusal::new(Reason::Malformed, "a node votes once"));
-    }
-    Ok(())
-}
-
-/// Ids as a group's record keeps them: ascending, each once.
-pub fn ordered(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
-    ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+/// A log index of a row; none is zero.
+fn index(of: u64) -> Option<u64> {
+    (of != 0).then_some(of)
 }
 
 fn parse_weight(weight: u32) -> Result<u32, Refusal> {

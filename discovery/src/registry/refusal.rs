@@ -2,6 +2,8 @@
 
 use proto::quorate::v1::{RegistryRefusal, registry_refusal::Reason};
 
+use super::name::Unfit;
+
 /// A refusal depends only on the command and the registry, never on the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -17,6 +19,12 @@ impl Refusal {
 
     pub(super) fn into_proto(self) -> RegistryRefusal {
         RegistryRefusal { reason: self.reason.into(), message: self.message }
+    }
+}
+
+impl From<Unfit> for Refusal {
+    fn from(unfit: Unfit) -> Self {
+        malformed(unfit.to_string())
     }
 }
 

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
 use proto::quorate::v1::{
-    AddressHint, AssignReplica, DecideGroup, DeregisterInstance, ExpireLease, GroupMember, Health,
-    HostedGroup, Locality as WireLocality, Member as WireMember, NodeRecord, NodeState, NodeStatus,
-    ReapInstance, RecordNode, RecordServer, RegisterInstance, RegistryDone, ReportLeader,
-    SetInstanceHealth, SetNodeState, registry_refusal::Reason,
+    AddressHint, AssignReplica, DecideGroup, DeregisterInstance, DeregisterSilent, ExpireLease,
+    GroupMember, Health, HostedGroup, LeaseMark, Locality as WireLocality, MarkLeases,
+    Member as WireMember, NodeRecord, NodeState, NodeStatus, ReapInstance, ReapService, RecordNode,
+    RecordServer, RegisterInstance, RegistryDone, RemoveNode, RemoveServer, RemoveService,
+    ReportLeader, SetInstanceHealth, SetNodeState, registry_refusal::Reason,
 };
 
 use super::*;
@@ -49,14 +50,221 @@ fn another_address_is_refused_while_the_lease_holds() {
 }
 
 #[test]
-fn same_lease_may_move_and_same_address_keeps_the_lease() {
+fn same_lease_may_move_and_who_chose_none_is_known_by_the_address() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     assert_eq!(mesh.register("orders", "a", "10.0.0.2:80", 1), Ok(granted(1)));
     // The reply was lost, and the owner asks again without a lease.
-    let again = mesh.register("orders", "a", "10.0.0.2:80", 7);
+    let mut again = instance("orders", "a", "10.0.0.2:80", 7);
+    again.lease_drawn = true;
+    let again = mesh.run(Command::RegisterInstance(again));
     assert_eq!(again, Ok(RegistryDone { changed: false, ..granted(1) }));
     assert_eq!(mesh.registry.grant(7), None);
+}
+
+/// P14: the successor is there while the one before still says goodbye.
+#[test]
+fn who_ends_takes_along_nothing_of_its_successor() {
+    let mut mesh = Mesh::default();
+    let started = |start, lease_id| {
+        let mut command = instance("orders", "a", "10.0.0.1:80", lease_id);
+        command.start = start;
+        Command::RegisterInstance(command)
+    };
+    mesh.run(started(100, 1)).unwrap();
+    mesh.run(health(1, "a", Health::Draining)).unwrap();
+    assert_eq!(mesh.run(started(200, 2)), Ok(granted(2)));
+    let successor = mesh.registry.instance("orders", "a").unwrap().clone();
+    assert_eq!(successor.health, Health::Healthy);
+    // All that the one before may still do.
+    assert_eq!(mesh.run(health(1, "a", Health::Draining)), Err(Reason::LeaseUnknown));
+    assert_eq!(mesh.run(started(100, 1)), Err(Reason::HeldByAnother));
+    assert_eq!(mesh.deregister_held("orders", "a", 1), Ok(RegistryDone::default()));
+    mesh.expire(1).unwrap();
+    assert_eq!(mesh.registry.instance("orders", "a"), Some(&successor));
+}
+
+/// D10: a fleet with fixed ids died and comes back at other addresses.
+#[test]
+fn who_comes_for_the_place_of_a_silent_owner_is_let_in() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let elsewhere = instance("orders", "a", "10.0.0.2:80", 2);
+    assert_eq!(mesh.registry.holder(&elsewhere), Some(1));
+    let refused = mesh.run(Command::RegisterInstance(elsewhere.clone()));
+    assert_eq!(refused, Err(Reason::HeldByAnother));
+    mesh.mark(1, true);
+    assert_eq!(mesh.registry.holder(&elsewhere), None);
+    assert!(mesh.registry.instance("orders", "a").unwrap().is_live());
+    assert_eq!(mesh.run(Command::RegisterInstance(elsewhere)), Ok(granted(2)));
+    let instance = mesh.registry.instance("orders", "a").unwrap();
+    assert_eq!((instance.silent_since, instance.grant.lease_id), (None, 2));
+    assert_eq!(mesh.registry.grant(1), None, "the old owner holds nothing any more");
+}
+
+#[test]
+fn silence_is_noted_and_taken_back() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(1);
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    mesh.mark(1, true);
+    assert_eq!(mesh.touched, [RecordKey::Node(1), instance_key("orders", "a")].into());
+    let since = Some(mesh.index);
+    assert_eq!(mesh.registry.silent_since(1), since);
+    mesh.mark(1, true);
+    assert_eq!((mesh.registry.silent_since(1), mesh.touched.len()), (since, 0));
+    let states: Vec<_> =
+        mesh.registry.list_members(&BTreeMap::new()).into_iter().map(|it| it.state).collect();
+    assert_eq!(states, ["silent"]);
+    mesh.mark(1, false);
+    assert_eq!(mesh.registry.silent_since(1), None);
+    // Of another grant, or of another term.
+    let marks = vec![LeaseMark { lease_id: 1, granted_index: 999, silent: true }];
+    mesh.run(Command::MarkLeases(MarkLeases { marks, term: TERM })).unwrap();
+    let granted_index = mesh.registry.grant(1).unwrap().granted_index;
+    let marks = vec![LeaseMark { lease_id: 1, granted_index, silent: true }];
+    mesh.run(Command::MarkLeases(MarkLeases { marks, term: TERM - 1 })).unwrap();
+    assert_eq!(mesh.registry.silent_since(1), None);
+}
+
+#[test]
+fn silent_and_dead_instances_go_together_by_service_and_zone() {
+    let mut mesh = Mesh::default();
+    for (lease_id, service, zone) in
+        [(1, "orders", "a"), (2, "orders", "b"), (3, "orders", "b"), (4, "carts", "b")]
+    {
+        let id = format!("i{lease_id}");
+        let mut command = instance(service, &id, &format!("10.0.0.{lease_id}:80"), lease_id);
+        let (region, zone) = (String::new(), zone.to_owned());
+        command.instance.as_mut().unwrap().locality = Some(WireLocality { region, zone });
+        mesh.run(Command::RegisterInstance(command)).unwrap();
+    }
+    mesh.mark(1, true);
+    mesh.mark(2, true);
+    mesh.expire(4).unwrap();
+    let bulk = |service: &str, zone: &str| {
+        let (service, zone) = (service.to_owned(), zone.to_owned());
+        Command::DeregisterSilent(DeregisterSilent { service, zone })
+    };
+    let removed = |removed| Ok(RegistryDone { removed, ..changed() });
+    assert_eq!(mesh.run(bulk("carts", "a")), Ok(RegistryDone::default()));
+    assert_eq!(mesh.run(bulk("orders", "b")), removed(1));
+    assert_eq!(mesh.run(bulk("", "")), removed(2));
+    let left: Vec<_> = mesh.registry.instances().map(|it| it.id.as_str()).collect();
+    assert_eq!(left, ["i3"]);
+}
+
+#[test]
+fn removed_service_keeps_its_port_until_it_is_reaped_and_may_come_back() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    mesh.register("carts", "a", "10.0.0.2:80", 2).unwrap();
+    let remove = |force, if_empty| {
+        Command::RemoveService(RemoveService { name: "orders".into(), force, if_empty })
+    };
+    assert_eq!(mesh.run(remove(false, false)), Err(Reason::Alive));
+    assert_eq!(mesh.run(remove(false, true)), Ok(RegistryDone::default()));
+    let done = RegistryDone { existed: true, ..changed() };
+    assert_eq!(mesh.run(remove(true, false)), Ok(done));
+    assert_eq!(mesh.run(remove(true, false)), Ok(RegistryDone::default()));
+    assert_eq!(mesh.registry.grant(1), None);
+    let names: Vec<_> = mesh.registry.list_services().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, ["carts"]);
+
+    mesh.register("orders", "b", "10.0.0.3:80", 3).unwrap();
+    assert_eq!(mesh.registry.service("orders").unwrap().sidecar_port, 21_000);
+    mesh.mark(3, true);
+    mesh.run(remove(false, false)).unwrap();
+    let since = mesh.index;
+    let reap = |retired_since_index| {
+        Command::ReapService(ReapService { name: "orders".into(), retired_since_index })
+    };
+    assert_eq!(mesh.run(reap(since - 1)), Ok(RegistryDone::default()));
+    assert_eq!(mesh.run(reap(since)), Ok(done));
+    assert_eq!(mesh.registry.record(&RecordKey::Service("orders".into())), None);
+    mesh.register("orders", "b", "10.0.0.3:80", 3).unwrap();
+    assert_eq!(mesh.registry.service("orders").unwrap().sidecar_port, 21_002);
+}
+
+#[test]
+fn a_freed_port_is_given_again_when_no_other_is_left() {
+    let mut registry = Registry::default();
+    let mut effects = Effects::default();
+    for port in SIDECAR_PORTS.filter(|port| *port != 21_500) {
+        let (name, protocol) = (format!("s{port}"), Protocol::Http1);
+        let service = Service { name, protocol, sidecar_port: port, retired_since: None };
+        registry.put_service(service, &mut effects);
+    }
+    assert_eq!(registry.free_port(), Some(21_500));
+    registry.ports.insert(21_500);
+    assert_eq!(registry.free_port(), None);
+}
+
+#[test]
+fn removed_node_goes_once_no_group_counts_it() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(5);
+    mesh.decide("default", &[1, 2, 3]).unwrap();
+    let remove = |node_id| Command::RemoveNode(RemoveNode { node_id });
+    assert_eq!(mesh.run(remove(9)), Ok(RegistryDone::default()));
+    assert_eq!(mesh.run(remove(3)), Err(Reason::Alive));
+    let done = RegistryDone { existed: true, ..changed() };
+    mesh.expire(5).unwrap();
+    assert_eq!(mesh.run(remove(5)), Ok(done));
+    assert_eq!(mesh.registry.node(5), None);
+
+    mesh.assign(2, 4).unwrap();
+    mesh.expire(3).unwrap();
+    assert_eq!(mesh.run(remove(3)), Ok(RegistryDone { leaving: true, ..done }));
+    let state = |mesh: &Mesh| {
+        let members = mesh.registry.list_members(&BTreeMap::new());
+        members.into_iter().find(|it| it.node_id == 3).map(|it| it.state)
+    };
+    assert_eq!(state(&mesh).as_deref(), Some("removed"));
+    let report = |members: &[u64]| {
+        let (serving, members) = (Vec::new(), members.to_vec());
+        Command::ReportLeader(ReportLeader { group: 2, leader_id: 1, term: 1, serving, members })
+    };
+    mesh.run(report(&[1, 2, 3, 4])).unwrap();
+    assert!(state(&mesh).is_some());
+    mesh.run(report(&[1, 2, 4])).unwrap();
+    assert_eq!(state(&mesh), None);
+    assert!(!mesh.registry.group(2).unwrap().has_replica(3));
+}
+
+#[test]
+fn removed_node_that_comes_back_is_a_node_again() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(3);
+    mesh.decide("default", &[1, 2, 3]).unwrap();
+    mesh.expire(3).unwrap();
+    mesh.run(Command::RemoveNode(RemoveNode { node_id: 3 })).unwrap();
+    mesh.run(Command::RecordNode(node(3, 2, 7))).unwrap();
+    let node = mesh.registry.node(3).unwrap();
+    assert_eq!((node.removed, node.state), (false, NodeState::Up));
+}
+
+#[test]
+fn an_owner_says_why_it_is_unhealthy_and_since_when() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let said = |reason: &str, since_unix_ms| {
+        Command::SetInstanceHealth(SetInstanceHealth {
+            service: "orders".into(),
+            id: "a".into(),
+            lease_id: 1,
+            health: Health::Unhealthy.into(),
+            reason: reason.into(),
+            since_unix_ms,
+        })
+    };
+    let done = RegistryDone { lease_id: 1, existed: true, ..changed() };
+    assert_eq!(mesh.run(said("it answered `503`", 7)), Ok(done));
+    assert_eq!(mesh.run(said("no connection", 7)), Ok(done));
+    assert_eq!(mesh.run(said("no connection", 7)), Ok(RegistryDone { changed: false, ..done }));
+    assert_eq!(mesh.run(said("a\nb", 7)), Err(Reason::Malformed));
+    let told = mesh.registry.list_instances("orders").remove(0);
+    assert_eq!((told.health_reason.as_str(), told.health_since_unix_ms), ("no connection", 7));
 }
 
 #[test]
@@ -152,11 +360,6 @@ fn invalid_fields_are_refused_with_a_reason() {
 fn health_is_set_by_the_holder_only() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    let health = |lease_id, id: &str, health: Health| {
-        let (service, id) = ("orders".to_owned(), id.to_owned());
-        let health = health.into();
-        Command::SetInstanceHealth(SetInstanceHealth { service, id, lease_id, health })
-    };
     let done = RegistryDone { lease_id: 1, existed: true, ..changed() };
     assert_eq!(mesh.run(health(1, "a", Health::Draining)), Ok(done));
     let unchanged = RegistryDone { changed: false, ..done };
@@ -360,13 +563,14 @@ fn answers_describe_services_and_instances() {
     mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
     mesh.register("carts", "a", "10.0.0.3:80", 3).unwrap();
     mesh.expire(2).unwrap();
+    mesh.mark(3, true);
     let summary: Vec<_> = mesh
         .registry
         .list_services()
         .into_iter()
-        .map(|it| (it.name, it.instances, it.healthy, it.sidecar_port))
+        .map(|it| (it.name, it.instances, it.healthy, it.silent, it.sidecar_port))
         .collect();
-    assert_eq!(summary, [("carts".into(), 1, 1, 21_001), ("orders".into(), 2, 1, 21_000)]);
+    assert_eq!(summary, [("carts".into(), 1, 0, 1, 21_001), ("orders".into(), 2, 1, 0, 21_000)]);
     let ids = |service| -> Vec<_> {
         mesh.registry.list_instances(service).into_iter().map(|it| it.id).collect()
     };
@@ -449,6 +653,17 @@ fn node_is_told_its_groups_its_peers_and_disco() {
     assert_eq!(mesh.registry.groups_of_node(5), []);
 }
 
+/// What the holder of a lease says of an instance of `orders`.
+fn health(lease_id: u64, id: &str, health: Health) -> Command {
+    Command::SetInstanceHealth(SetInstanceHealth {
+        service: "orders".to_owned(),
+        id: id.to_owned(),
+        lease_id,
+        health: health.into(),
+        ..SetInstanceHealth::default()
+    })
+}
+
 /// The term in which every command here is committed.
 pub(crate) const TERM: u64 = 4;
 
@@ -508,6 +723,13 @@ impl Mesh {
         self.run(Command::ExpireLease(ExpireLease { lease_id, granted_index, term: TERM }))
     }
 
+    /// Notes whether the owner of a lease is silent.
+    pub(crate) fn mark(&mut self, lease_id: u64, silent: bool) {
+        let granted_index = self.registry.grant(lease_id).map_or(0, |it| it.granted_index);
+        let marks = vec![LeaseMark { lease_id, granted_index, silent }];
+        self.run(Command::MarkLeases(MarkLeases { marks, term: TERM })).unwrap();
+    }
+
     /// Registers the nodes 1 to `count`, each with a lease of the same number.
     pub(crate) fn nodes(&mut self, count: u64) {
         for node_id in 1..=count {
@@ -547,7 +769,7 @@ pub(crate) fn instance(service: &str, id: &str, address: &str, lease_id: u64) ->
         address: address.to_owned(),
         ..Default::default()
     };
-    RegisterInstance { instance: Some(instance), lease_id, ttl_ms: 0 }
+    RegisterInstance { instance: Some(instance), lease_id, ..RegisterInstance::default() }
 }
 
 /// A node at an address made of its id.

@@ -69,6 +69,8 @@ pub(super) fn endpoints(registry: &Registry, group: &Group) -> impl Iterator<Ite
         .filter(|member| group.serves(member.node_id))
         .filter_map(|member| registry.node(member.node_id))
         .filter_map(|node| match node.state {
+            // Not heard of, and maybe well: the others come first.
+            NodeState::Up if node.silent_since.is_some() => Some((node, HealthStatus::Degraded)),
             NodeState::Up | NodeState::Unspecified => Some((node, HealthStatus::Healthy)),
             NodeState::Stopping => Some((node, HealthStatus::Draining)),
             NodeState::Down => None,

@@ -51,16 +51,52 @@ pub(super) fn resources(service: &Service) -> Vec<ResourceChange> {
     changes
 }
 
+/// What there was of a service that is no more.
+pub(super) fn removal(name: &str) -> [ResourceChange; 5] {
+    [
+        ResourceChange::Remove(ResourceType::Cluster, name.into()),
+        ResourceChange::Remove(ResourceType::Endpoints, name.into()),
+        ResourceChange::Remove(ResourceType::Listener, name.into()),
+        ResourceChange::Remove(ResourceType::Listener, sidecar_name(name).into()),
+        ResourceChange::Remove(ResourceType::Route, name.into()),
+    ]
+}
+
 /// The endpoints of a service; none, but still a resource, when it has no instance up.
 pub(super) fn endpoints(registry: &Registry, service: &Service) -> Resource {
     let instances = registry.instances_of(&service.name).values();
-    let endpoints = instances.filter_map(endpoint).collect();
+    let silent = health_of_silent(service, instances.clone());
+    let endpoints = instances.filter_map(|it| endpoint(it, silent)).collect();
     let assignment = build::load_assignment(&service.name, endpoints);
     Resource::new(ResourceType::Endpoints, service.name.as_str(), &assignment)
 }
 
-fn endpoint(instance: &Instance) -> Option<build::Endpoint<'_>> {
+/// How those are served whose owners are silent, and who may yet be well: after the others.
+///
+/// Envoy sends to a degraded endpoint what the healthy ones cannot carry. A gRPC client leaves it
+/// out altogether (gRFC A27), so for HTTP/2 that is right only while at least half are heard; it
+/// skips by itself those to which it has no connection.
+fn health_of_silent<'a>(
+    service: &Service,
+    instances: impl Iterator<Item = &'a Instance>,
+) -> HealthStatus {
+    let (mut heard, mut silent) = (0, 0);
+    for instance in instances.filter(|it| it.is_routable()) {
+        match instance.silent_since {
+            None => heard += 1,
+            Some(_) => silent += 1,
+        }
+    }
+    let enough = match service.protocol {
+        Protocol::Http2 => heard >= silent,
+        Protocol::Http1 | Protocol::Tcp => true,
+    };
+    if heard > 0 && enough { HealthStatus::Degraded } else { HealthStatus::Unknown }
+}
+
+fn endpoint(instance: &Instance, silent: HealthStatus) -> Option<build::Endpoint<'_>> {
     let health = match instance.health {
+        Health::Healthy | Health::Unknown if instance.silent_since.is_some() => silent,
         Health::Healthy => HealthStatus::Healthy,
         Health::Unhealthy => HealthStatus::Unhealthy,
         Health::Draining => HealthStatus::Draining,

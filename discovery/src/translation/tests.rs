@@ -17,8 +17,8 @@ use envoy_types::pb::envoy::{
 };
 use prost::{Message, Name};
 use proto::quorate::v1::{
-    Health, Locality as WireLocality, NodeState, RegisterInstance, ReportLeader, SetNodeState,
-    registry_command::Command,
+    Health, Locality as WireLocality, NodeState, RegisterInstance, RemoveService, ReportLeader,
+    SetNodeState, registry_command::Command,
 };
 
 use super::*;
@@ -155,6 +155,67 @@ fn endpoints_are_grouped_by_locality_which_weighs_what_can_be_used() {
             "0 z2 1: 10.0.0.4:80 Draining 1",
         ]
     );
+}
+
+/// D14, and L: silence alone leaves no service without endpoints.
+#[test]
+fn silent_instances_come_after_the_others_and_are_all_there_is_if_need_be() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
+    mesh.mark(1, true);
+    let both = ["0  1: 10.0.0.1:80 Degraded 1, 10.0.0.2:80 Healthy 1"];
+    assert_eq!(Told::of(&mesh).endpoints("orders"), both);
+    mesh.mark(2, true);
+    let unknown = ["0  2: 10.0.0.1:80 Unknown 1, 10.0.0.2:80 Unknown 1"];
+    assert_eq!(Told::of(&mesh).endpoints("orders"), unknown);
+    mesh.mark(1, false);
+    mesh.mark(2, false);
+    let healthy = ["0  2: 10.0.0.1:80 Healthy 1, 10.0.0.2:80 Healthy 1"];
+    assert_eq!(Told::of(&mesh).endpoints("orders"), healthy);
+}
+
+/// gRPC clients leave out what is degraded.
+#[test]
+fn half_of_an_http2_service_is_never_degraded() {
+    let mut mesh = Mesh::default();
+    for lease_id in 1..=3 {
+        let id = format!("i{lease_id}");
+        let mut command = instance("orders", &id, &format!("10.0.0.{lease_id}:80"), lease_id);
+        command.instance.as_mut().unwrap().protocol = "http2".into();
+        mesh.run(Command::RegisterInstance(command)).unwrap();
+    }
+    mesh.mark(1, true);
+    assert!(Told::of(&mesh).endpoints("orders")[0].contains("10.0.0.1:80 Degraded"));
+    mesh.mark(2, true);
+    let told = ["0  3: 10.0.0.1:80 Unknown 1, 10.0.0.2:80 Unknown 1, 10.0.0.3:80 Healthy 1"];
+    assert_eq!(Told::of(&mesh).endpoints("orders"), told);
+}
+
+#[test]
+fn silent_replicas_of_a_namespace_come_after_the_others() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(3);
+    mesh.decide("default", &[1, 2, 3]).unwrap();
+    mesh.mark(2, true);
+    let told = Told::of(&mesh).endpoints("kv/default");
+    assert!(told[0].contains("10.0.1.2:2379 Degraded"), "{told:?}");
+}
+
+#[test]
+fn removed_service_takes_its_resources_along() {
+    let mut mesh = Mesh::default();
+    let before = Told::of(&mesh);
+    let kinds = ResourceType::all();
+    let names = |it: &Told| kinds.map(|kind| it.names(kind));
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let mut snapshot = Told::of(&mesh).0;
+    let name = "orders".to_owned();
+    mesh.run(Command::RemoveService(RemoveService { name, force: true, if_empty: false })).unwrap();
+    snapshot = snapshot.with_changes(2, translate(&mesh.registry, &mesh.touched));
+    let after = Told(snapshot);
+    assert_eq!(names(&after), names(&before));
+    assert_eq!(after.routes("ingress"), []);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! moment DISCO first said so; a session that ends ends the measurement. Wall clocks are never
 //! compared, and while DISCO is away or without a quorum nobody is dead.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use mesh::{GroupId, NodeId};
 use tokio::time::Instant;
@@ -67,6 +67,8 @@ impl Seen {
         let presence = match self.state {
             NodeState::Up => Presence::Up,
             NodeState::Away => Presence::Away,
+            // A person has said so: there is nothing to wait for.
+            NodeState::Removed => Presence::Down(Duration::MAX),
             NodeState::Down => Presence::Down(now.saturating_duration_since(self.since)),
         };
         Standing { presence, zone: self.zone.clone() }
@@ -75,8 +77,6 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use mesh::MeshId;
 
     use super::*;

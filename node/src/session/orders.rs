@@ -55,6 +55,8 @@ pub(crate) enum NodeState {
     /// Stopping, or a state that this version does not know.
     Away,
     Down,
+    /// Down, and a person has said that it will not come back.
+    Removed,
 }
 
 pub(crate) fn from_proto(mesh: MeshId, directive: &Directive) -> Orders {
@@ -115,6 +117,7 @@ fn peer(summary: &MemberSummary) -> Peer {
         state: match summary.state.as_str() {
             "up" => NodeState::Up,
             "down" => NodeState::Down,
+            "removed" => NodeState::Removed,
             _ => NodeState::Away,
         },
     }

@@ -27,6 +27,7 @@ pub(crate) fn hello(
         }),
         groups_on_disk,
         name: introduction.name.clone(),
+        version: introduction.version.clone(),
     }
 }
 

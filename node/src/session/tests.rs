@@ -125,6 +125,7 @@ fn a_state_of_a_later_version_is_neither_up_nor_down() {
     for (text, state) in [
         ("up", NodeState::Up),
         ("down", NodeState::Down),
+        ("removed", NodeState::Removed),
         ("stopping", NodeState::Away),
         ("levitating", NodeState::Away),
         ("", NodeState::Away),

@@ -8,10 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh::MeshId;
 use proto::quorate::v1::{
-    AnswerMeta, DeregisterReply, DeregisterRequest, Directive, GroupRecord, ListGroupsReply,
-    ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
-    ListMembersRequest, ListServicesReply, ListServicesRequest, Member, NodeHello, NodeReport,
-    RegisterReply, RegisterRequest, RenewReply, RenewRequest, SetHealthReply, SetHealthRequest,
+    AnswerMeta, DeregisterReply, DeregisterRequest, DeregisterSilentReply, DeregisterSilentRequest,
+    Directive, GroupRecord, ListGroupsReply, ListGroupsRequest, ListInstancesReply,
+    ListInstancesRequest, ListMembersReply, ListMembersRequest, ListServicesReply,
+    ListServicesRequest, LiveReply, LiveRequest, Member, NodeHello, NodeReport, RegisterReply,
+    RegisterRequest, RemoveMemberReply, RemoveMemberRequest, RemoveServiceReply,
+    RemoveServiceRequest, RenewReply, RenewRequest, SetHealthReply, SetHealthRequest,
     node_report::Report,
     registry_server::{Registry, RegistryServer},
 };
@@ -182,6 +184,25 @@ impl Registry for Conversation {
     }
 
     async fn deregister(&self, _: Request<DeregisterRequest>) -> Answer<DeregisterReply> {
+        Err(left_out())
+    }
+
+    async fn deregister_silent(
+        &self,
+        _: Request<DeregisterSilentRequest>,
+    ) -> Answer<DeregisterSilentReply> {
+        Err(left_out())
+    }
+
+    async fn remove_service(&self, _: Request<RemoveServiceRequest>) -> Answer<RemoveServiceReply> {
+        Err(left_out())
+    }
+
+    async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Answer<RemoveMemberReply> {
+        Err(left_out())
+    }
+
+    async fn live(&self, _: Request<LiveRequest>) -> Answer<LiveReply> {
         Err(left_out())
     }
 

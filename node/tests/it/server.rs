@@ -276,6 +276,7 @@ async fn boot(
         region: String::new(),
         zone: String::new(),
         name: mesh_address.to_string(),
+        version: "0.0.0".to_owned(),
         replace_after: node::data::REPLACE_AFTER,
     };
     let data = Data::start(host.clone(), config).unwrap();

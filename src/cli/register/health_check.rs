@@ -20,6 +20,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
+use super::registration::Condition;
 use crate::values::{ValueError, address};
 
 #[cfg(test)]
@@ -37,6 +38,9 @@ const BODY_READ: usize = 256 * 1024;
 
 /// How long the rest of an answer is read: a stream of events has no end.
 const BODY_TIME: Duration = Duration::from_millis(500);
+
+/// Pause between two reasons for the same health: each is a write for the registry.
+const REASON_EVERY: Duration = Duration::from_secs(30);
 
 /// What is asked. Without an address it is asked of the instance's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,35 +113,55 @@ impl Check {
         self,
         instance: SocketAddr,
         every: Duration,
-        health: watch::Sender<Health>,
+        health: watch::Sender<Condition>,
     ) {
         let mut failures = 0;
+        let mut reason_told = None;
         let mut pause = every.min(IMPATIENT);
         while !health.is_closed() {
-            let health_now = match self.ask(instance, every).await {
+            let now = match self.ask(instance, every).await {
                 Ok(()) => {
                     failures = 0;
                     pause = every;
-                    Health::Healthy
+                    (Health::Healthy, String::new())
                 }
                 Err(reason) => {
                     failures = FAILURES.min(failures + 1);
-                    tracing::debug!(
-                        reason = crate::failure::chain(&reason),
-                        failures,
-                        "check failed"
-                    );
-                    if failures < FAILURES { *health.borrow() } else { Health::Unhealthy }
+                    let reason = crate::failure::chain(&reason);
+                    tracing::debug!(reason, failures, "check failed");
+                    if failures < FAILURES {
+                        sleep(pause).await;
+                        continue;
+                    }
+                    (Health::Unhealthy, reason)
                 }
             };
-            health.send_if_modified(|health| {
-                let changed = *health != health_now;
-                *health = health_now;
-                changed
-            });
+            tell(&health, now, &mut reason_told);
             sleep(pause).await;
         }
     }
+}
+
+/// Tells a change of health at once, and another reason for the same one now and then.
+fn tell(
+    condition: &watch::Sender<Condition>,
+    (health, reason): (Health, String),
+    told: &mut Option<Instant>,
+) {
+    condition.send_if_modified(|condition| {
+        let next = if condition.health == health {
+            condition.because(&reason)
+        } else {
+            *told = None;
+            Condition::new(health, &reason)
+        };
+        let is_due = told.is_none_or(|at| at.elapsed() >= REASON_EVERY);
+        let changed = next != *condition && is_due;
+        if changed {
+            (*condition, *told) = (next, Some(Instant::now()));
+        }
+        changed
+    });
 }
 
 async fn tcp(address: SocketAddr) -> Result<TcpStream, Unhealthy> {

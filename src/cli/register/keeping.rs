@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     health_check::Check,
     program::{Program, Signals},
-    registration::Registration,
+    registration::{Condition, Registration},
 };
 use crate::failure::{Code, Failure};
 
@@ -31,7 +31,7 @@ const ANSWERS: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Keeping {
-    health: watch::Sender<Health>,
+    health: watch::Sender<Condition>,
     told: watch::Receiver<Option<Health>>,
     shutdown: CancellationToken,
     checks: JoinSet<()>,
@@ -51,7 +51,7 @@ impl Keeping {
     /// Keeps the instance registered, with the health `first` until a check says otherwise.
     pub(super) fn start(
         mut registration: Registration,
-        first: Health,
+        first: Condition,
         check: Option<(Check, Duration)>,
     ) -> Self {
         let (health, health_rx) = watch::channel(first);
@@ -157,12 +157,15 @@ impl Keeping {
             return Duration::ZERO;
         }
         tracing::info!(?drain, "draining");
-        self.health.send_replace(Health::Draining);
+        self.health.send_replace(Condition::new(Health::Draining, ""));
         let drained = async {
-            let told = self.told.wait_for(|told| *told == Some(Health::Draining));
-            if matches!(timeout(ANSWERS / 2, told).await, Ok(Ok(_))) {
-                sleep(drain).await;
-                drain
+            // Not held any more, there is nothing to drain.
+            let told = self.told.wait_for(|told| told.is_none_or(|it| it == Health::Draining));
+            let told = timeout(ANSWERS / 2, told).await.map(|told| told.map(|told| *told));
+            if let Ok(Ok(told)) = told {
+                let given = told.map_or(Duration::ZERO, |_| drain);
+                sleep(given).await;
+                given
             } else {
                 tracing::warn!("DISCO does not answer; stopping without time to drain");
                 Duration::ZERO

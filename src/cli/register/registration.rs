@@ -5,7 +5,11 @@
 //! one thing that is missing; a failure is retried and never ends the instance, since a registry
 //! that is away must do no harm.
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use proto::quorate::v1::{
     DeregisterRequest, Health, Instance, RegisterRequest, RenewRequest, SetHealthRequest,
@@ -24,9 +28,21 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
+/// Characters of a reason.
+const REASON: usize = 200;
+
 /// First pause after a failure; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A holder that was heard so long after this process came lives; less may be the way of an answer.
+const HEARD_MARGIN: Duration = Duration::from_millis(500);
+
+/// Pause between two attempts while another process holds the place.
+const PLACE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long it may take until it is noted that a lease has run out.
+const NOTED: Duration = Duration::from_secs(10);
 
 /// How long an answer is awaited at the end. A registration that takes effect after the instance
 /// was given up would stay until its lease ends.
@@ -46,13 +62,45 @@ pub(crate) struct Registration {
     has_held: bool,
     /// What is known of the lease while it holds.
     lease: Option<Lease>,
+    /// Orders this process among those that register the id at this address.
+    start: u64,
+    /// Since when the id has been another's, and how long its lease lasted then.
+    claimed: Option<(Instant, Duration)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Lease {
     renew_at: Instant,
     /// What DISCO was told last.
-    health: Health,
+    told: Condition,
+}
+
+/// How an instance is, as its owner sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) health: Health,
+    /// Why, if there is something to say.
+    pub(crate) reason: String,
+    /// Since when it has that health, by this machine's clock.
+    pub(crate) since_unix_ms: u64,
+}
+
+impl Condition {
+    /// From this moment on.
+    pub(crate) fn new(health: Health, reason: &str) -> Self {
+        Self { health, reason: plain(reason), since_unix_ms: unix_millis() }
+    }
+
+    /// The same health for another reason.
+    pub(crate) fn because(&self, reason: &str) -> Self {
+        Self { reason: plain(reason), ..self.clone() }
+    }
+}
+
+/// A text as the registry takes it.
+fn plain(text: &str) -> String {
+    let printable = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+    text.chars().take(REASON).map(printable).collect()
 }
 
 impl Registration {
@@ -66,31 +114,38 @@ impl Registration {
             may_hold: false,
             has_held: false,
             lease: None,
+            start: unix_millis(),
+            claimed: None,
         }
     }
 
     /// Registers once.
-    pub(crate) async fn register(&mut self, health: Health) -> Result<(), Failure> {
-        self.instance.health = health.into();
+    pub(crate) async fn register(&mut self, condition: &Condition) -> Result<(), Failure> {
+        self.instance.health = condition.health.into();
+        self.instance.health_reason.clone_from(&condition.reason);
+        self.instance.health_since_unix_ms = condition.since_unix_ms;
         let request = RegisterRequest {
             instance: Some(self.instance.clone()),
             lease_id: self.lease_id,
             ttl_ms: millis(self.ttl_wanted),
             mesh_id: self.disco.mesh_id().to_owned(),
+            start: self.start,
         };
         // Before the question: it may take effect though nobody is left to hear the answer.
         self.may_hold = true;
         let asked = self
             .disco
             .ask(request, |mut registry, request| async move { registry.register(request).await });
-        let reply = asked.await.inspect_err(|failure| {
+        let reply = asked.await.map_err(|failure| {
             let refused = matches!(failure.code, Code::Usage | Code::Denied | Code::Refused);
             self.may_hold = !refused || failure.retryable();
+            self.judge_holder(failure)
         })?;
+        self.claimed = None;
         self.disco.settle(reply.meta.as_ref());
         self.lease_id = reply.lease_id;
         self.has_held = true;
-        self.lease = Some(Lease { renew_at: renew_at(reply.ttl_ms), health });
+        self.lease = Some(Lease { renew_at: renew_at(reply.ttl_ms), told: condition.clone() });
         tracing::info!(
             service = self.instance.service,
             id = self.instance.id,
@@ -98,6 +153,17 @@ impl Registration {
             "registered"
         );
         Ok(())
+    }
+
+    /// Decides whether the place may become free that another process holds: it is waited for until
+    /// the other is heard again, or its lease has run out.
+    fn judge_holder(&mut self, failure: Failure) -> Failure {
+        let Some(holder) = failure.holder else { return failure };
+        let now = Instant::now();
+        let (since, _) = *self.claimed.get_or_insert((now, holder.left));
+        let waited = now.duration_since(since);
+        let lives = holder.heard_ago.is_some_and(|ago| ago + HEARD_MARGIN < waited);
+        if lives || self.has_held { failure } else { failure.passing() }
     }
 
     /// Keeps the instance registered until shutdown. `told` follows `health` once DISCO knows it.
@@ -108,26 +174,29 @@ impl Registration {
     /// that is lost later is waited for: the program goes on, and the other may go.
     pub(crate) async fn keep(
         &mut self,
-        mut health: watch::Receiver<Health>,
+        mut health: watch::Receiver<Condition>,
         told: watch::Sender<Option<Health>>,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
         let mut retry = RETRY_MIN;
         loop {
-            let wanted = *health.borrow_and_update();
-            let Some(converged) = self.converge_until(&shutdown, wanted).await else {
+            let wanted = health.borrow_and_update().clone();
+            let Some(converged) = self.converge_until(&shutdown, &wanted).await else {
                 return Ok(());
             };
             let next = match converged {
                 Ok(()) => {
                     retry = RETRY_MIN;
                     told.send_replace(self.told());
-                    self.lease.map_or_else(Instant::now, |lease| lease.renew_at)
+                    self.lease.as_ref().map_or_else(Instant::now, |lease| lease.renew_at)
                 }
                 Err(failure) if self.is_final(&failure) => return Err(failure),
                 Err(failure) => {
                     let reason = failure.message;
-                    if failure.code == Code::Refused {
+                    if failure.holder.is_some() && !self.has_held {
+                        tracing::warn!(reason, "waiting for the place of a silent holder");
+                        retry = PLACE_RETRY;
+                    } else if failure.code == Code::Refused {
                         tracing::error!(reason, "refused; trying again");
                     } else {
                         tracing::warn!(reason, "DISCO does not answer; trying again");
@@ -174,15 +243,27 @@ impl Registration {
     pub(crate) async fn register_by(
         &mut self,
         deadline: Instant,
-        health: Health,
+        condition: &Condition,
     ) -> Result<(), Failure> {
+        let mut no_quorum = None;
         loop {
-            match self.register(health).await {
-                Err(failure) if failure.retryable() && Instant::now() + RETRY_MIN < deadline => {
-                    sleep(RETRY_MIN).await;
-                }
-                outcome => return outcome,
+            let failure = match self.register(condition).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+            // A silent holder gives way once its lease has run out and that is noted.
+            let free = self.claimed.map(|(since, left)| since + left + NOTED);
+            let until = free.map_or(deadline, |free| deadline.max(free));
+            if !failure.retryable() || Instant::now() + RETRY_MIN >= until {
+                // Of a quorum that is missing a server tells only now and then; in between it does
+                // not answer in time.
+                let told = no_quorum.filter(|_| failure.code == Code::Timeout);
+                return Err(told.unwrap_or(failure));
             }
+            if failure.code == Code::Unreachable {
+                no_quorum = Some(failure);
+            }
+            sleep(RETRY_MIN).await;
         }
     }
 
@@ -192,7 +273,7 @@ impl Registration {
 
     /// The health that DISCO was told last; none while the instance is not registered.
     pub(crate) fn told(&self) -> Option<Health> {
-        self.lease.map(|lease| lease.health)
+        self.lease.as_ref().map(|lease| lease.told.health)
     }
 
     /// Where this instance is registered, for checks.
@@ -204,7 +285,7 @@ impl Registration {
     async fn converge_until(
         &mut self,
         shutdown: &CancellationToken,
-        wanted: Health,
+        wanted: &Condition,
     ) -> Option<Result<(), Failure>> {
         let mut converging = pin!(self.converge(wanted));
         tokio::select! {
@@ -216,15 +297,15 @@ impl Registration {
     }
 
     /// Does what is missing: register, renew, or tell the health.
-    async fn converge(&mut self, wanted: Health) -> Result<(), Failure> {
-        match self.lease {
+    async fn converge(&mut self, wanted: &Condition) -> Result<(), Failure> {
+        match self.lease.clone() {
             None => return self.register(wanted).await,
             Some(lease) if Instant::now() >= lease.renew_at => self.renew(lease).await?,
             Some(_) => {}
         }
-        match self.lease {
+        match self.lease.clone() {
             None => self.register(wanted).await,
-            Some(lease) if lease.health != wanted => self.set_health(lease, wanted).await,
+            Some(lease) if lease.told != *wanted => self.set_health(lease, wanted).await,
             Some(_) => Ok(()),
         }
     }
@@ -233,6 +314,7 @@ impl Registration {
         let request = RenewRequest {
             lease_ids: vec![self.lease_id],
             mesh_id: self.disco.mesh_id().to_owned(),
+            ..RenewRequest::default()
         };
         let reply = self
             .disco
@@ -247,27 +329,31 @@ impl Registration {
         Ok(())
     }
 
-    async fn set_health(&mut self, lease: Lease, health: Health) -> Result<(), Failure> {
+    async fn set_health(&mut self, lease: Lease, wanted: &Condition) -> Result<(), Failure> {
         let request = SetHealthRequest {
             service: self.instance.service.clone(),
             id: self.instance.id.clone(),
             lease_id: self.lease_id,
-            health: health.into(),
+            health: wanted.health.into(),
             mesh_id: self.disco.mesh_id().to_owned(),
+            reason: wanted.reason.clone(),
+            since_unix_ms: wanted.since_unix_ms,
         };
         let asked = self.disco.ask(request, |mut registry, request| async move {
             registry.set_health(request).await
         });
         match asked.await {
             Ok(_) => {
-                tracing::info!(health = health.as_str_name(), "health told");
-                self.lease = Some(Lease { health, ..lease });
+                let (health, reason) = (wanted.health.as_str_name(), &wanted.reason);
+                tracing::info!(health, reason, "health told");
+                self.lease = Some(Lease { told: wanted.clone(), ..lease });
                 Ok(())
             }
             // The instance or its lease is gone: registering tells the health as well.
             Err(failure) if failure.code == Code::NoneFound => {
                 self.lease = None;
-                self.register(health).await
+                // Who says goodbye does not take the place back from its successor.
+                if wanted.health == Health::Draining { Ok(()) } else { self.register(wanted).await }
             }
             Err(failure) => Err(failure),
         }
@@ -278,6 +364,10 @@ impl Registration {
         let is_clash = failure.code == Code::Refused && !failure.retryable();
         matches!(failure.code, Code::Usage | Code::Denied) || is_clash && !self.has_held
     }
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 fn renew_at(ttl_ms: u64) -> Instant {

@@ -54,6 +54,7 @@ impl Config {
             admin_listen: args.admin_listen,
             seeds,
             replace_after: args.replace_after,
+            latch_patience: args.latch_patience,
             shutdown_grace: args.shutdown_grace,
         })
     }

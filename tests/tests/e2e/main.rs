@@ -15,4 +15,5 @@ mod modes;
 mod process;
 mod register;
 mod routing;
+mod silence;
 mod single;

@@ -15,6 +15,8 @@ pub struct Figures {
     pub instances: usize,
     /// Of the instances, those that report to be healthy.
     pub healthy: usize,
+    /// Of the instances, those whose owners are silent: kept as a last resort.
+    pub silent: usize,
     /// Leases whose owners are silent while expiry is held; zero unless this server leads and too
     /// many owners fell silent at once.
     pub held_leases: usize,
@@ -22,9 +24,11 @@ pub struct Figures {
 
 impl Figures {
     pub(crate) fn of(shared: &Shared) -> Self {
-        let (services, instances, healthy) = shared.board.read(|registry| {
-            let healthy = registry.instances().filter(|it| it.health == Health::Healthy).count();
-            (registry.services().count(), registry.instances().count(), healthy)
+        let (services, instances, healthy, silent) = shared.board.read(|registry| {
+            let silent = registry.instances().filter(|it| it.silent_since.is_some()).count();
+            let healthy = registry.instances().filter(|it| it.health == Health::Healthy);
+            let healthy = healthy.filter(|it| it.silent_since.is_none()).count();
+            (registry.services().count(), registry.instances().count(), healthy, silent)
         });
         Self {
             streams: shared.tasks.len(),
@@ -32,6 +36,7 @@ impl Figures {
             services,
             instances,
             healthy,
+            silent,
             held_leases: shared.leases.frozen().map_or(0, |frozen| frozen.missing),
         }
     }

@@ -10,7 +10,7 @@ use discovery::lease::{Frozen, Proposal, TICK};
 use futures::{StreamExt, stream};
 use prost::Message;
 use raft::{Group, Role};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::publish::{Board, Leases};
@@ -24,6 +24,9 @@ const PROPOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Proposals under way at once.
 const PROPOSALS_AT_ONCE: usize = 32;
 
+/// How often silent owners are told of while there are any.
+const REMIND: Duration = Duration::from_secs(60);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
@@ -31,11 +34,13 @@ pub(crate) struct LeaseKeeper {
     board: Board,
     leases: Leases,
     frozen: bool,
+    /// When it was last told that owners are silent.
+    told_silent: Option<Instant>,
 }
 
 impl LeaseKeeper {
     pub(crate) const fn new(group: Group, board: Board, leases: Leases) -> Self {
-        Self { group, board, leases, frozen: false }
+        Self { group, board, leases, frozen: false, told_silent: None }
     }
 
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
@@ -69,8 +74,9 @@ impl LeaseKeeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let due = self.leases.due();
+            let due = self.leases.due(&self.board);
             self.report_latch();
+            self.report_silence();
             if !due.is_empty() {
                 self.propose(due).await;
             }
@@ -90,19 +96,67 @@ impl LeaseKeeper {
             .await;
     }
 
-    async fn propose_one(&self, proposal: Proposal, term: u64) {
-        match &proposal {
+    async fn propose_one(&self, mut proposal: Proposal, term: u64) {
+        match &mut proposal {
             Proposal::Expire { lease_id, .. } if self.leases.was_heard(*lease_id) => return,
-            Proposal::Expire { lease_id, .. } => {
-                tracing::info!(lease = format_args!("{lease_id:016x}"), "a lease ends unrenewed");
+            Proposal::Expire { lease_id, .. } => self.report_end(*lease_id),
+            Proposal::Mark(marks) => {
+                marks.retain(|it| !it.silent || !self.leases.was_heard(it.lease_id));
+                if marks.is_empty() {
+                    return;
+                }
+                let silent = marks.iter().filter(|it| it.silent).count();
+                if silent > 0 {
+                    tracing::info!(leases = silent, "owners are silent: served as a last resort");
+                }
+                if silent < marks.len() {
+                    tracing::info!(leases = marks.len() - silent, "owners are heard again");
+                }
             }
             Proposal::Reap { service, id, .. } => {
                 tracing::info!(service, id, "forgetting an instance that is long down");
+            }
+            Proposal::RemoveService { name } => {
+                tracing::info!(service = name, "removing a service that long had no instance");
+            }
+            Proposal::ReapService { name, .. } => {
+                tracing::info!(service = name, "the port of a removed service is free");
             }
         }
         let command = proposal.into_command(term).encode_to_vec();
         if let Err(error) = self.group.write(command.into(), PROPOSE_PATIENCE).await {
             tracing::debug!(%error, "a lease has not ended yet");
+        }
+    }
+
+    /// Tells whose lease ends.
+    fn report_end(&self, lease_id: u64) {
+        let instances: Vec<(String, String)> = self.board.read(|registry| {
+            let instances = registry.instances_of_lease(lease_id);
+            instances.map(|it| (it.service.clone(), it.id.clone())).collect()
+        });
+        let lease = format!("{lease_id:016x}");
+        for (service, id) in &instances {
+            tracing::info!(service, id, lease, "expired: not renewed in time");
+        }
+        if instances.is_empty() {
+            tracing::info!(lease, "a node's lease ends unrenewed");
+        }
+    }
+
+    /// Tells each minute of owners who stay silent.
+    fn report_silence(&mut self) {
+        let silent = self.leases.silent();
+        let is_due = self.told_silent.is_none_or(|told| told.elapsed() >= REMIND);
+        if silent == 0 {
+            self.told_silent = None;
+        } else if is_due {
+            self.told_silent = Some(Instant::now());
+            tracing::warn!(
+                silent,
+                "silent instances are kept, and end slowly unless their owners are heard; \
+                 `quorate deregister --silent` removes those that are gone for good"
+            );
         }
     }
 
@@ -114,10 +168,12 @@ impl LeaseKeeper {
                     missing,
                     total,
                     zone = zone.as_ref().map(|it| it.zone.as_str()),
-                    "too many owners fell silent at once: nothing expires until they are back"
+                    "too many owners fell silent at once: nothing expires for the time being"
                 );
             }
-            (None, true) => tracing::warn!("owners are back: leases expire again"),
+            (None, true) => {
+                tracing::warn!("no mass of owners falls silent any more: leases expire again")
+            }
             (Some(_), true) | (None, false) => {}
         }
         self.frozen = frozen.is_some();

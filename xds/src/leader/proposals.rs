@@ -102,6 +102,7 @@ fn status_of_refusal(refusal: &RegistryRefusal) -> Status {
         | Reason::GroupUnknown => Status::not_found(message),
         Reason::GroupExists | Reason::HeldByAnother => Status::already_exists(message),
         Reason::StoreMismatch | Reason::Superseded => Status::failed_precondition(message),
+        Reason::Alive => Status::aborted(message),
         Reason::Exhausted => Status::resource_exhausted(message),
         Reason::Unspecified => Status::internal(message),
     }

@@ -6,20 +6,21 @@
 //! renews can try elsewhere.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     mem,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use discovery::registry::DEFAULT_TTL;
-use proto::quorate::v1::AnswerMeta;
+use discovery::{lease::Heard, registry::DEFAULT_TTL};
+use proto::quorate::v1::{AnswerMeta, LiveReply, NodeLive, RegistryDone, RemoveMemberReply};
 use raft::{Group, Host};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::link::LeaderLink;
+use super::{link::LeaderLink, reports::Reports};
 use crate::publish::{Board, Leases, Renewed};
 
 /// How long the renewals of sessions are gathered before they go to the leader together.
@@ -33,22 +34,34 @@ pub(crate) struct Renewals {
     board: Board,
     leases: Leases,
     link: Arc<LeaderLink>,
-    /// Leases that sessions on this server hold for their nodes, to be passed on. Bounded by the
-    /// number of sessions.
-    gathered: Arc<Mutex<BTreeSet<u64>>>,
+    reports: Reports,
+    /// Leases that sessions on this server hold for their nodes, to be passed on with what the nodes
+    /// report. Bounded by the number of sessions.
+    gathered: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
 impl Renewals {
-    pub(crate) fn new(host: Host, group: Group, board: Board, leases: Leases) -> Self {
-        Self { host, group, board, leases, link: Arc::default(), gathered: Arc::default() }
+    pub(crate) fn new(
+        host: Host,
+        group: Group,
+        board: Board,
+        leases: Leases,
+        reports: Reports,
+    ) -> Self {
+        let (link, gathered) = (Arc::default(), Arc::default());
+        Self { host, group, board, leases, link, reports, gathered }
     }
 
     /// Renews leases here or at the leader.
     pub(crate) async fn renew(&self, lease_ids: &[u64]) -> Renewed {
+        self.renew_with(lease_ids, Vec::new()).await
+    }
+
+    async fn renew_with(&self, lease_ids: &[u64], reports: Vec<NodeLive>) -> Renewed {
         if let Some(renewed) = self.leases.renew(lease_ids) {
             return renewed;
         }
-        match self.pass_on(lease_ids).await {
+        match self.pass_on(lease_ids, reports).await {
             Ok(renewed) => renewed,
             Err(status) => {
                 tracing::debug!(%status, "accepted renewals that the leader has not heard of");
@@ -59,16 +72,56 @@ impl Renewals {
     }
 
     /// Renews leases that another server passed on, believing that this one leads.
-    pub(crate) fn renew_as_leader(&self, lease_ids: &[u64]) -> Result<Renewed, Status> {
+    pub(crate) fn renew_as_leader(
+        &self,
+        lease_ids: &[u64],
+        reports: Vec<NodeLive>,
+    ) -> Result<Renewed, Status> {
         let not_leader = || Status::unavailable("this server does not lead the disco group");
-        self.leases.renew(lease_ids).ok_or_else(not_leader)
+        let renewed = self.leases.renew(lease_ids).ok_or_else(not_leader)?;
+        for NodeLive { node_id, status } in reports {
+            self.reports.put_passed_on(node_id, status.unwrap_or_default());
+        }
+        Ok(renewed)
     }
 
-    /// Renews a lease soon, without an answer: that it has ended shows in the registry.
-    pub(crate) fn renew_soon(&self, lease_id: u64) {
+    /// Renews a node's lease soon, without an answer: that it has ended shows in the registry.
+    pub(crate) fn renew_soon(&self, lease_id: u64, node_id: u64) {
         if self.leases.renew(&[lease_id]).is_none() {
-            self.gathered.lock().unwrap_or_else(PoisonError::into_inner).insert(lease_id);
+            let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            gathered.insert(lease_id, node_id);
         }
+    }
+
+    /// What the leader knows and the log does not, if another server leads and answers.
+    pub(crate) async fn ask_live(&self, lease_ids: Vec<u64>) -> Result<LiveReply, Status> {
+        let reply = self.link.live(self.leader_address()?, lease_ids).await?;
+        self.check_mesh(reply.meta.as_ref())?;
+        Ok(reply)
+    }
+
+    /// Lets the leader remove a member.
+    pub(crate) async fn remove_member_at_leader(
+        &self,
+        node_id: u64,
+    ) -> Result<RegistryDone, Status> {
+        let reply = self.link.remove_member(self.leader_address()?, node_id).await?;
+        self.check_mesh(reply.meta.as_ref())?;
+        let RemoveMemberReply { existed, leaving, .. } = reply;
+        Ok(RegistryDone { existed, leaving, ..RegistryDone::default() })
+    }
+
+    /// When the owner of a lease was last heard, as far as that can be found out.
+    pub(crate) async fn heard(&self, lease_id: u64) -> Option<Heard> {
+        if self.leases.leads() {
+            return self.leases.heard(lease_id);
+        }
+        let live = self.ask_live(vec![lease_id]).await.ok()?;
+        let lease = live.leases.into_iter().find(|it| it.lease_id == lease_id)?;
+        Some(Heard {
+            ago: Duration::from_millis(lease.heard_ms_ago),
+            left: Duration::from_millis(lease.left_ms),
+        })
     }
 
     /// How long a lease lasts that was just granted or renewed.
@@ -88,34 +141,42 @@ impl Renewals {
             let gathered =
                 mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
             if !gathered.is_empty() {
-                let lease_ids: Vec<u64> = gathered.into_iter().collect();
-                self.renew(&lease_ids).await;
+                let reports = gathered.values().filter_map(|node_id| {
+                    let status = Some(self.reports.of(*node_id)?);
+                    Some(NodeLive { node_id: *node_id, status })
+                });
+                let reports = reports.collect();
+                let lease_ids: Vec<u64> = gathered.into_keys().collect();
+                self.renew_with(&lease_ids, reports).await;
             }
         }
     }
 
-    async fn pass_on(&self, lease_ids: &[u64]) -> Result<Renewed, Status> {
+    async fn pass_on(&self, lease_ids: &[u64], reports: Vec<NodeLive>) -> Result<Renewed, Status> {
+        let leader = self.leader_address()?;
+        let reply = self.link.renew(leader, lease_ids.to_vec(), reports).await?;
+        self.check_mesh(reply.meta.as_ref())?;
+        Ok(Renewed {
+            unknown: reply.unknown,
+            ttl: Duration::from_millis(reply.ttl_ms),
+            // A leader without a quorum may have been replaced unheard.
+            counted: reply.meta.is_some_and(|it| it.stale_for_ms == 0),
+        })
+    }
+
+    fn leader_address(&self) -> Result<SocketAddr, Status> {
         let leader = self.group.status().leader;
         let leader = leader.ok_or_else(|| Status::unavailable("the disco group has no leader"))?;
         if leader == self.host.identity().node_id {
             return Err(Status::unavailable("this server is only just taking the lead"));
         }
         let address = self.host.mesh().book().address(leader);
-        let address =
-            address.ok_or_else(|| Status::unavailable("the leader's address is unknown"))?;
-        let reply = self.link.renew(address, lease_ids.to_vec()).await?;
-        let AnswerMeta { mesh_id, stale_for_ms, .. } = reply.meta.unwrap_or_default();
-        self.check_mesh(&mesh_id)?;
-        Ok(Renewed {
-            unknown: reply.unknown,
-            ttl: Duration::from_millis(reply.ttl_ms),
-            // A leader without a quorum may have been replaced unheard.
-            counted: stale_for_ms == 0,
-        })
+        address.ok_or_else(|| Status::unavailable("the leader's address is unknown"))
     }
 
     /// An address may have gone to a server of another mesh, which knows none of our leases.
-    fn check_mesh(&self, theirs: &str) -> Result<(), Status> {
+    fn check_mesh(&self, meta: Option<&AnswerMeta>) -> Result<(), Status> {
+        let theirs = meta.map_or("", |it| it.mesh_id.as_str());
         let ours = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         if ours.as_deref() == Some(theirs) {
             return Ok(());

@@ -12,7 +12,7 @@ use std::{
 };
 
 use discovery::{
-    lease::{Frozen, LeaseTable, Proposal, Time},
+    lease::{Frozen, Heard, LeaseTable, Proposal, Time},
     registry::{DEFAULT_TTL, Outcome, Registry},
 };
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ use super::board::Board;
 #[derive(Clone)]
 pub(crate) struct Leases {
     started: Instant,
+    /// How long an owner may be silent before its lease ends in the slow lane.
+    patience: Duration,
     state: Arc<Mutex<State>>,
 }
 
@@ -48,21 +50,26 @@ pub(crate) struct Renewed {
 }
 
 impl Leases {
-    pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), state: Arc::default() }
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { started: Instant::now(), patience, state: Arc::default() }
     }
 
     /// Begins to count, for every lease there is.
     pub(crate) fn lead(&self, board: &Board) {
         let mut state = self.lock();
         // Read under the lock: what is published later is followed.
-        state.table = Some(board.read(|registry| LeaseTable::new(registry, self.now())));
+        state.table = Some(board.read(|registry| self.table(registry)));
         state.heard.clear();
     }
 
     /// Stops counting: somebody else leads, or nobody.
     pub(crate) fn resign(&self) {
         self.lock().table = None;
+    }
+
+    /// Whether this server counts, as the leader does.
+    pub(crate) fn leads(&self) -> bool {
+        self.lock().table.is_some()
     }
 
     /// Takes note of what was published.
@@ -75,7 +82,7 @@ impl Leases {
     /// Begins anew after the registry was replaced.
     pub(crate) fn reload(&self, registry: &Registry) {
         if let Some(table) = &mut self.lock().table {
-            *table = LeaseTable::new(registry, self.now());
+            *table = self.table(registry);
         }
     }
 
@@ -104,12 +111,19 @@ impl Leases {
         self.lock().table.as_ref()?.ttl(lease_id)
     }
 
+    /// When the owner of a lease was last heard, if this server leads and has heard it.
+    pub(crate) fn heard(&self, lease_id: u64) -> Option<Heard> {
+        let now = self.now();
+        self.lock().table.as_mut()?.heard(lease_id, now)
+    }
+
     /// Draws up a round of expiries.
-    pub(crate) fn due(&self) -> Vec<Proposal> {
+    pub(crate) fn due(&self, board: &Board) -> Vec<Proposal> {
         let now = self.now();
         let mut state = self.lock();
         state.heard.clear();
-        state.table.as_mut().map(|table| table.due(now)).unwrap_or_default()
+        let Some(table) = &mut state.table else { return Vec::new() };
+        board.read(|registry| table.due(registry, now))
     }
 
     /// Whether a lease was renewed since the round was drawn up.
@@ -117,9 +131,18 @@ impl Leases {
         self.lock().heard.contains(&lease_id)
     }
 
-    /// Whether the latch holds all expiries.
+    /// Whether too many fell silent at once, if this server leads.
     pub(crate) fn frozen(&self) -> Option<Frozen> {
         self.lock().table.as_ref()?.frozen().cloned()
+    }
+
+    /// How many leases' owners are silent; zero unless this server leads.
+    pub(crate) fn silent(&self) -> usize {
+        self.lock().table.as_ref().map_or(0, LeaseTable::silent)
+    }
+
+    fn table(&self, registry: &Registry) -> LeaseTable {
+        LeaseTable::new(registry, self.patience, self.now())
     }
 
     fn now(&self) -> Time {

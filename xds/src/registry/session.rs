@@ -168,7 +168,7 @@ impl Session {
                 self.shared.reports.put(self.stay.node_id(), self.number, status.clone());
                 self.stay.report(status);
                 if let Standing::Recorded { lease_id, .. } = self.standing() {
-                    self.formed.renewals.renew_soon(lease_id);
+                    self.formed.renewals.renew_soon(lease_id, self.stay.node_id());
                 }
                 Ok(())
             }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) use self::{
     ads::{Delta, Sotw},
     node::{NodeClient, hello},
-    server::{Disk, Server, form},
+    server::{Disk, LATCH_PATIENCE, Server, form},
 };
 
 /// How long anything may take that should happen.

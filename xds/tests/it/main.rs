@@ -6,3 +6,4 @@ mod harness;
 mod mesh;
 mod registry;
 mod session;
+mod silence;

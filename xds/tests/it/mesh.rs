@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use proto::quorate::v1::{
-    Health, ListInstancesRequest, ListMembersRequest, ListServicesRequest, NodeHello,
+    GroupMember, Health, HostedGroup, ListGroupsRequest, ListInstancesRequest, ListMembersRequest,
+    ListServicesRequest, NodeHello,
 };
 use tonic::Code;
 
@@ -170,6 +171,55 @@ async fn clients_that_hold_something_are_sent_elsewhere(server: &Server) {
         assert_eq!(refused.code(), Code::Unavailable, "{refused}");
         assert!(refused.message().contains("no quorum"), "{refused}");
     }
+}
+
+/// U2: every server answers every question alike, wherever a node has its session.
+#[tokio::test]
+async fn every_server_knows_what_a_node_reported_to_any() {
+    let mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let mut nodes = Vec::new();
+    for node_id in 1..=3 {
+        let at = mesh.at((leader + usize::try_from(node_id).unwrap()) % 3);
+        let mut node = NodeClient::open(at, hello(node_id)).await.unwrap();
+        node.try_directive().await.unwrap();
+        nodes.push(node);
+    }
+    let group = nodes[0].directive("the group is decided", |it| !it.groups.is_empty()).await;
+    let group = group.groups[0].group;
+    let hosted = |role: &str, lag| {
+        let members = (1..=3).map(|node_id| GroupMember { node_id, voter: true, lag }).collect();
+        let role = role.to_owned();
+        HostedGroup { group, role, term: 2, members, ..HostedGroup::default() }
+    };
+    eventually("all servers tell roles and lag alike", || async {
+        for (at, node) in nodes.iter().enumerate() {
+            let role = if at == 0 { "leader" } else { "follower" };
+            node.report(vec![hosted(role, Some(5))]).await;
+        }
+        for server in mesh.up() {
+            let mut registry = server.registry();
+            let reply = registry.list_groups(ListGroupsRequest {}).await.unwrap().into_inner();
+            let replicas = reply.groups.into_iter().next()?.replicas;
+            let told: Vec<_> =
+                replicas.iter().map(|it| (it.node_id, it.role.as_str(), it.lag)).collect();
+            let expected =
+                [(1, "leader", Some(5)), (2, "follower", Some(5)), (3, "follower", Some(5))];
+            if told != expected {
+                return None;
+            }
+            let reply = registry.list_members(ListMembersRequest {}).await.unwrap().into_inner();
+            let (data, disco): (Vec<_>, Vec<_>) =
+                reply.members.iter().partition(|it| it.services == ["data"]);
+            let is_whole = data.iter().all(|it| it.version == "node-version")
+                && disco.iter().all(|it| it.state == "up" && !it.role.is_empty());
+            if !is_whole {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -119,6 +119,7 @@ async fn what_is_meant_for_another_mesh_is_refused_and_names_both() {
         lease_id,
         health,
         mesh_id: mesh_id.clone(),
+        ..SetHealthRequest::default()
     };
     let deregister = DeregisterRequest { service, id, lease_id: 0, mesh_id: mesh_id.clone() };
     for refused in [

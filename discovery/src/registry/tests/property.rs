@@ -78,12 +78,24 @@ fn invariant_latches_stay(before: &Registry, after: &Registry, seed: u64, index:
         assert_eq!(later.namespace, group.namespace, "seed {seed} at {index}");
         assert!(later.leader >= group.leader, "seed {seed} at {index}");
     }
-    for service in before.services() {
-        let later = after.service(&service.name).unwrap();
-        assert_eq!(later.sidecar_port, service.sidecar_port, "seed {seed} at {index}");
+    let port = |registry: &Registry, name: &str| {
+        let service = registry.service(name).or_else(|| registry.retired_service(name));
+        service.map(|it| it.sidecar_port)
+    };
+    for service in before.services().chain(before.retired_services()) {
+        let later = port(after, &service.name);
+        let reaped = later.is_none() && service.retired_since.is_some();
+        assert!(reaped || later == Some(service.sidecar_port), "seed {seed} at {index}");
     }
+    let ports: Vec<u16> =
+        after.services().chain(after.retired_services()).map(|it| it.sidecar_port).collect();
+    assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len(), "seed {seed} at {index}");
     for node in before.nodes() {
-        let later = after.node(node.node_id).unwrap();
+        let Some(later) = after.node(node.node_id) else {
+            let counted = after.groups().any(|it| it.members.contains(&node.node_id));
+            assert!(!counted, "seed {seed} at {index}");
+            continue;
+        };
         assert_eq!(later.store_id, node.store_id, "seed {seed} at {index}");
         assert!(later.boot_epoch >= node.boot_epoch, "seed {seed} at {index}");
     }
@@ -100,7 +112,7 @@ fn invariant_resources_follow(registry: &Registry, snapshot: &Snapshot, seed: u6
 }
 
 fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryCommand {
-    let command = match random.random_range(0..12) {
+    let command = match random.random_range(0..15) {
         0 => return RegistryCommand::default(),
         1..=3 => Command::RegisterInstance(registration(random)),
         4 => Command::DeregisterInstance(DeregisterInstance {
@@ -113,6 +125,8 @@ fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryComma
             id: id(random),
             lease_id: random.random_range(0..12),
             health: random.random_range(0..7),
+            reason: pick(random, &["", "no answer in time", "\n"]).to_owned(),
+            since_unix_ms: random.random_range(0..3),
         }),
         6 => {
             let lease_id = random.random_range(0..12);
@@ -133,9 +147,44 @@ fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryComma
             &address(random),
         )),
         9 => node_command(random),
+        10 => mark_command(random, registry, term),
+        11 => removal_command(random, registry),
         _ => group_command(random),
     };
     RegistryCommand { command: Some(command) }
+}
+
+fn mark_command(random: &mut StdRng, registry: &Registry, term: u64) -> Command {
+    let marks = (0..random.random_range(0..4)).map(|_| {
+        let lease_id = random.random_range(0..12);
+        let granted = registry.grant(lease_id).map_or(0, |it| it.granted_index);
+        let granted_index = granted + u64::from(random.random_bool(0.1));
+        LeaseMark { lease_id, granted_index, silent: random.random_bool(0.7) }
+    });
+    let marks = marks.collect();
+    Command::MarkLeases(MarkLeases { marks, term: term - u64::from(random.random_bool(0.1)) })
+}
+
+fn removal_command(random: &mut StdRng, registry: &Registry) -> Command {
+    match random.random_range(0..5) {
+        0 => Command::DeregisterSilent(DeregisterSilent {
+            service: service(random),
+            zone: pick(random, &["a", "b", ""]).to_owned(),
+        }),
+        1 => Command::RemoveService(RemoveService {
+            name: service(random),
+            force: random.random_bool(0.5),
+            if_empty: random.random_bool(0.3),
+        }),
+        2 => {
+            let name = service(random);
+            let since = registry.retired_service(&name).and_then(|it| it.retired_since);
+            let retired_since_index = since.unwrap_or(0);
+            Command::ReapService(ReapService { name, retired_since_index })
+        }
+        3 => Command::RemoveServer(RemoveServer { node_id: random.random_range(0..4) }),
+        _ => Command::RemoveNode(RemoveNode { node_id: random.random_range(0..7) }),
+    }
 }
 
 fn registration(random: &mut StdRng) -> RegisterInstance {
@@ -148,6 +197,8 @@ fn registration(random: &mut StdRng) -> RegisterInstance {
     it.protocol = protocol.to_owned();
     let zone = pick(random, &["a", "b", ""]).to_string();
     it.locality = Some(WireLocality { region: String::new(), zone });
+    command.start = random.random_range(0..3);
+    command.lease_drawn = random.random_bool(0.3);
     command.ttl_ms = random.next_u64() >> random.random_range(0..64);
     command
 }

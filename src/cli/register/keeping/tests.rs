@@ -21,7 +21,7 @@ async fn a_stop_waits_for_no_answer() {
     let address = black_hole.local_addr().expect("bound");
     for told in [None, Some(Health::Healthy)] {
         let disco = Disco::new(vec![address], LONG);
-        let mut keeping = Keeping::start(registration(disco), Health::Healthy, None);
+        let mut keeping = Keeping::start(registration(disco), condition(Health::Healthy), None);
         let (_told, told_rx) = watch::channel(told);
         keeping.told = told_rx;
         let ended = timeout(DEADLINE, keeping.end(End::Signal, None, signals(), LONG)).await;
@@ -39,17 +39,18 @@ async fn a_check_under_way_does_not_undo_draining() {
         // Past its last await: from here an abort comes too late.
         entered.send(()).expect("the test listens");
         let _ = released.recv();
-        health.send_replace(Health::Healthy);
+        health.send_replace(condition(Health::Healthy));
     });
     has_entered.recv_timeout(DEADLINE).expect("the check runs");
     let mut health = keeping.health.subscribe();
     let mut ending = JoinSet::new();
     ending.spawn(keeping.end(End::Signal, None, signals(), Duration::ZERO));
-    let draining = timeout(QUIET, health.wait_for(|it| *it == Health::Draining)).await.is_ok();
+    let draining =
+        timeout(QUIET, health.wait_for(|it| it.health == Health::Draining)).await.is_ok();
     release.send(()).expect("the check waits");
     ending.join_next().await.expect("a task").expect("no panic").expect("a clean end");
     assert!(!draining, "it is said while a check may still speak");
-    assert_eq!(*health.borrow(), Health::Draining);
+    assert_eq!(health.borrow().health, Health::Draining);
 }
 
 #[tokio::test]
@@ -78,7 +79,7 @@ async fn failure(keeping: Keeping) -> Failure {
 
 /// Keeps an instance that no DISCO knows, by a task that waits for its end.
 fn idle(told: Option<Health>) -> (Keeping, watch::Sender<Option<Health>>) {
-    let (health, _) = watch::channel(Health::Healthy);
+    let (health, _) = watch::channel(condition(Health::Healthy));
     let (told_tx, told) = watch::channel(told);
     let shutdown = CancellationToken::new();
     let until = shutdown.clone();
@@ -95,6 +96,10 @@ fn registration(disco: Disco) -> Registration {
     let address = "127.0.0.1:8000".to_owned();
     let instance = Instance { service: "web".to_owned(), address, ..Instance::default() };
     Registration::new(disco, instance, Duration::ZERO)
+}
+
+fn condition(health: Health) -> Condition {
+    Condition::new(health, "")
 }
 
 fn signals() -> Signals {

@@ -6,9 +6,11 @@ use std::{
 
 use futures::Stream;
 use proto::quorate::v1::{
-    AnswerMeta, DeregisterReply, Directive, ListGroupsReply, ListGroupsRequest, ListInstancesReply,
-    ListInstancesRequest, ListMembersReply, ListMembersRequest, ListServicesReply,
-    ListServicesRequest, NodeReport, RegisterReply, RenewReply, SetHealthReply,
+    AnswerMeta, DeregisterReply, DeregisterSilentReply, DeregisterSilentRequest, Directive,
+    ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
+    ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, NodeReport,
+    RegisterReply, RemoveMemberReply, RemoveMemberRequest, RemoveServiceReply,
+    RemoveServiceRequest, RenewReply, SetHealthReply,
     registry_server::{Registry, RegistryServer},
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -24,7 +26,7 @@ async fn an_instance_is_registered_renewed_and_its_health_told() {
     let disco = FakeDisco::start().await;
     let mut kept = Kept::start(&[disco.address], Health::Unknown);
     kept.until_told(Health::Unknown).await;
-    kept.health.send_replace(Health::Healthy);
+    kept.health.send_replace(Condition::new(Health::Healthy, ""));
     kept.until_told(Health::Healthy).await;
     disco.until(|seen| seen.renewed >= 2).await;
     let seen = disco.seen();
@@ -37,7 +39,7 @@ async fn a_forgotten_lease_is_registered_again_as_the_instance_is_now() {
     let disco = FakeDisco::start().await;
     let mut kept = Kept::start(&[disco.address], Health::Unknown);
     kept.until_told(Health::Unknown).await;
-    kept.health.send_replace(Health::Healthy);
+    kept.health.send_replace(Condition::new(Health::Healthy, ""));
     kept.until_told(Health::Healthy).await;
     disco.set(|state| state.lease = None);
     disco.until(|seen| seen.registered.len() == 2).await;
@@ -50,9 +52,9 @@ async fn a_health_that_finds_no_instance_registers_it_with_that_health() {
     let mut kept = Kept::start(&[disco.address], Health::Healthy);
     kept.until_told(Health::Healthy).await;
     disco.set(|state| state.lease = None);
-    kept.health.send_replace(Health::Draining);
-    kept.until_told(Health::Draining).await;
-    assert_eq!(disco.seen().registered.last(), Some(&Health::Draining));
+    kept.health.send_replace(Condition::new(Health::Unhealthy, "it answered `503`"));
+    kept.until_told(Health::Unhealthy).await;
+    assert_eq!(disco.seen().registered.last(), Some(&Health::Unhealthy));
 }
 
 #[tokio::test]
@@ -122,7 +124,7 @@ async fn a_mesh_that_is_named_is_the_only_one_asked() {
     disco.set(|state| state.meta.mesh_id = "theirs".to_owned());
     let asked = Disco::new(vec![disco.address], Duration::from_secs(2)).of_mesh("ours");
     let mut registration = registration(asked);
-    let failure = registration.register_by(Instant::now(), Health::Healthy).await;
+    let failure = registration.register_by(Instant::now(), &healthy()).await;
     let failure = failure.expect_err("another mesh");
     assert_eq!(failure.code, Code::Refused);
     for mesh in ["mesh ours", "mesh theirs"] {
@@ -139,6 +141,32 @@ async fn an_id_that_is_anothers_ends_the_registration() {
     let failure = kept.failure().await;
     assert_eq!(failure.code, Code::Refused);
     assert!(failure.message.contains("held by another"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn the_place_of_a_holder_that_is_not_heard_is_waited_for() {
+    for heard_ago in [None, Some(3_600_000)] {
+        let disco = FakeDisco::start().await;
+        disco.set(|state| {
+            state.held_by_another = true;
+            state.holder_heard_ago = heard_ago;
+        });
+        let mut kept = Kept::start(&[disco.address], Health::Healthy);
+        disco.until(|seen| seen.clashes >= 3).await;
+        disco.set(|state| state.held_by_another = false);
+        kept.until_told(Health::Healthy).await;
+    }
+}
+
+#[tokio::test]
+async fn who_says_goodbye_does_not_take_the_place_back() {
+    let disco = FakeDisco::start().await;
+    let mut kept = Kept::start(&[disco.address], Health::Healthy);
+    kept.until_told(Health::Healthy).await;
+    disco.set(|state| state.lease = Some(77));
+    kept.health.send_replace(Condition::new(Health::Draining, ""));
+    timeout(DEADLINE, kept.told.wait_for(Option::is_none)).await.expect("in time").expect("kept");
+    assert_eq!(disco.seen().registered, [Health::Healthy]);
 }
 
 #[tokio::test]
@@ -173,7 +201,7 @@ async fn what_was_never_asked_for_is_not_deregistered() {
     assert_eq!(disco.seen().asked, 0);
     disco.set(|state| state.held_by_another = true);
     let mut refused = registration(patient(&[disco.address]));
-    refused.register(Health::Healthy).await.expect_err("held by another");
+    refused.register(&healthy()).await.expect_err("held by another");
     refused.deregister().await;
     assert_eq!(disco.seen().deregistered, Vec::<u64>::new());
 }
@@ -182,7 +210,7 @@ async fn what_was_never_asked_for_is_not_deregistered() {
 async fn an_instance_is_deregistered_under_its_lease() {
     let disco = FakeDisco::start().await;
     let mut registration = registration(patient(&[disco.address]));
-    registration.register(Health::Healthy).await.expect("registered");
+    registration.register(&healthy()).await.expect("registered");
     registration.deregister().await;
     assert_eq!(disco.seen().deregistered, disco.seen().granted);
 }
@@ -206,13 +234,17 @@ async fn a_registration_whose_answer_was_lost_is_given_up_under_the_same_lease()
 async fn a_first_registration_gives_up_when_nobody_answers() {
     let mut registration = registration(patient(&[nowhere().await]));
     let deadline = Instant::now() + Duration::from_millis(600);
-    let failure = registration.register_by(deadline, Health::Healthy).await.expect_err("nobody");
+    let failure = registration.register_by(deadline, &healthy()).await.expect_err("nobody");
     assert_eq!(failure.code, Code::Unreachable);
+}
+
+fn healthy() -> Condition {
+    Condition::new(Health::Healthy, "")
 }
 
 /// A registration that is kept by a task.
 struct Kept {
-    health: watch::Sender<Health>,
+    health: watch::Sender<Condition>,
     told: watch::Receiver<Option<Health>>,
     shutdown: CancellationToken,
     keeper: JoinSet<(Registration, Result<(), Failure>)>,
@@ -220,7 +252,7 @@ struct Kept {
 
 impl Kept {
     fn start(disco: &[SocketAddr], first: Health) -> Self {
-        let (health, health_rx) = watch::channel(first);
+        let (health, health_rx) = watch::channel(Condition::new(first, ""));
         let (told_tx, told) = watch::channel(None);
         let mut keeper = JoinSet::new();
         let shutdown = CancellationToken::new();
@@ -298,6 +330,7 @@ struct State {
     leases: u64,
     refuses: bool,
     held_by_another: bool,
+    holder_heard_ago: Option<u64>,
     /// Whether requests meant for another mesh are refused.
     checks_mesh: bool,
     hangs: bool,
@@ -313,6 +346,7 @@ impl FakeDisco {
             leases: 0,
             refuses: false,
             held_by_another: false,
+            holder_heard_ago: Some(0),
             checks_mesh: true,
             hangs: false,
             seen,
@@ -385,7 +419,15 @@ impl Registry for FakeRegistry {
         }
         if state.held_by_another {
             state.seen.send_modify(|seen| seen.clashes += 1);
-            return Err(Status::already_exists("the instance is held by another process"));
+            let mut status = Status::already_exists("the instance is held by another process");
+            let mut tell = |key, millis: u64| {
+                status.metadata_mut().insert(key, millis.into());
+            };
+            if let Some(heard_ago) = state.holder_heard_ago {
+                tell("quorate-holder-heard-ms-ago", heard_ago);
+            }
+            tell("quorate-holder-left-ms", 300);
+            return Err(status);
         }
         let health = request.instance.expect("an instance").health();
         state.leases += 1;
@@ -441,6 +483,31 @@ impl Registry for FakeRegistry {
         _: Request<Streaming<NodeReport>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         Err(Status::unimplemented("not asked"))
+    }
+
+    async fn deregister_silent(
+        &self,
+        _: Request<DeregisterSilentRequest>,
+    ) -> Result<Response<DeregisterSilentReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn remove_service(
+        &self,
+        _: Request<RemoveServiceRequest>,
+    ) -> Result<Response<RemoveServiceReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn remove_member(
+        &self,
+        _: Request<RemoveMemberRequest>,
+    ) -> Result<Response<RemoveMemberReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn live(&self, _: Request<LiveRequest>) -> Result<Response<LiveReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
     }
 
     async fn list_services(

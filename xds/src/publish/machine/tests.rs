@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use discovery::resource::ResourceType;
+use discovery::{lease::PATIENCE, resource::ResourceType};
 use proto::quorate::v1::{Health, Instance, RegisterInstance, registry_command::Command};
 use raft::MemoryRows;
 
@@ -11,7 +11,7 @@ const TTL_MS: u64 = 10_000;
 
 fn machine() -> (RegistryMachine, Board) {
     let (publisher, board) = Publisher::new();
-    (RegistryMachine::new(publisher, Leases::new()), board)
+    (RegistryMachine::new(publisher, Leases::new(PATIENCE)), board)
 }
 
 fn register(service: &str, id: &str) -> Vec<u8> {
@@ -22,7 +22,12 @@ fn register(service: &str, id: &str) -> Vec<u8> {
         health: Health::Healthy.into(),
         ..Instance::default()
     };
-    let command = RegisterInstance { instance: Some(instance), lease_id: 1, ttl_ms: TTL_MS };
+    let command = RegisterInstance {
+        instance: Some(instance),
+        lease_id: 1,
+        ttl_ms: TTL_MS,
+        ..RegisterInstance::default()
+    };
     RegistryCommand { command: Some(Command::RegisterInstance(command)) }.encode_to_vec()
 }
 

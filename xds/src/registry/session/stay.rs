@@ -162,6 +162,7 @@ impl Stay {
             && node.mesh_address == self.mesh_address
             && node.kv_address == self.kv_address
             && node.name == self.hello.name
+            && node.version == self.hello.version
             && node.locality.region == region
             && node.locality.zone == zone
     }
@@ -180,7 +181,8 @@ impl Stay {
                 lease_id: self.lease_id,
                 ttl_ms: 0,
                 state: NodeState::Up.into(),
-                granted_index: 0,
+                version: hello.version.clone(),
+                ..NodeRecord::default()
             }),
         }
     }

@@ -75,5 +75,6 @@ pub(crate) fn hello(node_id: u64) -> NodeHello {
         name: format!("n{node_id}"),
         start: 0,
         moves: 0,
+        version: "node-version".to_owned(),
     }
 }

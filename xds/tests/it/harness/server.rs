@@ -237,6 +237,9 @@ fn mesh_config(advertise: SocketAddr, seeds: Vec<SocketAddr>, awaits_forming: bo
     MeshConfig { advertise, seeds, awaits_forming, version: "test".to_owned() }
 }
 
+/// Short enough to be waited for.
+pub(crate) const LATCH_PATIENCE: Duration = Duration::from_secs(5);
+
 fn disco_config(single: bool) -> DiscoConfig {
     DiscoConfig {
         name: "d".to_owned(),
@@ -245,5 +248,6 @@ fn disco_config(single: bool) -> DiscoConfig {
         version: "test".to_owned(),
         data_voters_wanted: if single { 1 } else { 3 },
         single,
+        latch_patience: LATCH_PATIENCE,
     }
 }
