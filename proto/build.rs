@@ -18,6 +18,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .btree_map(".")
+        // Written by hand in src/nested.rs.
+        .extern_path(".etcdserverpb.RequestOp", "crate::nested::RequestOp")
+        .extern_path(".etcdserverpb.ResponseOp", "crate::nested::ResponseOp")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -3,7 +3,10 @@
 //! `quorate::v1` is the project's own protocol: between servers, from instances and nodes to the
 //! registry, and the records that the registry's Raft group replicates. `etcdserverpb` and `mvccpb`
 //! are the part of the etcd v3 API that the data service speaks; names and numbers are etcd's, so
-//! that etcd's clients work unchanged. There is no logic here.
+//! that etcd's clients work unchanged. There is no logic here, apart from how deep a transaction may
+//! nest.
+
+mod nested;
 
 pub mod quorate {
     pub mod v1 {
@@ -13,6 +16,8 @@ pub mod quorate {
 
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
+
+    pub use crate::nested::{Nested, RequestOp, ResponseOp, request_op, response_op};
 }
 
 pub mod mvccpb {

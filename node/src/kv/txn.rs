@@ -149,7 +149,7 @@ impl<'a> Plan<'a> {
                 Step::Txn(plan) => {
                     let mut response = plan.run(writer)?;
                     response.header = Some(header(0));
-                    Some(Response::ResponseTxn(response))
+                    Some(Response::ResponseTxn(response.into()))
                 }
                 Step::Nothing => None,
             })
@@ -166,7 +166,7 @@ impl<'a> Plan<'a> {
                 Step::Txn(plan) => {
                     let mut response = plan.read(rows, current)?;
                     response.header = Some(header(0));
-                    Some(Response::ResponseTxn(response))
+                    Some(Response::ResponseTxn(response.into()))
                 }
                 Step::Put(_) | Step::DeleteRange(_) | Step::Nothing => None,
             })

@@ -104,13 +104,14 @@ impl Generator {
             _ if depth == 0 => Request::RequestPut(self.put(may_ignore)),
             _ => {
                 let may_ignore_within = may_ignore;
-                Request::RequestTxn(TxnRequest {
+                let nested = TxnRequest {
                     compare: self.some(2, |it| it.compare(revision)),
                     success: self
                         .some(3, |it| it.operation(revision, depth - 1, may_ignore_within)),
                     failure: self
                         .some(3, |it| it.operation(revision, depth - 1, may_ignore_within)),
-                })
+                };
+                Request::RequestTxn(nested.into())
             }
         };
         RequestOp { request: Some(request) }

@@ -169,7 +169,7 @@ impl Model {
                 Request::RequestTxn(nested) => {
                     let mut response = self.run(before, draft, nested);
                     response.header = header(0);
-                    Response::ResponseTxn(response)
+                    Response::ResponseTxn(response.into())
                 }
             };
             responses.push(ResponseOp { response: Some(response) });
