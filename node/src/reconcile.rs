@@ -102,14 +102,14 @@ pub fn next_step(status: &Status, advice: Option<&Advice>, patience: Duration) -
     view.promote().or_else(|| view.replace()).or_else(|| view.add()).or_else(|| view.remove())
 }
 
-/// The voter that a stopping leader hands over to: up, and with the least to catch up on.
+/// The voter that a stopping leader hands over to: up, heard, and with the least to catch up on.
 pub fn successor(status: &Status, own_id: NodeId, advice: Option<&Advice>) -> Option<NodeId> {
     let up = |id| {
         advice
             .is_none_or(|advice| advice.nodes.get(&id).is_none_or(|it| it.presence == Presence::Up))
     };
     voters(status)
-        .filter(|it| it.node_id != own_id && up(it.node_id))
+        .filter(|it| it.node_id != own_id && it.is_heard && up(it.node_id))
         .filter_map(|it| it.lag.map(|lag| (lag, it.node_id)))
         .filter(|(lag, _)| *lag <= CAUGHT_UP_LAG)
         .min()

@@ -7,7 +7,8 @@ use openraft::{EntryPayload, impls, vote::RaftLeaderId};
 use proto::quorate::v1 as pb;
 
 use crate::types::{
-    Command, Entry, LogId, Membership, Node, SnapshotMeta, StoredMembership, Vote, log_id,
+    Command, Entry, LogId, MachineCommand, Membership, Node, ProposalId, SnapshotMeta,
+    StoredMembership, Vote, log_id,
 };
 
 /// A message lacks a field that it must have, or contradicts itself.
@@ -85,21 +86,34 @@ pub(crate) fn stored_membership_from_proto(
 }
 
 pub(crate) fn entry_to_proto(entry: &Entry) -> pb::Entry {
-    let payload = match &entry.payload {
+    let mut written =
+        pb::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), ..pb::Entry::default() };
+    written.payload = Some(match &entry.payload {
         EntryPayload::Blank => pb::entry::Payload::Blank(pb::Blank {}),
-        EntryPayload::Normal(command) => pb::entry::Payload::Command(command.0.clone()),
+        EntryPayload::Normal(Command::Machine(command)) => {
+            written.level = command.level;
+            written.proposer_id = command.proposal.node_id;
+            written.proposal = command.proposal.number;
+            pb::entry::Payload::Command(command.bytes.clone())
+        }
+        EntryPayload::Normal(Command::RaiseLevel(level)) => pb::entry::Payload::RaiseLevel(*level),
         EntryPayload::Membership(membership) => {
             pb::entry::Payload::Membership(membership_to_proto(membership))
         }
-    };
-    pb::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
+    });
+    written
 }
 
 pub(crate) fn entry_from_proto(entry: pb::Entry) -> Result<Entry, Malformed> {
     let log_id = log_id_from_proto(entry.log_id.ok_or(Malformed("entry"))?);
     let payload = match entry.payload.ok_or(Malformed("entry"))? {
         pb::entry::Payload::Blank(_) => EntryPayload::Blank,
-        pb::entry::Payload::Command(command) => EntryPayload::Normal(Command(command)),
+        pb::entry::Payload::Command(bytes) => {
+            let proposal = ProposalId { node_id: entry.proposer_id, number: entry.proposal };
+            let command = MachineCommand { bytes, level: entry.level, proposal };
+            EntryPayload::Normal(Command::Machine(command))
+        }
+        pb::entry::Payload::RaiseLevel(level) => EntryPayload::Normal(Command::RaiseLevel(level)),
         pb::entry::Payload::Membership(membership) => {
             EntryPayload::Membership(membership_from_proto(membership)?)
         }

@@ -1,5 +1,7 @@
 //! One replicated group on this server: writing, reading, membership and status.
 
+mod admission;
+mod describe;
 mod membership;
 mod read;
 mod status;
@@ -9,7 +11,7 @@ mod write;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -21,25 +23,28 @@ use openraft::{
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinSet},
-    time::Instant,
+    time::{self, Instant},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub(crate) use self::write::Proposed;
+use self::{
+    admission::Admission,
+    read::ReadRequest,
+    tasks::{Alarm, Watched},
+};
 pub use self::{
     membership::ChangeError,
     read::ReadError,
     status::{MemberStatus, Role, Status},
     write::{Applied, WriteError},
 };
-use self::{
-    read::ReadRequest,
-    tasks::{Alarm, Watched},
-};
 use crate::{
     db::Db,
+    level::Commands,
     log_store::GroupLog,
     network::Line,
+    quorum::{Contacts, GRACE, NoQuorum, Quorum},
     rows::StorageError,
     state::Published,
     timing::Timing,
@@ -66,6 +71,9 @@ struct Inner {
     log: GroupLog,
     published: Arc<Published>,
     db: Arc<Db>,
+    contacts: Contacts,
+    commands: Commands,
+    admission: Admission,
     reads: mpsc::Sender<ReadRequest>,
     status: watch::Receiver<Status>,
     tasks: Mutex<JoinSet<()>>,
@@ -84,9 +92,19 @@ pub(crate) struct Parts {
     pub(crate) log: GroupLog,
     pub(crate) published: Arc<Published>,
     pub(crate) db: Arc<Db>,
+    pub(crate) contacts: Contacts,
+    pub(crate) commands: Commands,
     pub(crate) timing: Timing,
     /// Where a group that failed is reported.
-    pub(crate) failures: mpsc::Sender<(GroupId, String)>,
+    pub(crate) failures: mpsc::Sender<(GroupId, Failed)>,
+}
+
+/// Why a group cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failed {
+    Broken(String),
+    /// This version is too old for what the group has come to.
+    Outdated(String),
 }
 
 /// A group could not be given its first voters.
@@ -101,8 +119,10 @@ pub enum InitializeError {
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { id, namespace, node_id, mesh, mesh_id, raft, log, published, db, .. } = parts;
+        let Parts { contacts, commands, .. } = parts;
         let (reads, read_queue) = mpsc::channel(read::QUEUE);
-        let (status_tx, status) = watch::channel(with_metrics(&raft, status::from_metrics));
+        let (status_tx, status) =
+            watch::channel(with_metrics(&raft, |it| status::of(it, &contacts)));
         let stopping = CancellationToken::new();
         let alarm = |task| Alarm {
             group: id,
@@ -114,6 +134,8 @@ impl Group {
         let telling = tasks::watch_metrics(Watched {
             id,
             raft: raft.clone(),
+            contacts: contacts.clone(),
+            published: published.clone(),
             status: status_tx,
             failures: parts.failures.clone(),
         });
@@ -121,6 +143,15 @@ impl Group {
         let bounding =
             tasks::report_snapshots(id, raft.clone(), published.clone(), parts.timing.clone());
         tasks.spawn(alarm("bounds the log").guard(bounding));
+        let raising = tasks::Raising {
+            id,
+            node_id,
+            raft: raft.clone(),
+            contacts: contacts.clone(),
+            published: published.clone(),
+            known: commands.level,
+        };
+        tasks.spawn(alarm("raises the level").guard(raising.run()));
         let asking = alarm("asks the leader for reads");
         let inner = Inner {
             id,
@@ -132,6 +163,9 @@ impl Group {
             log,
             published,
             db,
+            contacts,
+            commands,
+            admission: Admission::default(),
             reads,
             status,
             tasks: Mutex::new(tasks),
@@ -181,11 +215,11 @@ impl Group {
     }
 
     pub fn status(&self) -> Status {
-        with_metrics(&self.inner.raft, status::from_metrics)
+        with_metrics(&self.inner.raft, |metrics| status::of(metrics, &self.inner.contacts))
     }
 
-    /// The status as it changes. A change of nothing but the time since the quorum was heard is
-    /// not told; ask [`Group::status`] for that.
+    /// The status as it changes. A change of nothing but the time since somebody was heard is not
+    /// told; ask [`Group::status`] for that.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
     }
@@ -214,6 +248,36 @@ impl Group {
     /// Resolves when the group is being stopped.
     pub(crate) fn stopping(&self) -> WaitForCancellationFutureOwned {
         self.inner.stopping.clone().cancelled_owned()
+    }
+
+    /// The level of commands that every replica of the group knows, as far as applied here.
+    pub fn level(&self) -> u32 {
+        self.inner.published.level.load(Ordering::Relaxed)
+    }
+
+    /// The commands that this server's version knows.
+    pub(crate) fn commands(&self) -> Commands {
+        self.inner.commands
+    }
+
+    /// What this server has heard of the group.
+    pub(crate) fn contacts(&self) -> &Contacts {
+        &self.inner.contacts
+    }
+
+    /// Completes when a request that began then has no quorum to wait for, with the reason.
+    async fn lost(&self, began: Instant) -> NoQuorum {
+        let mut changes = self.watch_status();
+        loop {
+            if changes.wait_for(|status| status.quorum == Quorum::Lost).await.is_err() {
+                // The group has stopped, which those who wait find out by themselves.
+                return std::future::pending().await;
+            }
+            time::sleep_until(began + GRACE).await;
+            if changes.borrow().quorum == Quorum::Lost {
+                return self.status().no_quorum(self.inner.node_id);
+            }
+        }
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -19,9 +19,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub use self::stored::StoredReplica;
 use crate::{
-    group::{Group, Parts, Role},
+    group::{Failed, Group, Parts, Role},
     log_store::LogStore,
     network::NetworkFactory,
+    quorum::Contacts,
     rows::{StateMachine, StorageError},
     state::{State, StateStore},
     timing::Timing,
@@ -45,7 +46,7 @@ struct Inner {
     groups: Mutex<BTreeMap<GroupId, Group>>,
     /// Held while a group starts, so that none starts twice.
     starting: AsyncMutex<()>,
-    failures: mpsc::Sender<(GroupId, String)>,
+    failures: mpsc::Sender<(GroupId, Failed)>,
     supervised: Mutex<Option<Supervised>>,
     /// Ends what other servers have open here.
     stopping: CancellationToken,
@@ -53,7 +54,7 @@ struct Inner {
 
 /// What [`Host::run`] watches.
 struct Supervised {
-    failures: mpsc::Receiver<(GroupId, String)>,
+    failures: mpsc::Receiver<(GroupId, Failed)>,
     writer: oneshot::Receiver<()>,
 }
 
@@ -91,6 +92,8 @@ pub enum StartGroupError {
     Storage(#[from] StorageError),
     #[error("openraft refused to start: {0}")]
     Refused(String),
+    #[error("{0}")]
+    Outdated(String),
 }
 
 /// Why a host ended although nobody asked it to.
@@ -98,10 +101,19 @@ pub enum StartGroupError {
 pub enum HostError {
     #[error("group {group} failed: {reason}")]
     Group { group: GroupId, reason: String },
+    #[error("group {group} has gone on to a later version: {reason}")]
+    Outdated { group: GroupId, reason: String },
     #[error("the log-writer thread ended")]
     LogWriter,
     #[error("the host runs already")]
     Running,
+}
+
+impl HostError {
+    /// Whether a safety rule refused this server, so that a person must look.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Outdated { .. })
+    }
 }
 
 impl Host {
@@ -168,12 +180,17 @@ impl Host {
         let record = self.record_of(id, namespace).await?;
         let log = self.inner.log.group(id).await?;
         let (store, log_store) = (self.inner.state.clone(), self.inner.log.clone());
+        let commands = machine.commands();
         let machine: Box<dyn StateMachine> = Box::new(machine);
         let opening =
             task::spawn_blocking(move || State::open(store, log_store, id, &record, machine));
         let (state, published) = opening
             .await
-            .map_err(|error| StorageError::with_source("loading the state panicked", error))??;
+            .map_err(|error| StorageError::with_source("loading the state panicked", error))?
+            .map_err(|error| match error.is_outdated() {
+                true => StartGroupError::Outdated(error.context().to_owned()),
+                false => StartGroupError::Storage(error),
+            })?;
         let applied = state.applied().map_or(0, |applied| applied.index);
         if let Some(purged) = log.purged()
             && purged.index > applied
@@ -181,16 +198,21 @@ impl Host {
             return Err(StartGroupError::StateBehind { applied, purged: purged.index });
         }
         let node_id = self.identity().node_id;
+        let contacts = Contacts::new(&self.inner.timing);
         let network = NetworkFactory {
             mesh: self.mesh().clone(),
             mesh_id: mesh_id.clone(),
             group: id,
+            contacts: contacts.clone(),
             store: self.inner.state.clone(),
         };
         let config = self.raft_config(id)?;
-        let raft = Raft::new(node_id, config, network, log.clone(), state)
-            .await
-            .map_err(|fatal: Fatal<TypeConfig>| StartGroupError::Refused(fatal.to_string()))?;
+        let raft = Raft::new(node_id, config, network, log.clone(), state).await.map_err(
+            |fatal: Fatal<TypeConfig>| match published.outdated.get() {
+                Some(outdated) => StartGroupError::Outdated(outdated.clone()),
+                None => StartGroupError::Refused(fatal.to_string()),
+            },
+        )?;
         let group = Group::start(Parts {
             id,
             namespace: namespace.to_owned(),
@@ -201,6 +223,8 @@ impl Host {
             log,
             published,
             db: self.inner.state.db.clone(),
+            contacts,
+            commands,
             timing: self.inner.timing.clone(),
             failures: self.inner.failures.clone(),
         });
@@ -239,7 +263,8 @@ impl Host {
         tokio::select! {
             () = shutdown.cancelled() => {}
             failure = failures.recv() => return Err(match failure {
-                Some((group, reason)) => HostError::Group { group, reason },
+                Some((group, Failed::Broken(reason))) => HostError::Group { group, reason },
+                Some((group, Failed::Outdated(reason))) => HostError::Outdated { group, reason },
                 None => HostError::LogWriter,
             }),
             _ = writer => return Err(HostError::LogWriter),

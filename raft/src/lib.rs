@@ -23,8 +23,10 @@ mod db;
 mod group;
 mod host;
 mod hosted;
+mod level;
 mod log_store;
 mod network;
+mod quorum;
 mod raft_service;
 pub mod rows;
 mod state;
@@ -40,6 +42,8 @@ pub use crate::{
         WriteError,
     },
     host::{Host, HostError, OpenError, StartGroupError, StoredReplica},
+    level::Commands,
+    quorum::{NoQuorum, Quorum, VoterContact, VoterHeard},
     rows::{EntryMeta, MemoryRows, StateMachine, StorageError},
     timing::Timing,
     view::View,

@@ -30,6 +30,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     codec,
+    quorum::Contacts,
     state::{SnapshotData, SnapshotFile, StateStore},
     types::{LogId, Node, TypeConfig, Vote},
 };
@@ -47,12 +48,14 @@ pub(crate) struct NetworkFactory {
     pub(crate) mesh: Mesh,
     pub(crate) mesh_id: MeshId,
     pub(crate) group: GroupId,
+    pub(crate) contacts: Contacts,
     pub(crate) store: StateStore,
 }
 
 /// A client for one member of one group, over the connection that all share.
 pub(crate) struct Network {
     line: Line,
+    contacts: Contacts,
     store: StateStore,
 }
 
@@ -103,7 +106,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             target,
             target_store_id: node.store_id,
         };
-        Network { line, store: self.store.clone() }
+        Network { line, contacts: self.contacts.clone(), store: self.store.clone() }
     }
 }
 
@@ -127,7 +130,10 @@ impl Network {
         call: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Rpc<T> {
         match time::timeout(option.soft_ttl(), call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                self.contacts.hear(self.line.target);
+                Ok(response.into_inner())
+            }
             Ok(Err(status)) => Err(self.line.error(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
                 action,
@@ -197,17 +203,19 @@ impl NetStreamAppend<TypeConfig> for Network {
             let asked = Arc::new(Mutex::new(VecDeque::new()));
             let noted = asked.clone();
             let line = self.line.clone();
+            let (contacts, told) = (self.contacts.clone(), self.contacts.clone());
+            let target = line.target;
             let requests = input.map(move |request| {
                 let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
                 let range = (request.prev_log_id, last);
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
-                append_to_proto(line.envelope(), &request)
+                append_to_proto(line.envelope(), &request, told.quorum_age())
             });
             let replies =
                 self.client().append(requests).await.map_err(|status| self.line.error(&status))?;
             let line = self.line.clone();
             let replies = stream::unfold(Some(replies.into_inner()), move |replies| {
-                let (asked, line) = (asked.clone(), line.clone());
+                let (asked, line, contacts) = (asked.clone(), line.clone(), contacts.clone());
                 async move {
                     let mut replies = replies?;
                     let reply = match replies.message().await {
@@ -215,6 +223,8 @@ impl NetStreamAppend<TypeConfig> for Network {
                         Ok(Some(reply)) => reply,
                         Err(status) => return Some((Err(line.error(&status)), None)),
                     };
+                    contacts.hear(target);
+                    contacts.announced(target, reply.level);
                     let range = asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((prev, last)) = range else {
                         let error = NetworkError::from_string("an answer to no request");
@@ -308,6 +318,7 @@ impl NetBackoff<TypeConfig> for Network {
 fn append_to_proto(
     envelope: pb::Envelope,
     request: &AppendEntriesRequest<TypeConfig>,
+    quorum_age: Option<Duration>,
 ) -> pb::AppendRequest {
     pb::AppendRequest {
         envelope: Some(envelope),
@@ -315,7 +326,13 @@ fn append_to_proto(
         prev: request.prev_log_id.as_ref().map(codec::log_id_to_proto),
         committed: request.leader_commit.as_ref().map(codec::log_id_to_proto),
         entries: request.entries.iter().map(codec::entry_to_proto).collect(),
+        quorum_age_ms: quorum_age.map(millis),
     }
+}
+
+/// Rounded up: a quorum is never told to be later than it was.
+fn millis(age: Duration) -> u64 {
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 fn append_result(

@@ -1,6 +1,9 @@
 //! The gRPC service `Raft`: what the other members of a group ask of this one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use mesh::{
@@ -28,7 +31,7 @@ use crate::{
     group::{Group, Proposed, ReadError},
     host::Host,
     state::{Receiver, SnapshotData, Staged, StateStore},
-    types::{SnapshotMeta, TypeConfig, Vote},
+    types::{ProposalId, SnapshotMeta, TypeConfig, Vote},
 };
 
 /// Answers for the groups of a host.
@@ -38,6 +41,10 @@ struct RaftService {
 
 /// Terms by which a member may be ahead. It would take years of elections to be so far behind.
 const MOST_TERMS_AHEAD: u64 = 1 << 30;
+
+/// Largest reply that travels to the replica that has forwarded a command; a larger one the replica
+/// has from its own apply.
+const REPLY_BYTES: usize = 1 << 20;
 
 type Replies = BoxStream<'static, Result<pb::AppendReply, Status>>;
 
@@ -131,11 +138,22 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<pb::ProposeReply>, Status> {
         let request = request.into_inner();
         let group = self.host.receive_from_member(request.envelope.as_ref())?;
-        let outcome = match group.propose(request.command).await {
-            Proposed::Applied(applied) => pb::propose_reply::Outcome::Applied(pb::Applied {
-                index: applied.index,
-                reply: applied.reply,
-            }),
+        let node_id = request.envelope.as_ref().map_or(0, |envelope| envelope.source_id);
+        let proposal = ProposalId { node_id, number: request.proposal };
+        let outcome = match group.propose(request.command, proposal).await {
+            Proposed::Applied { index, reply } => {
+                let reply = reply.filter(|reply| reply.len() <= REPLY_BYTES);
+                pb::propose_reply::Outcome::Applied(pb::Applied {
+                    index,
+                    reply_omitted: reply.is_none(),
+                    reply: reply.unwrap_or_default(),
+                })
+            }
+            Proposed::Busy => pb::propose_reply::Outcome::Busy(pb::Blank {}),
+            Proposed::TooNew { needs, level } => {
+                let needs = needs.unwrap_or(0);
+                pb::propose_reply::Outcome::TooNew(pb::TooNew { needs, level })
+            }
             Proposed::NotLeader { leader, quorum_lost } => {
                 pb::propose_reply::Outcome::NotLeader(pb::NotLeader {
                     leader_id: leader.unwrap_or(0),
@@ -160,7 +178,10 @@ impl raft_server::Raft for RaftService {
                 let not_leader = pb::NotLeader { leader_id, quorum_lost: false };
                 pb::read_index_reply::Outcome::NotLeader(not_leader)
             }
-            Err(error @ (ReadError::NoLeader | ReadError::DeadlineExceeded)) => {
+            Err(
+                error
+                @ (ReadError::NoLeader | ReadError::NoQuorum(_) | ReadError::DeadlineExceeded),
+            ) => {
                 return Err(Status::unavailable(error.to_string()));
             }
             Err(error @ ReadError::Stopped) => return Err(Status::aborted(error.to_string())),
@@ -191,8 +212,12 @@ async fn append(
                 request
                     .map(|request| {
                         let group = host.receive(request.envelope.as_ref())?;
+                        let quorum_age = request.quorum_age_ms.map(Duration::from_millis);
                         let request = append_request(request)?;
                         plausible(&group, request.vote)?;
+                        if let Some(age) = quorum_age {
+                            group.contacts().told_of_quorum(age);
+                        }
                         Ok::<_, Status>(request)
                     })
                     .transpose()
@@ -209,7 +234,9 @@ async fn append(
     // openraft would wait for the next request for as long as an idle leader sends none.
     let input = input.take_until(group.stopping());
     let results: BoxStream<'static, _> = Box::pin(group.raft().stream_append(input));
-    let replies = results.map(|result| result.map(append_reply).map_err(stopped));
+    let level = group.commands().level;
+    let replies =
+        results.map(move |result| result.map(|it| append_reply(it, level)).map_err(stopped));
     let end =
         stream::once(
             async move { told.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err) },
@@ -271,7 +298,7 @@ fn append_request(request: pb::AppendRequest) -> Result<AppendEntriesRequest<Typ
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-fn append_reply(result: StreamAppendResult<TypeConfig>) -> pb::AppendReply {
+fn append_reply(result: StreamAppendResult<TypeConfig>, level: u32) -> pb::AppendReply {
     let outcome = match result {
         Ok(_) => pb::append_reply::Outcome::Success(pb::Blank {}),
         Err(StreamAppendError::Conflict(_)) => pb::append_reply::Outcome::Conflict(pb::Blank {}),
@@ -279,7 +306,7 @@ fn append_reply(result: StreamAppendResult<TypeConfig>) -> pb::AppendReply {
             pb::append_reply::Outcome::HigherVote(codec::vote_to_proto(&vote))
         }
     };
-    pb::AppendReply { outcome: Some(outcome) }
+    pb::AppendReply { outcome: Some(outcome), level }
 }
 
 fn vote_request(request: &pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
@@ -356,6 +383,7 @@ impl Host {
     ) -> Result<(Group, NodeId), Refusal> {
         let Received { group, source, .. } = self.mesh().receive(envelope)?;
         let group = self.started_group(group).ok_or(Refusal::NoGroup(group))?;
+        group.contacts().hear(source);
         Ok((group, source))
     }
 }

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, error::Error, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
+use crate::level::Commands;
+
 /// The rows of one group at one point.
 pub trait Read {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
@@ -31,12 +33,16 @@ pub trait Write: Read {
 /// A replicated, deterministic machine: the same commands in the same order leave the same rows
 /// and replies on every replica.
 pub trait StateMachine: Send + 'static {
+    /// Which commands this version knows.
+    fn commands(&self) -> Commands;
+
     /// Builds what the machine keeps in memory from the rows: at start, and after a Raft snapshot
     /// replaced them.
     fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError>;
 
     /// Applies one committed command. What depends only on the command, a refusal for instance, is
-    /// a reply; an error stops the node.
+    /// a reply; an error stops the node. So does a command that this version does not know:
+    /// [`StorageError::outdated`].
     fn apply(
         &mut self,
         entry: EntryMeta,
@@ -61,20 +67,36 @@ pub struct EntryMeta {
 #[error("storage failed: {context}")]
 pub struct StorageError {
     context: String,
+    outdated: bool,
     #[source]
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl StorageError {
     pub fn new(context: impl Into<String>) -> Self {
-        Self { context: context.into(), source: None }
+        Self { context: context.into(), outdated: false, source: None }
+    }
+
+    /// There is nothing wrong with the store: this version is too old for what it holds.
+    pub fn outdated(context: impl Into<String>) -> Self {
+        Self { outdated: true, ..Self::new(context) }
+    }
+
+    /// Whether another version of this software could go on.
+    pub fn is_outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// What failed, without the causes.
+    pub fn context(&self) -> &str {
+        &self.context
     }
 
     pub fn with_source(
         context: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self { context: context.into(), source: Some(Arc::new(source)) }
+        Self { context: context.into(), outdated: false, source: Some(Arc::new(source)) }
     }
 }
 

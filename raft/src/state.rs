@@ -10,6 +10,7 @@
 //! generation; the group's record is switched to it durably and the old family dropped, so no row
 //! that the leader had deleted can survive.
 
+mod answers;
 mod batch;
 mod machine;
 mod snapshot;
@@ -19,8 +20,8 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -28,11 +29,13 @@ use mesh::{DirLock, GroupId};
 use tokio::sync::watch;
 
 pub(crate) use self::{
+    answers::{Answers, Awaited},
     machine::{State, read_applied, read_membership},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
 };
 use crate::{
     db::{DEFAULT_FAMILY, Db, state_options},
+    level::FIRST,
     rows::StorageError,
     view::View,
 };
@@ -57,6 +60,11 @@ pub(crate) struct Published {
     pub(crate) applied: watch::Sender<u64>,
     /// Bytes of commands applied since the start.
     pub(crate) applied_bytes: AtomicU64,
+    pub(crate) answers: Answers,
+    /// The level of the group, as far as applied here.
+    pub(crate) level: AtomicU32,
+    /// Set when this version is too old to go on.
+    pub(crate) outdated: OnceLock<String>,
 }
 
 impl StateStore {
@@ -128,6 +136,9 @@ impl Published {
             family: Mutex::new(family),
             applied: watch::Sender::new(0),
             applied_bytes: AtomicU64::new(0),
+            answers: Answers::new(),
+            level: AtomicU32::new(FIRST),
+            outdated: OnceLock::new(),
         }
     }
 

@@ -9,10 +9,11 @@ use proto::quorate::v1 as pb;
 use tempfile::TempDir;
 
 use crate::{
+    level::Commands,
     log_store::{GroupLog, LogStore},
     rows::{EntryMeta, Read, StateMachine, StorageError, Write},
     state::{State, StateStore},
-    types::{Command, Entry, log_id},
+    types::{Command, Entry, MachineCommand, ProposalId, log_id},
     view::View,
 };
 
@@ -23,6 +24,10 @@ pub(crate) const GROUP: GroupId = 2;
 pub(crate) struct Words;
 
 impl StateMachine for Words {
+    fn commands(&self) -> Commands {
+        Commands { level: 1, level_of: |_| Some(1) }
+    }
+
     fn load(&mut self, _: &dyn Read) -> Result<(), StorageError> {
         Ok(())
     }
@@ -128,7 +133,13 @@ pub(crate) fn rows(view: &dyn Read) -> Vec<String> {
 }
 
 pub(crate) fn entry(term: u64, index: u64, command: &str) -> Entry {
-    let payload = EntryPayload::Normal(Command(Bytes::copy_from_slice(command.as_bytes())));
+    entry_of_level(term, index, command, 1)
+}
+
+pub(crate) fn entry_of_level(term: u64, index: u64, command: &str, level: u32) -> Entry {
+    let bytes = Bytes::copy_from_slice(command.as_bytes());
+    let proposal = ProposalId { node_id: 1, number: index };
+    let payload = EntryPayload::Normal(Command::Machine(MachineCommand { bytes, level, proposal }));
     Entry { log_id: log_id(term, index), payload }
 }
 

@@ -29,9 +29,29 @@ pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type LeaderTerm = openraft::alias::CommittedLeaderIdOf<TypeConfig>;
 pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
 
+/// What an entry of the log asks for.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    Machine(MachineCommand),
+    /// Raises the level of the group: see [`crate::level`].
+    RaiseLevel(u32),
+}
+
 /// A command of the state machine, opaque here.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Command(pub(crate) Bytes);
+pub(crate) struct MachineCommand {
+    pub(crate) bytes: Bytes,
+    /// The level that a replica must know to apply it.
+    pub(crate) level: u32,
+    pub(crate) proposal: ProposalId,
+}
+
+/// Which server took a command, and its number there: by that the server knows its answer again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub(crate) struct ProposalId {
+    pub(crate) node_id: NodeId,
+    pub(crate) number: u64,
+}
 
 /// What the state machine answers to a command, opaque here.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -49,26 +69,33 @@ pub(crate) fn log_id(term: u64, index: u64) -> LogId {
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Command({} bytes)", self.0.len())
+        write!(f, "Command({self})")
     }
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
+        match self {
+            Self::Machine(command) => write!(f, "{} bytes", command.bytes.len()),
+            Self::RaiseLevel(level) => write!(f, "level {level}"),
+        }
     }
 }
 
 // openraft's `serde` feature asks for these; nothing here is stored or sent through serde.
 impl Serialize for Command {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        match self {
+            Self::Machine(command) => serializer.serialize_bytes(&command.bytes),
+            Self::RaiseLevel(level) => serializer.serialize_u32(*level),
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Command {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::<u8>::deserialize(deserializer).map(|bytes| Self(bytes.into()))
+        let bytes = Vec::<u8>::deserialize(deserializer)?.into();
+        Ok(Self::Machine(MachineCommand { bytes, ..MachineCommand::default() }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `quorate groups` and `quorate group show`: the Raft groups of the data namespaces.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use proto::quorate::v1::{GroupSummary, ListGroupsReply, ListGroupsRequest, ReplicaSummary};
 use serde_json::{Value, json};
@@ -47,10 +49,11 @@ Show the replicas of a group, with their roles and how far they are behind.
   quorate group show default
   quorate group show 2 --format json
 
-Columns: NODE NAME ROLE LAG STATE MESH KV. LAG counts log entries behind the leader.
+Columns: NODE NAME ROLE LAG STATE MESH KV. LAG counts log entries behind the leader. STATE is down
+also for a replica that its group does not hear.
 
-Exits with 5 if the group cannot take writes, as far as DISCO knows: it has no leader, or its leader
-is down.")]
+Exits with 5 if the group cannot take writes: it has no quorum, no leader, or its leader is down.
+Exits with 4 if DISCO has no quorum, so that nobody knows.")]
 struct ShowArgs {
     /// The group, by namespace or by number.
     group: String,
@@ -100,12 +103,22 @@ impl ShowArgs {
             return Err(Failure::new(Code::NoneFound, message).hint("`quorate groups` lists them"));
         };
         let none = format!("group `{}` has no replicas", self.group);
+        let stale_for = Duration::from_millis(answer.stale_for_ms);
         let code = print(&shown_group(&group, answer), format, &none)?;
-        match ailment(&group) {
-            Some(ailment) => Err(Failure::new(Code::Unhealthy, ailment)
-                .hint("are enough of its nodes up? see `quorate members`")),
-            None => Ok(code),
+        if let Some(ailment) = ailment(&group) {
+            return Err(Failure::new(Code::Unhealthy, ailment)
+                .hint("are enough of its nodes up? see `quorate members`"));
         }
+        if stale_for > Duration::ZERO {
+            let message = format!(
+                "DISCO has had no quorum for {} s: group `{}` may be another by now",
+                stale_for.as_secs(),
+                self.group
+            );
+            return Err(Failure::new(Code::Unreachable, message)
+                .hint("are enough DISCO servers up? see `quorate members`"));
+        }
+        Ok(code)
     }
 }
 
@@ -130,6 +143,9 @@ fn sorted(mut reply: ListGroupsReply) -> ListGroupsReply {
 /// Why a group takes no writes, as far as DISCO knows.
 pub(super) fn ailment(group: &GroupSummary) -> Option<String> {
     let record = group.record.as_ref()?;
+    if !group.no_quorum.is_empty() {
+        return Some(format!("group `{}` has {}", record.namespace, group.no_quorum));
+    }
     let leader = group.replicas.iter().find(|replica| replica.node_id == record.leader_id);
     match leader {
         None => Some(format!("group `{}` has no leader", record.namespace)),
@@ -169,6 +185,8 @@ fn record(group: &GroupSummary) -> Value {
         "voters_wanted": known.voters_wanted,
         "first_voters": known.first_voters.iter().map(|it| node_id(it.node_id)).collect::<Vec<_>>(),
         "replicas": group.replicas.iter().map(replica_record).collect::<Vec<_>>(),
+        "quorum_age_ms": group.quorum_age_ms,
+        "no_quorum": (!group.no_quorum.is_empty()).then_some(&group.no_quorum),
     })
 }
 
@@ -243,9 +261,12 @@ mod tests {
                 ..GroupRecord::default()
             }),
             replicas: vec![ReplicaSummary { node_id: 7, up, ..ReplicaSummary::default() }],
+            ..GroupSummary::default()
         };
         assert_eq!(ailment(&group(7, true)), None);
         assert_eq!(ailment(&group(7, false)).unwrap(), "the leader of group `default` is down");
         assert_eq!(ailment(&group(0, true)).unwrap(), "group `default` has no leader");
+        let lost = GroupSummary { no_quorum: "no quorum: …".to_owned(), ..group(7, true) };
+        assert_eq!(ailment(&lost).unwrap(), "group `default` has no quorum: …");
     }
 }

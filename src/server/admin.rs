@@ -8,7 +8,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use raft::{Role, Status};
+use raft::{Group, Quorum, Status};
 use serde_json::{Value, json};
 
 use super::{Server, metrics, readiness::Readiness};
@@ -32,7 +32,23 @@ pub(super) fn router(server: Server, readiness: Readiness) -> Router {
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     let reasons = admin.readiness.reasons();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons })))
+    let groups: Vec<_> =
+        admin.server.host.groups().iter().map(|it| quorum_json(&admin, it)).collect();
+    let body = json!({ "ready": reasons.is_empty(), "reasons": reasons, "groups": groups });
+    (code, Json(body))
+}
+
+/// Whether a group has a quorum, and if not, since when and who is silent.
+fn quorum_json(admin: &Admin, group: &Group) -> Value {
+    let status = group.status();
+    let own_id = admin.server.host.identity().node_id;
+    let lost = (status.quorum != Quorum::Held).then(|| status.no_quorum(own_id).to_string());
+    json!({
+        "namespace": group.namespace(),
+        "quorum": status.quorum.as_str(),
+        "quorum_age_ms": status.quorum_age.map(|age| age.as_millis()),
+        "no_quorum": lost,
+    })
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> impl IntoResponse {
@@ -75,28 +91,21 @@ fn group_json(id: u32, namespace: &str, status: &Status) -> Value {
                 "node_id": node_id(member.node_id),
                 "voter": member.voter,
                 "lag": member.lag,
+                "heard_ms_ago": member.heard.map(|ago| ago.as_millis()),
             })
         })
         .collect();
     json!({
         "group": id,
         "namespace": namespace,
-        "role": role_name(status.role),
+        "role": status.role.as_str(),
         "term": status.term,
         "leader": status.leader.map(node_id),
         "last_index": status.last_index,
         "committed_index": status.committed,
         "applied_index": status.applied,
+        "quorum": status.quorum.as_str(),
+        "quorum_age_ms": status.quorum_age.map(|age| age.as_millis()),
         "members": members,
     })
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Learner => "learner",
-        Role::Candidate => "candidate",
-        Role::Stopped => "stopped",
-    }
 }

@@ -81,9 +81,11 @@ fn raft(text: &mut Text, groups: &[Group]) {
         ("quorate_raft_is_leader", "Whether this server leads the group.", |status| {
             u64::from(status.role == Role::Leader)
         }),
-        ("quorate_raft_has_leader", "Whether this server knows a leader of the group.", |status| {
-            u64::from(status.leader.is_some())
-        }),
+        (
+            "quorate_raft_has_leader",
+            "Whether this server knows a leader of the group with a quorum behind it.",
+            |status| u64::from(status.is_led()),
+        ),
         ("quorate_raft_term", "Term of the group.", |status| status.term),
         ("quorate_raft_last_index", "Last index in the log.", |status| status.last_index),
         ("quorate_raft_committed_index", "Last committed index.", |status| status.committed),
@@ -94,6 +96,15 @@ fn raft(text: &mut Text, groups: &[Group]) {
         for group in groups {
             text.sample(name, &[("namespace", group.namespace())], value(&group.status()));
         }
+    }
+    text.gauge(
+        "quorate_raft_quorum_age_seconds",
+        "Time since a majority was last known to stand behind a leader, or since the start.",
+    );
+    for group in groups {
+        let age = group.status().without_quorum.as_secs_f64();
+        let labels = [("namespace", group.namespace())];
+        text.sample("quorate_raft_quorum_age_seconds", &labels, age);
     }
     text.gauge("quorate_raft_member_lag", "Entries that a member has not acknowledged to us.");
     for group in groups {

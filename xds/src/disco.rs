@@ -198,9 +198,9 @@ impl Disco {
         let (mut answering, mut serving) = (false, false);
         loop {
             status.mark_unchanged();
-            let has_leader = self.shared.hears_quorum(&group.status());
+            let lacks = self.shared.lacks(&group.status());
             self.readiness.send_if_modified(|it| {
-                let next = Readiness::of_group(answering, serving, has_leader);
+                let next = Readiness::of_group(answering, serving, lacks);
                 let changed = *it != next;
                 *it = next;
                 changed

@@ -28,6 +28,11 @@ pub enum DiscoError {
 impl DiscoError {
     /// Whether a safety rule refused this server, so that a person must look.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::FormAlone(FormAloneError::Expected(_)))
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::FormAlone(FormAloneError::Expected(_))
+                | Self::StartGroup(StartGroupError::Outdated(_))
+        )
     }
 }

@@ -18,7 +18,7 @@ pub struct Readiness {
     pub answering: bool,
     /// It has caught up since its start, and may serve discovery. Once true it stays so.
     pub serving: bool,
-    /// The group has a leader that this server knows.
+    /// The group has a leader that this server knows, and a quorum behind it.
     pub has_leader: bool,
     /// What is missing, in words.
     pub reasons: Vec<String>,
@@ -43,15 +43,16 @@ impl Readiness {
         Self::closed(reason)
     }
 
-    pub(crate) fn of_group(answering: bool, serving: bool, has_leader: bool) -> Self {
+    /// `lacks` is what the group lacks.
+    pub(crate) fn of_group(answering: bool, serving: bool, lacks: Option<&str>) -> Self {
         let mut reasons = Vec::new();
         if !serving {
             reasons.push("the registry has not caught up since the start".to_owned());
         }
-        if !has_leader {
-            reasons.push("the disco group has no leader".to_owned());
+        if let Some(lacks) = lacks {
+            reasons.push(format!("the disco group has no {lacks}"));
         }
-        Self { answering, serving, has_leader, reasons }
+        Self { answering, serving, has_leader: lacks.is_none(), reasons }
     }
 
     fn closed(reason: String) -> Self {

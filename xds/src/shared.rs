@@ -9,7 +9,7 @@ use std::{
 };
 
 use proto::quorate::v1::AnswerMeta;
-use raft::{Group, Host, Role, Status as GroupStatus};
+use raft::{Group, Host, Quorum, Role, Status as GroupStatus};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
@@ -139,9 +139,16 @@ impl Shared {
         AnswerMeta { stale_for_ms, ..self.meta() }
     }
 
-    /// Whether this server leads a quorum or follows somebody who does, as far as it knows.
-    pub(crate) fn hears_quorum(&self, status: &GroupStatus) -> bool {
-        status.leader.is_some() && self.stale_for().is_zero()
+    /// What the group lacks, as far as this server knows, to be led by a leader with a quorum.
+    pub(crate) fn lacks(&self, status: &GroupStatus) -> Option<&'static str> {
+        // Not how long ago, which would be news every second.
+        if status.quorum != Quorum::Held || !self.stale_for().is_zero() {
+            Some("quorum")
+        } else if status.leader.is_none() {
+            Some("leader")
+        } else {
+            None
+        }
     }
 
     /// For how long this server has had no quorum; zero while it has one.

@@ -80,16 +80,19 @@ impl Registry {
         let hosted = |node_id: u64| -> Option<&HostedGroup> {
             reports.get(&node_id)?.groups.iter().find(|it| it.group == group.group)
         };
-        let lags: BTreeMap<u64, u64> = group
-            .replicas
-            .iter()
-            .filter_map(|member| hosted(member.node_id))
+        let hosted_by_all = || group.replicas.iter().filter_map(|it| hosted(it.node_id));
+        let lags: BTreeMap<u64, u64> = hosted_by_all()
             .filter(|it| it.role == "leader")
             .max_by_key(|it| it.term)
             .into_iter()
             .flat_map(|it| &it.members)
             .filter_map(|it| Some((it.node_id, it.lag?)))
             .collect();
+        let latest = latest_quorum(hosted_by_all());
+        // A lease may be kept for a node that is silent; the group itself knows better.
+        let silent = |node_id: u64| {
+            latest.is_some_and(|it| it.members.iter().any(|it| it.node_id == node_id && it.silent))
+        };
         let summarize = |node_id: u64| {
             let node = self.node(node_id);
             ReplicaSummary {
@@ -99,12 +102,15 @@ impl Registry {
                 kv_address: node.map(|it| it.kv_address.to_string()).unwrap_or_default(),
                 role: hosted(node_id).map(|it| it.role.clone()).unwrap_or_default(),
                 lag: lags.get(&node_id).copied(),
-                up: node.is_some_and(|it| it.state == NodeState::Up && it.silent_since.is_none()),
+                up: node.is_some_and(|it| it.state == NodeState::Up && it.silent_since.is_none())
+                    && !silent(node_id),
             }
         };
         GroupSummary {
             record: Some(group.to_proto()),
             replicas: group.replicas.iter().map(|it| summarize(it.node_id)).collect(),
+            quorum_age_ms: latest.and_then(|it| it.quorum_age_ms),
+            no_quorum: latest.map(|it| it.no_quorum.clone()).unwrap_or_default(),
         }
     }
 
@@ -134,6 +140,16 @@ impl Registry {
         }
         hints.into_values().collect()
     }
+}
+
+/// The replica that heard a quorum last; of several the leader, which hears the others.
+fn latest_quorum<'a>(replicas: impl Iterator<Item = &'a HostedGroup>) -> Option<&'a HostedGroup> {
+    let rank = |it: &HostedGroup| {
+        let without_quorum = !it.no_quorum.is_empty();
+        let age = it.quorum_age_ms.unwrap_or(u64::MAX);
+        (without_quorum, if without_quorum { age } else { 0 }, it.role != "leader", age)
+    };
+    replicas.min_by_key(|it| rank(it))
 }
 
 /// One process may have told of itself twice, as a server and as a node.

@@ -615,7 +615,7 @@ fn groups_show_roles_and_the_lag_that_the_leader_sees() {
         let group = HostedGroup { group: 2, role, term, members, ..HostedGroup::default() };
         NodeStatus { groups: vec![group] }
     };
-    let lag = |node_id, lag| GroupMember { node_id, voter: true, lag: Some(lag) };
+    let lag = |node_id, lag| GroupMember { node_id, voter: true, lag: Some(lag), silent: false };
     let reports = BTreeMap::from([
         (1, hosted("leader", 3, vec![lag(2, 99)])),
         (2, hosted("leader", 4, vec![lag(1, 7)])),

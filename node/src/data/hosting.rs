@@ -13,7 +13,7 @@ use std::{
 };
 
 use mesh::{GroupId, Identity, Member, NodeId, node_hex};
-use raft::{Group, Host, InitializeError, Status, StoredReplica};
+use raft::{Group, Host, InitializeError, Quorum, Status, StoredReplica};
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -129,8 +129,8 @@ impl Hosting {
         self.outlook.send_modify(Outlook::forget);
     }
 
-    /// Ends reconcilers and watchers and gives the groups up for stopping.
-    pub(crate) async fn close(mut self) -> Vec<Group> {
+    /// Ends reconcilers and watchers. The groups run on.
+    pub(crate) async fn release(mut self) -> Vec<Group> {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.groups.into_values().map(|running| running.group).collect()
@@ -391,10 +391,10 @@ async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
     }
 }
 
-type News = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>);
+type News = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>, Quorum);
 
 const fn news(status: &Status) -> News {
-    (status.role, status.term, status.leader, status.membership_log_id)
+    (status.role, status.term, status.leader, status.membership_log_id, status.quorum)
 }
 
 #[cfg(test)]

@@ -216,7 +216,8 @@ mod tests {
         term: u64,
         members: [(NodeId, bool, Option<u64>); N],
     ) -> HostedGroup {
-        let members = members.map(|(node_id, voter, lag)| GroupMember { node_id, voter, lag });
+        let members =
+            members.map(|(node_id, voter, lag)| GroupMember { node_id, voter, lag, silent: false });
         HostedGroup {
             role: role.to_owned(),
             term,

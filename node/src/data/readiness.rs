@@ -1,6 +1,6 @@
 //! Whether the data service can serve, and if not, what it waits for.
 
-use raft::{Role, Status};
+use raft::{Quorum, Role, Status};
 
 /// Whether the node serves every group that it hosts.
 ///
@@ -78,6 +78,10 @@ fn lacks(namespace: &str, status: &Status) -> Option<String> {
     if status.members.is_empty() {
         return Some(format!("namespace {namespace} waits for its leader"));
     }
+    // Not how long ago, which would be news every second.
+    if status.quorum != Quorum::Held {
+        return Some(format!("namespace {namespace} has no quorum"));
+    }
     if status.leader.is_none() {
         return Some(format!("namespace {namespace} has no leader"));
     }
@@ -93,6 +97,8 @@ fn lacks(namespace: &str, status: &Status) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use raft::MemberStatus;
 
     use super::*;
@@ -118,6 +124,18 @@ mod tests {
         leaderless.leader = None;
         let ready = readiness(Guidance::Told, [("a", status()), ("b", leaderless)], []);
         assert_eq!(ready.reasons, ["namespace b has no leader"]);
+    }
+
+    /// A follower goes on naming the leader that it lost, and a leader that is cut off itself.
+    #[test]
+    fn a_group_without_a_quorum_is_named_whoever_seems_to_lead() {
+        for quorum in [Quorum::Electing, Quorum::Lost] {
+            for role in [Role::Leader, Role::Follower, Role::Learner] {
+                let lost = Status { role, quorum, ..status() };
+                let ready = readiness(Guidance::Told, [("a", lost)], []);
+                assert_eq!(ready.reasons, ["namespace a has no quorum"]);
+            }
+        }
     }
 
     #[test]
@@ -151,10 +169,19 @@ mod tests {
             last_index: 10,
             committed: 10,
             applied: 10,
-            members: vec![MemberStatus { node_id: 1, store_id: 1, voter: true, lag: None }],
+            members: vec![MemberStatus {
+                node_id: 1,
+                store_id: 1,
+                voter: true,
+                lag: None,
+                heard: None,
+                is_heard: true,
+            }],
             membership_log_id: Some((1, 0)),
             joint: false,
+            quorum: Quorum::Held,
             quorum_age: None,
+            without_quorum: Duration::ZERO,
             purged: 0,
         }
     }

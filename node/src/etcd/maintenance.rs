@@ -33,7 +33,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let meta = self
             .backend
             .read(&group, Freshness::Serializable, Breadth::Few, |rows| Ok(Meta::load(rows)?))
@@ -41,16 +41,19 @@ impl Maintenance for MaintenanceService {
         let status = group.status();
         let own = status.members.iter().find(|member| member.node_id == self.backend.node_id());
         let size = i64::try_from(meta.size).unwrap_or(i64::MAX);
-        let errors = match status.leader {
-            Some(_) => Vec::new(),
-            None => vec!["etcdserver: no leader".to_owned()],
+        let errors = match status.is_led() {
+            true => Vec::new(),
+            false => {
+                let reason = status.no_quorum(self.backend.node_id());
+                vec!["etcdserver: no leader".to_owned(), format!("etcdserver: {reason}")]
+            }
         };
         Ok(Response::new(StatusResponse {
             header: Some(ResponseHeader { revision: meta.revision, ..self.backend.header(&group) }),
             version: ETCD_VERSION.to_owned(),
             db_size: size,
             db_size_in_use: size,
-            leader: status.leader.unwrap_or_default(),
+            leader: status.leader.filter(|_| status.is_led()).unwrap_or_default(),
             raft_index: status.committed,
             raft_term: status.term,
             raft_applied_index: status.applied,
@@ -63,7 +66,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let revision = request.get_ref().revision;
         let hash = self
             .backend
@@ -83,7 +86,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         match request.get_ref().action() {
             AlarmAction::Get | AlarmAction::Deactivate => Ok(Response::new(AlarmResponse {
                 header: Some(self.backend.header(&group)),
@@ -99,7 +102,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let target = request.get_ref().target_id;
         let status = group.status();
         if status.leader != Some(self.backend.node_id()) {

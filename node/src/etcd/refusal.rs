@@ -27,11 +27,14 @@ pub(super) fn of_kv(error: KvError) -> Status {
 pub(super) fn of_write(error: &WriteError) -> Status {
     match error {
         WriteError::NoLeader | WriteError::QuorumLost => no_leader(),
+        WriteError::NoQuorum(_) | WriteError::Unconfirmed(_) => no_quorum(error),
         WriteError::DeadlineExceeded => timed_out(),
         WriteError::OutcomeUnknown => Status::unavailable(
             "etcdserver: request timed out, possibly due to previous leader failure",
         ),
         WriteError::TooLarge { .. } => of_refusal(Refusal::RequestTooLarge),
+        WriteError::Busy => Status::resource_exhausted("etcdserver: too many requests"),
+        WriteError::TooNew { .. } => Status::unavailable(format!("etcdserver: {error}")),
         WriteError::Stopped => stopped(),
     }
 }
@@ -39,6 +42,7 @@ pub(super) fn of_write(error: &WriteError) -> Status {
 pub(super) fn of_read(error: &ReadError) -> Status {
     match error {
         ReadError::NoLeader => no_leader(),
+        ReadError::NoQuorum(_) => no_quorum(error),
         ReadError::NotLeader { .. } => Status::unavailable("etcdserver: leader changed"),
         ReadError::DeadlineExceeded => timed_out(),
         ReadError::Stopped => stopped(),
@@ -64,6 +68,11 @@ pub(super) fn bad_transferee() -> Status {
 
 fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")
+}
+
+/// Where etcd would let the caller wait for its whole deadline.
+fn no_quorum(reason: &impl Error) -> Status {
+    Status::unavailable(format!("etcdserver: {reason}"))
 }
 
 fn timed_out() -> Status {

@@ -7,7 +7,7 @@ use proto::{
     quorate::v1::{KvCommand, KvReply, kv_command::Command, kv_reply::Outcome},
 };
 use raft::{
-    EntryMeta, StateMachine,
+    Commands, EntryMeta, StateMachine,
     rows::{Read, StorageError, Write},
 };
 use tokio::sync::watch;
@@ -16,16 +16,21 @@ use super::{
     compact::{compact, sweep_on},
     layout::Meta,
     read::header,
-    refusal::{KvError, Refusal},
+    refusal::KvError,
     txn::apply_txn,
     validate::{check_delete_range, check_put, check_txn},
     write::{Writer, admit_put},
 };
 
+/// The level of commands that this version knows. Raised with every kind of command, and every field
+/// of one, that an earlier version would leave out.
+const LEVEL: u32 = 1;
+
 /// Applies [`KvCommand`]s to a namespace's rows and answers with [`KvReply`]s.
 ///
-/// It keeps the counters and nothing else. What a command may not do is a reply; bytes that are no
-/// command are refused alike on every replica.
+/// It keeps the counters and nothing else. What a command may not do is a reply. Bytes that are no
+/// command which this version knows are of a later version, and stop the replica: whoever leads
+/// proposes only what it knows itself.
 #[derive(Debug)]
 pub struct KvMachine {
     meta: Meta,
@@ -44,9 +49,8 @@ impl KvMachine {
     }
 
     fn execute(&mut self, command: &[u8], rows: &mut dyn Write) -> Result<Outcome, KvError> {
-        let command = KvCommand::decode(command).ok().and_then(|it| it.command);
         let meta = &mut self.meta;
-        Ok(match command.ok_or(Refusal::Malformed)? {
+        Ok(match decode(command).ok_or_else(unknown)? {
             Command::Put(request) => {
                 check_put(&request)?;
                 admit_put(rows, &request)?;
@@ -74,6 +78,23 @@ impl KvMachine {
     }
 }
 
+fn decode(command: &[u8]) -> Option<Command> {
+    KvCommand::decode(command).ok()?.command
+}
+
+fn level_of(command: &[u8]) -> Option<u32> {
+    decode(command).map(|command| match command {
+        Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compact(_) => 1,
+    })
+}
+
+fn unknown() -> StorageError {
+    StorageError::outdated(
+        "a key-value command is of a kind that this version does not know: upgrade this server to \
+         the version of the others",
+    )
+}
+
 impl Default for KvMachine {
     fn default() -> Self {
         Self::new()
@@ -81,6 +102,10 @@ impl Default for KvMachine {
 }
 
 impl StateMachine for KvMachine {
+    fn commands(&self) -> Commands {
+        Commands { level: LEVEL, level_of }
+    }
+
     fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError> {
         self.meta = Meta::load(rows)?;
         self.published.send_replace(self.meta.revision);

@@ -29,8 +29,6 @@ pub enum Refusal {
     Compacted,
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
-    #[error("etcdserver: malformed command")]
-    Malformed,
 }
 
 impl Refusal {
@@ -43,8 +41,7 @@ impl Refusal {
             | Self::TooManyOperations
             | Self::DuplicateKey
             | Self::InvalidSortOption
-            | Self::RequestTooLarge
-            | Self::Malformed => Code::InvalidArgument,
+            | Self::RequestTooLarge => Code::InvalidArgument,
             Self::LeaseNotFound => Code::NotFound,
             Self::Compacted | Self::FutureRevision => Code::OutOfRange,
         }

@@ -171,6 +171,24 @@ fn the_revision_is_seen_once_it_is_published() {
 }
 
 #[test]
+fn a_command_of_an_unknown_kind_stops_the_replica() {
+    let mut rows = MemoryRows::default();
+    let mut machine = KvMachine::new();
+    machine.load(&rows).unwrap();
+    let entry = EntryMeta { index: 1, term: 1 };
+    // A message in field 1000, as a later version may have: protobuf skips what it does not know.
+    for unknown in [b"\xc2\x3e\x00".as_slice(), b"", b"\xff"] {
+        assert_eq!((machine.commands().level_of)(unknown), None, "it is not proposed");
+        let error = machine.apply(entry, unknown, &mut rows).unwrap_err();
+        assert!(error.is_outdated() && error.context().contains("upgrade this server"), "{error}");
+    }
+    assert_eq!(rows, MemoryRows::default());
+    let put = PutRequest { key: "a".into(), ..PutRequest::default() };
+    let known = KvCommand { command: Some(Command::Put(put)) }.encode_to_vec();
+    assert_eq!((machine.commands().level_of)(&known), Some(1));
+}
+
+#[test]
 fn a_read_of_one_key_in_the_past_visits_one_row_of_its_history() {
     let mut rows = MemoryRows::default();
     let mut meta = Meta::default();

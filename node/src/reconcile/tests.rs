@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh::{Member, NodeId};
-use raft::{MemberStatus, Role, Status};
+use raft::{MemberStatus, Quorum, Role, Status};
 
 use super::{Advice, Presence, Reason, Standing, Step, next_step, successor};
 
@@ -236,6 +236,13 @@ fn a_stopping_leader_hands_over_to_nobody_that_is_behind() {
     assert_eq!(successor(&leader([voter(1)]), 1, None), None);
 }
 
+#[test]
+fn a_stopping_leader_hands_over_to_nobody_that_is_silent() {
+    let silent = MemberStatus { is_heard: false, ..voter(2) };
+    assert_eq!(successor(&leader([voter(1), silent]), 1, None), None);
+    assert_eq!(successor(&leader([voter(1), silent, lagging(3, 9)]), 1, None), Some(3));
+}
+
 fn step(status: &Status, advice: &Advice) -> Option<Step> {
     next_step(status, Some(advice), PATIENCE)
 }
@@ -256,7 +263,9 @@ fn leader(members: impl IntoIterator<Item = MemberStatus>) -> Status {
         members: members.into_iter().collect(),
         membership_log_id: Some((1, 1)),
         joint: false,
+        quorum: Quorum::Held,
         quorum_age: Some(Duration::ZERO),
+        without_quorum: Duration::ZERO,
         purged: 0,
     }
 }
@@ -270,7 +279,14 @@ fn lagging(node_id: NodeId, lag: u64) -> MemberStatus {
 }
 
 fn learner(node_id: NodeId, lag: u64) -> MemberStatus {
-    MemberStatus { node_id, store_id: member(node_id).store_id, voter: false, lag: Some(lag) }
+    MemberStatus {
+        node_id,
+        store_id: member(node_id).store_id,
+        voter: false,
+        lag: Some(lag),
+        heard: None,
+        is_heard: true,
+    }
 }
 
 fn member(node_id: NodeId) -> Member {

@@ -1,7 +1,7 @@
 //! What a node says of itself, on the wire.
 
 use mesh::{GroupId, Identity};
-use proto::quorate::v1::{GroupMember, HostedGroup, Locality, NodeHello, NodeStatus};
+use proto::quorate::v1::{Locality, NodeHello, NodeStatus};
 use raft::Group;
 
 use super::Introduction;
@@ -32,26 +32,5 @@ pub(crate) fn hello(
 }
 
 pub(crate) fn status(hosted: &[Group]) -> NodeStatus {
-    NodeStatus { groups: hosted.iter().map(hosted_group).collect() }
-}
-
-fn hosted_group(group: &Group) -> HostedGroup {
-    let status = group.status();
-    let members = status.members.iter().map(|member| GroupMember {
-        node_id: member.node_id,
-        voter: member.voter,
-        lag: member.lag,
-    });
-    HostedGroup {
-        group: group.id(),
-        namespace: group.namespace().to_owned(),
-        role: status.role.as_str().to_owned(),
-        term: status.term,
-        leader_id: status.leader.unwrap_or_default(),
-        last_index: status.last_index,
-        committed_index: status.committed,
-        applied_index: status.applied,
-        members: members.collect(),
-        voted_for: status.voted_for,
-    }
+    NodeStatus { groups: hosted.iter().map(Group::describe).collect() }
 }

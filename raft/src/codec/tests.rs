@@ -11,7 +11,9 @@ fn what_is_written_is_what_is_read() {
     let blank = Entry { log_id: log_id(1, 1), payload: EntryPayload::Blank };
     let membership =
         Entry { log_id: log_id(1, 2), payload: EntryPayload::Membership(joint_membership()) };
-    for entry in [blank, membership, entry(2, 3, "put a b")] {
+    let raised = EntryPayload::Normal(Command::RaiseLevel(7));
+    let raised = Entry { log_id: log_id(2, 4), payload: raised };
+    for entry in [blank, membership, entry(2, 3, "put a b"), raised] {
         assert_eq!(entry_from_proto(entry_to_proto(&entry)), Ok(entry));
     }
     let meta = SnapshotMeta {
@@ -28,7 +30,7 @@ fn nonsense_is_malformed_and_never_a_panic() {
     assert!(vote_from_proto(None).is_err());
     assert!(snapshot_meta_from_proto(None).is_err());
     assert!(entry_from_proto(pb::Entry::default()).is_err());
-    let no_payload = pb::Entry { log_id: Some(pb::LogId::default()), payload: None };
+    let no_payload = pb::Entry { log_id: Some(pb::LogId::default()), ..pb::Entry::default() };
     assert!(entry_from_proto(no_payload).is_err());
     let unknown_voter =
         pb::Membership { configs: vec![pb::VoterSet { node_ids: vec![1] }], members: vec![] };

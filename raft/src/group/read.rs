@@ -18,6 +18,7 @@ use tokio::{
 use tonic::Request;
 
 use super::{Group, Inner, Role, remaining};
+use crate::quorum::NoQuorum;
 
 /// Reads waiting for the next question to the leader. Readers wait beyond this.
 pub(super) const QUEUE: usize = 1024;
@@ -36,6 +37,9 @@ pub enum ReadError {
     NoLeader,
     #[error("this server does not lead the group")]
     NotLeader { leader: Option<NodeId> },
+    /// Known before the deadline: see [`Quorum`](crate::Quorum).
+    #[error("{0}")]
+    NoQuorum(NoQuorum),
     #[error("no quorum confirmed the read within the deadline")]
     DeadlineExceeded,
     #[error("the group has stopped")]
@@ -50,10 +54,15 @@ pub(crate) struct ReadPoint {
 
 impl Group {
     /// Returns once everything that was acknowledged before the call is applied here, with the
-    /// index of that point.
+    /// index of that point. Without a quorum it fails soon, not at the deadline.
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, ReadError> {
-        let deadline = Instant::now() + deadline;
-        let index = self.read_index_by(deadline).await?;
+        let began = Instant::now();
+        let deadline = began + deadline;
+        let index = tokio::select! {
+            biased;
+            index = self.read_index_by(deadline) => index?,
+            lost = self.lost(began) => return Err(ReadError::NoQuorum(lost)),
+        };
         let mut applied = self.watch_applied();
         let reached = applied.wait_for(|applied| *applied >= index);
         match time::timeout_at(deadline, reached).await {
@@ -157,7 +166,10 @@ async fn ask_leader(group: &Group) -> Option<u64> {
     let message = pb::ReadIndexRequest { envelope: Some(line.envelope()) };
     let mut client = line.client();
     let reply = match time::timeout(QUESTION, client.read_index(Request::new(message))).await {
-        Ok(Ok(reply)) => reply.into_inner(),
+        Ok(Ok(reply)) => {
+            group.contacts().hear(leader);
+            reply.into_inner()
+        }
         Ok(Err(status)) => {
             line.refused(&status);
             tracing::debug!(group = group.id(), %status, "the leader gave no read index");

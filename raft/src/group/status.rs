@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use mesh::NodeId;
 use openraft::{Instant as _, ServerState, vote::RaftLeaderId as _};
+use tokio::time::Instant;
 
-use crate::types::{LogId, Metrics};
+use crate::{
+    quorum::{Contacts, NoQuorum, Quorum, VoterContact, VoterHeard},
+    types::{LogId, Metrics},
+};
 
 /// The part that this server has in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +41,12 @@ pub struct Status {
     pub membership_log_id: Option<(u64, u64)>,
     /// Whether a change of voters is under way.
     pub joint: bool,
-    /// On a leader, how long ago a quorum was last heard.
+    /// Whether there is a quorum. A leader that is known says nothing of that: see [`Quorum`].
+    pub quorum: Quorum,
+    /// How long ago a quorum was last known to stand; none if none was since the start.
     pub quorum_age: Option<Duration>,
+    /// The same, or else the time since the start.
+    pub without_quorum: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +56,46 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Entries that the member has not acknowledged; known to the leader only.
     pub lag: Option<u64>,
+    /// How long ago this server last heard the member; none if never, or if it is this server.
+    pub heard: Option<Duration>,
+    /// Whether this server has heard the member lately, or is it. A follower hears little but its
+    /// leader.
+    pub is_heard: bool,
+}
+
+impl Status {
+    /// Whether a quorum stands behind a leader that is known.
+    pub fn is_led(&self) -> bool {
+        self.leader.is_some() && self.quorum == Quorum::Held
+    }
+
+    /// Why there is no quorum, for those who asked for something that needs one.
+    pub fn no_quorum(&self, own_id: NodeId) -> NoQuorum {
+        let contact = |member: &MemberStatus| match member.heard {
+            _ if member.node_id == own_id => VoterContact::Own,
+            Some(ago) => VoterContact::Ago(ago),
+            None => VoterContact::Never,
+        };
+        let voters = self.members.iter().filter(|member| member.voter);
+        NoQuorum {
+            age: self.quorum_age,
+            without: self.without_quorum,
+            voters: voters
+                .map(|it| VoterHeard { node_id: it.node_id, heard: contact(it) })
+                .collect(),
+        }
+    }
+
+    /// The status without what changes by the mere passing of time.
+    pub(super) fn timeless(&self) -> Self {
+        let mut status = self.clone();
+        status.quorum_age = None;
+        status.without_quorum = Duration::ZERO;
+        for member in &mut status.members {
+            member.heard = None;
+        }
+        status
+    }
 }
 
 impl Role {
@@ -63,11 +111,14 @@ impl Role {
     }
 }
 
-pub(super) fn from_metrics(metrics: &Metrics) -> Status {
+/// The status as openraft's figures and what was heard have it.
+pub(super) fn of(metrics: &Metrics, contacts: &Contacts) -> Status {
+    note_quorum(metrics, contacts);
+    let heard = contacts.look();
     let stored = &metrics.membership_config;
     let membership = stored.membership();
     let last_index = metrics.last_log_index.unwrap_or(0);
-    let members = membership
+    let members: Vec<MemberStatus> = membership
         .nodes()
         .map(|(id, node)| {
             let matched = if *id == metrics.id {
@@ -76,7 +127,11 @@ pub(super) fn from_metrics(metrics: &Metrics) -> Status {
                 let replication = metrics.replication.as_ref();
                 replication.map(|of| of.get(id).and_then(Option::as_ref).map_or(0, index))
             };
+            let silent_for = heard.members.get(id).copied();
             MemberStatus {
+                heard: silent_for.filter(|_| *id != metrics.id),
+                is_heard: *id == metrics.id
+                    || silent_for.is_some_and(|it| contacts.bounds.is_there(it)),
                 node_id: *id,
                 store_id: node.store_id,
                 voter: membership.voter_ids().any(|voter| voter == *id),
@@ -88,6 +143,8 @@ pub(super) fn from_metrics(metrics: &Metrics) -> Status {
             }
         })
         .collect();
+    let voters = members.iter().filter(|member| member.voter);
+    let there = voters.clone().filter(|member| member.is_heard).count();
     Status {
         role: role(metrics),
         term: metrics.current_term,
@@ -97,10 +154,27 @@ pub(super) fn from_metrics(metrics: &Metrics) -> Status {
         committed: metrics.cluster_committed.max(metrics.local_committed).as_ref().map_or(0, index),
         applied: metrics.last_applied.as_ref().map_or(0, index),
         purged: metrics.purged.as_ref().map_or(0, index),
+        quorum: contacts.bounds.judge(heard.without, voters.count(), there),
         members,
         membership_log_id: stored.log_id().as_ref().map(|id| (id.leader_id.term, id.index)),
         joint: membership.get_joint_config().len() > 1,
-        quorum_age: metrics.last_quorum_acked.map(|acked| acked.elapsed()),
+        quorum_age: heard.age,
+        without_quorum: heard.without,
+    }
+}
+
+/// Takes note of the quorum that a leader has; who leads alone is its own.
+fn note_quorum(metrics: &Metrics, contacts: &Contacts) {
+    let mut voters = metrics.membership_config.membership().voter_ids();
+    let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
+    if metrics.state == ServerState::Leader && alone {
+        contacts.quorum_at(Instant::now());
+    } else if let Some(acked) = metrics.last_quorum_acked {
+        // The present is looked at first, so that a pause in between makes the quorum older only.
+        let now = Instant::now();
+        if let Some(at) = now.checked_sub(acked.elapsed()) {
+            contacts.quorum_at(at);
+        }
     }
 }
 

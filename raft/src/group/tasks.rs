@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh::GroupId;
+use mesh::{GroupId, NodeId};
 use openraft::{async_runtime::watch::WatchReceiver as _, errors::Fatal};
 use tokio::{
     sync::{mpsc, watch},
@@ -17,12 +17,20 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{status, status::Status, with_metrics};
+use super::{Failed, Role, status, status::Status, with_metrics};
 use crate::{
+    level::{self, Announced},
+    quorum::Contacts,
     state::Published,
     timing::Timing,
-    types::{LogId, Raft},
+    types::{Command, LogId, Raft},
 };
+
+/// How often the age of the last quorum is looked at, which nothing announces.
+const QUORUM_POLL: Duration = Duration::from_millis(100);
+
+/// How often a leader looks whether all voters know more than the group's level.
+const LEVEL_POLL: Duration = Duration::from_millis(500);
 
 /// How often at most the log's length is looked at.
 const SNAPSHOT_POLL: Duration = Duration::from_millis(500);
@@ -34,7 +42,7 @@ pub(super) struct Alarm {
     /// What the task does.
     pub(super) task: &'static str,
     pub(super) stopping: CancellationToken,
-    pub(super) failures: mpsc::Sender<(GroupId, String)>,
+    pub(super) failures: mpsc::Sender<(GroupId, Failed)>,
 }
 
 impl Alarm {
@@ -46,7 +54,7 @@ impl Alarm {
 impl Drop for Alarm {
     fn drop(&mut self) {
         if !self.stopping.is_cancelled() {
-            let reason = format!("the task that {} ended", self.task);
+            let reason = Failed::Broken(format!("the task that {} ended", self.task));
             // The host ends at the first report; more of them may be dropped.
             let _ = self.failures.try_send((self.group, reason));
         }
@@ -56,26 +64,22 @@ impl Drop for Alarm {
 pub(super) struct Watched {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
+    pub(super) contacts: Contacts,
+    pub(super) published: Arc<Published>,
     pub(super) status: watch::Sender<Status>,
-    pub(super) failures: mpsc::Sender<(GroupId, String)>,
+    pub(super) failures: mpsc::Sender<(GroupId, Failed)>,
 }
 
 /// Tells the group's status until it stops, and reports why if it was not asked to.
 pub(super) async fn watch_metrics(watched: Watched) {
-    let Watched { id, raft, status: told, failures } = watched;
+    let Watched { id, raft, contacts, published, status: told, failures } = watched;
     let mut changes = raft.metrics();
     loop {
         let current = changes.borrow_and_update().clone();
-        let now = status::from_metrics(&current);
+        let now = status::of(&current, &contacts);
         told.send_if_modified(|last| {
-            let age = last.quorum_age;
-            last.quorum_age = now.quorum_age;
-            let changed = *last != now;
-            if changed {
-                *last = now;
-            } else {
-                last.quorum_age = age;
-            }
+            let changed = last.timeless() != now.timeless();
+            *last = now;
             changed
         });
         if let Err(fatal) = &current.running_state {
@@ -83,15 +87,66 @@ pub(super) async fn watch_metrics(watched: Watched) {
                 Fatal::Stopped => {}
                 Fatal::StorageError(_) | Fatal::Panicked => {
                     tracing::error!(group = id, error = %fatal, "the group has failed");
+                    let failed = match published.outdated.get() {
+                        Some(outdated) => Failed::Outdated(outdated.clone()),
+                        None => Failed::Broken(fatal.to_string()),
+                    };
                     // The host ends at the first report; more of them may be dropped.
-                    let _ = failures.try_send((id, fatal.to_string()));
+                    let _ = failures.try_send((id, failed));
                 }
             }
             return;
         }
-        if changes.changed().await.is_err() {
+        if let Ok(Err(_)) = time::timeout(QUORUM_POLL, changes.changed()).await {
             return;
         }
+    }
+}
+
+/// Raises the group's level on its leader, once every voter knows more: see [`level`].
+pub(super) struct Raising {
+    pub(super) id: GroupId,
+    pub(super) node_id: NodeId,
+    pub(super) raft: Raft,
+    pub(super) contacts: Contacts,
+    pub(super) published: Arc<Published>,
+    /// The level that this server knows.
+    pub(super) known: u32,
+}
+
+impl Raising {
+    pub(super) async fn run(self) {
+        loop {
+            time::sleep(LEVEL_POLL).await;
+            let Some(level) = self.next_level() else { continue };
+            tracing::info!(group = self.id, level, "all voters know more: raising the level");
+            if let Err(error) = self.raft.client_write(Command::RaiseLevel(level)).await {
+                // It is looked at again, here or by the next leader.
+                tracing::debug!(group = self.id, %error, "the level is not raised yet");
+            }
+        }
+    }
+
+    fn next_level(&self) -> Option<u32> {
+        let current = self.published.level.load(Ordering::Relaxed);
+        if self.known <= current {
+            return None;
+        }
+        let announced = self.contacts.levels();
+        with_metrics(&self.raft, |metrics| {
+            if status::role(metrics) != Role::Leader {
+                return None;
+            }
+            let membership = metrics.membership_config.membership();
+            let members = membership.nodes().map(|(id, _)| Announced {
+                voter: membership.voter_ids().any(|voter| voter == *id),
+                level: match *id == self.node_id {
+                    true => Some(self.known),
+                    false => announced.get(id).copied(),
+                },
+            });
+            level::next_level(current, members)
+        })
     }
 }
 

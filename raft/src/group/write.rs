@@ -9,8 +9,12 @@ use proto::quorate::v1 as pb;
 use tokio::time::{self, Instant};
 use tonic::{Code, Request};
 
-use super::{Group, LEADER_POLL, Role, remaining};
-use crate::types::Command;
+use super::{Group, LEADER_POLL, Role, admission::COMMANDS, remaining, with_metrics};
+use crate::{
+    quorum::NoQuorum,
+    state::Awaited,
+    types::{Command, MachineCommand, ProposalId},
+};
 
 /// Largest command. Well below the message limit, so that several fit one append.
 const COMMAND_BYTES: usize = 8 << 20;
@@ -36,6 +40,12 @@ pub enum WriteError {
     /// Nothing was proposed.
     #[error("the leader has lost its quorum")]
     QuorumLost,
+    /// Nothing was proposed. Known before the deadline: see [`Quorum`](crate::Quorum).
+    #[error("{0}")]
+    NoQuorum(NoQuorum),
+    /// The command was proposed before the quorum was lost, and may be applied later.
+    #[error("{0}; the outcome is unknown")]
+    Unconfirmed(NoQuorum),
     /// The command may or may not be applied, now or later.
     #[error("no answer within the deadline; the outcome is unknown")]
     DeadlineExceeded,
@@ -47,6 +57,13 @@ pub enum WriteError {
     /// Nothing was proposed.
     #[error("a command of {size} bytes is larger than the limit of {COMMAND_BYTES}")]
     TooLarge { size: usize },
+    /// Nothing was proposed: too much is under way already.
+    #[error("too many commands are under way")]
+    Busy,
+    /// Nothing was proposed: not every replica would know the command. `needs` is none if the leader
+    /// does not know it either.
+    #[error("{}", too_new(*needs, *level))]
+    TooNew { needs: Option<u32>, level: u32 },
     /// The group does not run on this server any more. The command may have been proposed.
     #[error("the group has stopped")]
     Stopped,
@@ -54,12 +71,17 @@ pub enum WriteError {
 
 /// What became of one attempt.
 pub(crate) enum Proposed {
-    Applied(Applied),
-    /// Surely not proposed; the leader is there, if anybody knows.
-    NotLeader {
-        leader: Option<NodeId>,
-        quorum_lost: bool,
+    Applied {
+        index: u64,
+        /// None if it did not travel: then this replica has it from its own apply.
+        reply: Option<Bytes>,
     },
+    /// Surely not proposed.
+    Busy,
+    /// Surely not proposed.
+    TooNew { needs: Option<u32>, level: u32 },
+    /// Surely not proposed; the leader is there, if anybody knows.
+    NotLeader { leader: Option<NodeId>, quorum_lost: bool },
     /// It may have been proposed.
     Unknown(WriteError),
 }
@@ -68,32 +90,60 @@ impl Group {
     /// Replicates a command and returns what the state machine answered. Waits for a leader,
     /// forwards to it, and tries again only if the command was surely not proposed.
     ///
+    /// Without a quorum it fails soon, not at the deadline.
+    ///
     /// What was written can then be read here, also by [`Group::view`] alone, unless this replica
     /// is far behind.
     ///
     /// # Errors
     ///
-    /// After [`WriteError::DeadlineExceeded`] and [`WriteError::OutcomeUnknown`] the command may
-    /// still be applied.
+    /// After [`WriteError::DeadlineExceeded`], [`WriteError::OutcomeUnknown`] and
+    /// [`WriteError::Unconfirmed`] the command may still be applied.
     pub async fn write(&self, command: Bytes, deadline: Duration) -> Result<Applied, WriteError> {
         let size = command.len();
         if size > COMMAND_BYTES {
             return Err(WriteError::TooLarge { size });
         }
-        let deadline = Instant::now() + deadline;
+        let Some(_admitted) = self.inner.admission.admit(size) else {
+            return Err(WriteError::Busy);
+        };
+        let began = Instant::now();
+        let deadline = began + deadline;
+        // Whether the command is on its way to a leader that may carry it out.
+        let mut proposing = false;
+        let lost = tokio::select! {
+            biased;
+            written = self.write_by(command, deadline, &mut proposing) => return written,
+            lost = self.lost(began) => lost,
+        };
+        Err(if proposing { WriteError::Unconfirmed(lost) } else { WriteError::NoQuorum(lost) })
+    }
+
+    async fn write_by(
+        &self,
+        command: Bytes,
+        deadline: Instant,
+        proposing: &mut bool,
+    ) -> Result<Applied, WriteError> {
         let mut refusal = WriteError::NoLeader;
+        let mut answer = self.inner.published.answers.expect(self.inner.node_id);
         loop {
             let leadership = self.leadership();
             let Some(left) = remaining(deadline) else { return Err(refusal) };
             let attempt = match leadership {
                 (Role::Stopped, _) => return Err(WriteError::Stopped),
-                (Role::Leader, _) => self.propose_within(command.clone(), left).await,
+                (Role::Leader, _) => {
+                    *proposing = true;
+                    self.propose_within(command.clone(), answer.id, left).await
+                }
                 (Role::Follower | Role::Learner | Role::Candidate, Some(leader))
                     if leader != self.inner.node_id =>
                 {
-                    let proposed = self.propose_at(leader, command.clone(), left).await;
-                    if let Proposed::Applied(applied) = &proposed {
-                        self.await_applied(applied.index, OWN_WRITE.min(left)).await;
+                    *proposing = true;
+                    let proposed = self.propose_at(leader, command.clone(), answer.id, left).await;
+                    if let Proposed::Applied { index, reply } = &proposed {
+                        let limit = if reply.is_some() { OWN_WRITE.min(left) } else { left };
+                        self.await_applied(*index, limit).await;
                     }
                     proposed
                 }
@@ -103,9 +153,16 @@ impl Group {
                 }
             };
             match attempt {
-                Proposed::Applied(applied) => return Ok(applied),
+                Proposed::Applied { index, reply } => {
+                    return own_reply(reply, &mut answer).map(|reply| Applied { index, reply });
+                }
                 Proposed::Unknown(error) => return Err(error),
+                Proposed::Busy => return Err(WriteError::Busy),
+                Proposed::TooNew { needs, level } => {
+                    return Err(WriteError::TooNew { needs, level });
+                }
                 Proposed::NotLeader { quorum_lost, .. } => {
+                    *proposing = false;
                     refusal =
                         if quorum_lost { WriteError::QuorumLost } else { WriteError::NoLeader };
                     time::sleep(RETRY.min(left)).await;
@@ -115,10 +172,22 @@ impl Group {
     }
 
     /// Proposes on this server, if it leads.
-    pub(crate) async fn propose(&self, command: Bytes) -> Proposed {
-        match self.inner.raft.client_write(Command(command)).await {
+    pub(crate) async fn propose(&self, bytes: Bytes, proposal: ProposalId) -> Proposed {
+        let needs = (self.inner.commands.level_of)(&bytes);
+        let level = self.level();
+        let Some(needed) = needs.filter(|needs| *needs <= level) else {
+            return Proposed::TooNew { needs, level };
+        };
+        // What this server took itself was counted when it was taken.
+        let forwarded = proposal.node_id != self.inner.node_id;
+        let admitted = forwarded.then(|| self.inner.admission.admit(bytes.len()));
+        if matches!(admitted, Some(None)) || self.unapplied() > COMMANDS {
+            return Proposed::Busy;
+        }
+        let command = MachineCommand { bytes, level: needed, proposal };
+        match self.inner.raft.client_write(Command::Machine(command)).await {
             Ok(response) => {
-                Proposed::Applied(Applied { index: response.log_id.index, reply: response.data.0 })
+                Proposed::Applied { index: response.log_id.index, reply: Some(response.data.0) }
             }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 Proposed::NotLeader {
@@ -135,21 +204,45 @@ impl Group {
         }
     }
 
-    async fn propose_within(&self, command: Bytes, limit: Duration) -> Proposed {
-        time::timeout(limit, self.propose(command))
+    /// Entries in the log that are not applied: also those whose proposers have left.
+    fn unapplied(&self) -> usize {
+        let unapplied = with_metrics(&self.inner.raft, |metrics| {
+            let applied = metrics.last_applied.map_or(0, |applied| applied.index);
+            metrics.last_log_index.unwrap_or(0).saturating_sub(applied)
+        });
+        usize::try_from(unapplied).unwrap_or(usize::MAX)
+    }
+
+    async fn propose_within(
+        &self,
+        command: Bytes,
+        proposal: ProposalId,
+        limit: Duration,
+    ) -> Proposed {
+        time::timeout(limit, self.propose(command, proposal))
             .await
             .unwrap_or(Proposed::Unknown(WriteError::DeadlineExceeded))
     }
 
     /// Proposes on another server.
-    async fn propose_at(&self, leader: NodeId, command: Bytes, limit: Duration) -> Proposed {
+    async fn propose_at(
+        &self,
+        leader: NodeId,
+        command: Bytes,
+        proposal: ProposalId,
+        limit: Duration,
+    ) -> Proposed {
         let line = self.line_to(leader);
-        let message = pb::ProposeRequest { envelope: Some(line.envelope()), command };
+        let envelope = Some(line.envelope());
+        let message = pb::ProposeRequest { envelope, command, proposal: proposal.number };
         let mut request = Request::new(message);
         request.set_timeout(limit);
         let mut client = line.client();
         let reply = match time::timeout(limit, client.propose(request)).await {
-            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Ok(reply)) => {
+                self.contacts().hear(leader);
+                reply.into_inner()
+            }
             // The server refuses before it proposes.
             Ok(Err(status))
                 if surely_not_sent(&status) || status.code() == Code::FailedPrecondition =>
@@ -168,9 +261,15 @@ impl Group {
             Err(_) => return Proposed::Unknown(WriteError::DeadlineExceeded),
         };
         match reply.outcome {
-            Some(pb::propose_reply::Outcome::Applied(applied)) => {
-                Proposed::Applied(Applied { index: applied.index, reply: applied.reply })
-            }
+            Some(pb::propose_reply::Outcome::Applied(applied)) => Proposed::Applied {
+                index: applied.index,
+                reply: (!applied.reply_omitted).then_some(applied.reply),
+            },
+            Some(pb::propose_reply::Outcome::Busy(_)) => Proposed::Busy,
+            Some(pb::propose_reply::Outcome::TooNew(it)) => Proposed::TooNew {
+                needs: Some(it.needs).filter(|needs| *needs != 0),
+                level: it.level,
+            },
             Some(pb::propose_reply::Outcome::NotLeader(not_leader)) => Proposed::NotLeader {
                 leader: Some(not_leader.leader_id).filter(|id| *id != 0),
                 quorum_lost: not_leader.quorum_lost,
@@ -196,5 +295,21 @@ impl Group {
         // The watched status may be a step ahead of the one that sent us here.
         let _ = time::timeout(limit, led).await;
         time::sleep(LEADER_POLL.min(limit)).await;
+    }
+}
+
+/// The reply as it came from the leader, or else from this replica's own apply.
+fn own_reply(reply: Option<Bytes>, answer: &mut Awaited) -> Result<Bytes, WriteError> {
+    // None if this replica is far behind: then the answer is lost, though the command is not.
+    reply.or_else(|| answer.take()).ok_or(WriteError::OutcomeUnknown)
+}
+
+fn too_new(needs: Option<u32>, level: u32) -> String {
+    match needs {
+        Some(needs) => format!(
+            "the command needs level {needs} and the group is at level {level}, until all its \
+             voters are upgraded"
+        ),
+        None => "the leader does not know the command: upgrade it".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use openraft::EntryPayload;
 
-use crate::types::Entry;
+use crate::types::{Command, Entry};
 
 /// Bytes of entries kept per group once they are on disk.
 pub(super) const KEEP_BYTES: usize = 4 << 20;
@@ -80,7 +80,8 @@ pub(super) fn weight(entry: &Entry) -> usize {
     ENTRY_OVERHEAD
         + match &entry.payload {
             EntryPayload::Blank => 0,
-            EntryPayload::Normal(command) => command.0.len(),
+            EntryPayload::Normal(Command::Machine(command)) => command.bytes.len(),
+            EntryPayload::Normal(Command::RaiseLevel(_)) => 0,
             EntryPayload::Membership(membership) => membership.nodes().count() * 32,
         }
 }

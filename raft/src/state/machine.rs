@@ -22,9 +22,10 @@ use super::{
 use crate::{
     codec,
     db::without_wal,
+    level::{self, Commands, FIRST},
     log_store::LogStore,
     rows::{EntryMeta, StateMachine, StorageError},
-    types::{Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},
+    types::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},
     view::{View, system_key},
 };
 
@@ -33,6 +34,8 @@ const BATCH_ENTRIES: usize = 1024;
 /// System rows: the id of the last applied entry, and the membership.
 const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
+/// System row: the group's level, once it was raised.
+const LEVEL: &[u8] = b"level";
 
 /// The state of one group as openraft drives it.
 pub(crate) struct State {
@@ -48,6 +51,9 @@ struct Core {
     group: GroupId,
     generation: u64,
     machine: Exclusive,
+    commands: Commands,
+    /// The group's level.
+    level: u32,
     published: Arc<Published>,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -88,7 +94,9 @@ impl State {
             store,
             group,
             generation,
+            commands: machine.commands(),
             machine: Exclusive(Mutex::new(machine)),
+            level: FIRST,
             published: published.clone(),
             applied: None,
             membership: StoredMembership::default(),
@@ -208,8 +216,10 @@ impl Core {
         let view = self.published.view(&self.store.db)?;
         self.applied = read_applied(&view)?;
         self.membership = read_membership(&view)?;
+        self.level = read_level(&view)?;
+        self.check_level("the group's state", self.level)?;
         self.machine.get().load(&view)?;
-        self.publish();
+        self.publish(&[], &[]);
         Ok(())
     }
 
@@ -227,9 +237,16 @@ impl Core {
             let meta = EntryMeta { index: entry.log_id.index, term: entry.log_id.leader_id.term };
             replies.push(match &entry.payload {
                 EntryPayload::Blank => Reply::default(),
-                EntryPayload::Normal(command) => {
-                    bytes += command.0.len() as u64;
-                    Reply(self.machine.get().apply(meta, &command.0, &mut rows)?)
+                EntryPayload::Normal(Command::Machine(command)) => {
+                    bytes += command.bytes.len() as u64;
+                    self.check_level("a command of the group", command.level)?;
+                    let applied = self.machine.get().apply(meta, &command.bytes, &mut rows);
+                    Reply(applied.map_err(|error| self.note_outdated(error))?)
+                }
+                EntryPayload::Normal(Command::RaiseLevel(level)) => {
+                    self.check_level("the group", *level)?;
+                    self.level = self.level.max(*level);
+                    Reply::default()
                 }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
@@ -243,20 +260,44 @@ impl Core {
         batch.put_cf(&family, system_key(APPLIED), applied);
         let membership = codec::stored_membership_to_proto(&self.membership).encode_to_vec();
         batch.put_cf(&family, system_key(MEMBERSHIP), membership);
+        if self.level > FIRST {
+            batch.put_cf(&family, system_key(LEVEL), self.level.to_be_bytes());
+        }
         store
             .db
             .write_opt(batch, &without_wal())
             .map_err(|error| StorageError::with_source("cannot write applied rows", error))?;
         self.applied = Some(last.log_id);
         self.published.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.publish();
+        self.publish(entries, &replies);
         Ok(replies)
     }
 
-    /// Readers are told only of what is written.
-    fn publish(&mut self) {
+    /// A replica that does not know a command must not leave it out: it would differ from the
+    /// others from there on.
+    fn check_level(&self, what: &str, needs: u32) -> Result<(), StorageError> {
+        let knows = self.commands.level;
+        if needs <= knows {
+            return Ok(());
+        }
+        Err(self.note_outdated(StorageError::outdated(level::outdated(what, needs, knows))))
+    }
+
+    fn note_outdated(&self, error: StorageError) -> StorageError {
+        if error.is_outdated() {
+            // Only the first is told; the group ends with it.
+            let _ = self.published.outdated.set(error.context().to_owned());
+        }
+        error
+    }
+
+    /// Readers are told only of what is written, and whoever waits for an answer has it once its
+    /// index is told.
+    fn publish(&mut self, entries: &[Entry], replies: &[Reply]) {
+        self.published.level.store(self.level, Ordering::Relaxed);
         if let Some(applied) = self.applied {
             self.machine.get().publish(applied.index);
+            self.published.answers.give(entries, replies);
             self.published.applied.send_replace(applied.index);
         }
     }
@@ -327,6 +368,12 @@ pub(crate) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
     let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
     let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
     Ok(stored.map(codec::log_id_from_proto))
+}
+
+fn read_level(view: &View) -> Result<u32, StorageError> {
+    let Some(bytes) = view.system(LEVEL)? else { return Ok(FIRST) };
+    let bytes = bytes.try_into().map_err(|_| StorageError::new("malformed level"))?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 pub(crate) fn read_membership(view: &View) -> Result<StoredMembership, StorageError> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use mesh::{DataDir, DataDirError, GroupId, Hint, Member, Mesh, MeshConfig, Overtaken};
 use proto::quorate::v1 as pb;
 use raft::{
-    Applied, EntryMeta, Group, Host, HostError, Role, StateMachine, StorageError, Timing,
+    Applied, Commands, EntryMeta, Group, Host, HostError, Role, StateMachine, StorageError, Timing,
     WriteError,
     rows::{Read, Write},
 };
@@ -26,10 +26,26 @@ pub(crate) const GROUP: GroupId = 2;
 /// What any condition may take. Generous: it ends a test that hangs, and passing ones never wait.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A machine whose commands are `put KEY VALUE`, `delete KEY`, `add KEY` and `fail`.
-pub(crate) struct Words;
+/// A machine whose commands are `put KEY VALUE`, `delete KEY`, `add KEY`, `answer BYTES` and `fail`.
+///
+/// Later versions of it know `shout KEY`, from level 2 on.
+pub(crate) struct Words {
+    pub(crate) level: u32,
+}
+
+/// What the version that these tests play as a leader would know: all of it.
+fn level_of(command: &[u8]) -> Option<u32> {
+    match command.split(|byte| *byte == b' ').next() {
+        Some(b"shout") => Some(2),
+        _ => Some(1),
+    }
+}
 
 impl StateMachine for Words {
+    fn commands(&self) -> Commands {
+        Commands { level: self.level, level_of }
+    }
+
     fn load(&mut self, _: &dyn Read) -> Result<(), StorageError> {
         Ok(())
     }
@@ -43,7 +59,9 @@ impl StateMachine for Words {
         let command = String::from_utf8_lossy(command).into_owned();
         match command.split(' ').collect::<Vec<_>>()[..] {
             ["put", key, value] => rows.put(key.into(), value.into()),
+            ["shout", key] if self.level >= 2 => rows.put(key.into(), b"!".to_vec()),
             ["delete", key] => rows.delete(key.into()),
+            ["answer", bytes] => return Ok(vec![b'x'; bytes.parse().unwrap_or(0)].into()),
             ["add", key] => {
                 let mut count = rows.get(key.as_bytes())?.unwrap_or_default();
                 count.push(b'x');
@@ -144,7 +162,12 @@ impl Server {
     }
 
     pub(crate) async fn start_group(&self) -> Group {
-        self.host.start_group(GROUP, "words", Words).await.unwrap()
+        self.start_group_of(1).await
+    }
+
+    /// Starts the group in the version that knows commands up to a level.
+    pub(crate) async fn start_group_of(&self, level: u32) -> Group {
+        self.host.start_group(GROUP, "words", Words { level }).await.unwrap()
     }
 
     pub(crate) fn rows(&self) -> Vec<String> {
@@ -189,10 +212,19 @@ impl Fleet {
     }
 
     pub(crate) async fn form_with(count: usize, timing: Timing) -> Self {
+        Self::form_with_levels(&vec![1; count], timing).await
+    }
+
+    /// Servers of several versions, by the levels of commands that they know.
+    pub(crate) async fn form_of_levels(levels: &[u32]) -> Self {
+        Self::form_with_levels(levels, Timing::quick()).await
+    }
+
+    async fn form_with_levels(levels: &[u32], timing: Timing) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let setup = Setup { timing, ..Setup::default() };
         let mut servers = Vec::new();
-        for number in 0..count {
+        for number in 0..levels.len() {
             let path = dir.path().join(format!("server{number}"));
             servers.push(Server::start(&path, setup.clone()).await);
         }
@@ -205,8 +237,8 @@ impl Fleet {
             }
         }
         let voters: Vec<Member> = servers.iter().map(Server::member).collect();
-        for server in &servers {
-            server.start_group().await.initialize(&voters).await.unwrap();
+        for (server, level) in servers.iter().zip(levels) {
+            server.start_group_of(*level).await.initialize(&voters).await.unwrap();
         }
         Self { dir, servers, setup }
     }
@@ -266,8 +298,13 @@ pub(crate) async fn put(group: &Group, command: &str) -> Applied {
     loop {
         match group.write(Bytes::copy_from_slice(command.as_bytes()), DEADLINE).await {
             Ok(applied) => return applied,
-            Err(WriteError::OutcomeUnknown | WriteError::NoLeader | WriteError::QuorumLost)
-                if started.elapsed() < DEADLINE => {}
+            Err(
+                WriteError::OutcomeUnknown
+                | WriteError::NoLeader
+                | WriteError::QuorumLost
+                | WriteError::NoQuorum(_)
+                | WriteError::Unconfirmed(_),
+            ) if started.elapsed() < DEADLINE => {}
             Err(error) => panic!("{command}: {error}"),
         }
     }

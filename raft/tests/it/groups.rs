@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proto::quorate::v1::{HostedGroupsRequest, mesh_client::MeshClient};
-use raft::{HostError, Role, StoredReplica, WriteError};
+use raft::{HostError, Quorum, ReadError, Role, StoredReplica, WriteError};
 
 use crate::fleet::{
     DEADLINE, Fleet, Server, Setup, Words, put, rows, spawn, until, until_role, within,
@@ -69,6 +69,19 @@ async fn a_write_through_a_follower_is_in_its_own_rows_at_once() {
         put(&follower, &format!("put {number:02} x")).await;
         expected.push(format!("{number:02}=x"));
         assert_eq!(rows(&follower), expected);
+    }
+}
+
+/// An answer need not fit into a message between servers: every replica has it by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_any_size_is_the_same_from_every_server() {
+    let fleet = Fleet::form(3).await;
+    put(&fleet.leader().await.group(), "put a 1").await;
+    for server in &fleet.servers {
+        for bytes in [1_000, 2 << 20, 70 << 20] {
+            let answered = put(&server.group(), &format!("answer {bytes}")).await;
+            assert_eq!(answered.reply.len(), bytes);
+        }
     }
 }
 
@@ -160,6 +173,81 @@ async fn without_a_quorum_nothing_is_acknowledged_and_rows_are_still_read() {
     assert!(rows(&group).contains(&"a=1".to_owned()));
 }
 
+/// Whoever is left knows it, whether it led or followed, and says why long before the deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_quorum_is_known_to_its_leader_and_to_its_follower() {
+    for leads in [true, false] {
+        let mut fleet = Fleet::form(3).await;
+        put(&fleet.leader().await.group(), "put a 1").await;
+        for server in &fleet.servers {
+            let group = server.group();
+            let held = || {
+                let status = group.status();
+                (status.quorum == Quorum::Held && status.quorum_age.is_some()).then_some(())
+            };
+            until("a quorum is heard of", held).await;
+        }
+        let left = if leads { fleet.leader().await.id() } else { fleet.follower().await.id() };
+        let others: Vec<u64> =
+            fleet.servers.iter().map(Server::id).filter(|id| *id != left).collect();
+        for id in others {
+            fleet.stop(id).await;
+        }
+        let group = fleet.servers[0].group();
+        let mut statuses = group.watch_status();
+        let lost = within(statuses.wait_for(|it| it.quorum == Quorum::Lost)).await.unwrap().clone();
+        assert!(!lost.is_led(), "{lost:?}");
+        let there: Vec<u64> =
+            lost.members.iter().filter(|it| it.is_heard).map(|it| it.node_id).collect();
+        assert_eq!(there, [left], "the dead are not taken for living");
+        let refused = group.write(Bytes::from("put b 2"), DEADLINE).await.unwrap_err();
+        let (WriteError::NoQuorum(reason) | WriteError::Unconfirmed(reason)) = &refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(reason.voters.len(), 3);
+        assert!(refused.to_string().starts_with("no quorum: last heard from a majority"));
+        let refused = group.read_barrier(DEADLINE).await.unwrap_err();
+        assert!(matches!(refused, ReadError::NoQuorum(_)), "{refused}");
+        let told = group.describe();
+        assert!(told.no_quorum.starts_with("no quorum"), "{told:?}");
+        assert_eq!(told.members.iter().filter(|it| it.silent).count(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_under_way_when_the_quorum_goes_does_not_wait_for_its_deadline() {
+    let mut fleet = Fleet::form(3).await;
+    let leader = fleet.leader().await;
+    let (group, left) = (leader.group(), leader.id());
+    put(&group, "put a 1").await;
+    let others: Vec<u64> = fleet.servers.iter().map(Server::id).filter(|id| *id != left).collect();
+    for id in others {
+        fleet.stop(id).await;
+    }
+    // The leader's lease still holds, so the command goes into its log.
+    let refused = group.write(Bytes::from("put b 2"), DEADLINE).await.unwrap_err();
+    assert!(matches!(refused, WriteError::Unconfirmed(_) | WriteError::NoQuorum(_)), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_election_fails_nobody_while_a_majority_is_there() {
+    let mut fleet = Fleet::form(3).await;
+    put(&fleet.leader().await.group(), "put a 1").await;
+    let old = fleet.leader().await.id();
+    let follower = fleet.follower().await.group();
+    let writer = spawn(async move {
+        for round in 0..500 {
+            let command = Bytes::from(format!("put a {round}"));
+            match follower.write(command, DEADLINE).await {
+                Ok(_) | Err(WriteError::OutcomeUnknown) => {}
+                Err(error) => panic!("{round}: {error}"),
+            }
+        }
+    });
+    fleet.stop(old).await;
+    within(writer).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_too_large_is_refused_at_once() {
     let fleet = Fleet::form(1).await;
@@ -185,7 +273,7 @@ async fn a_stopped_group_can_be_started_again() {
     put(&fleet.leader().await.group(), "put a 1").await;
     let follower = fleet.follower().await;
     let group = follower.group();
-    let again = follower.host.start_group(2, "words", Words).await;
+    let again = follower.host.start_group(2, "words", Words { level: 1 }).await;
     assert!(matches!(again, Err(raft::StartGroupError::Running)));
     group.stop().await;
     assert!(follower.host.group(2).is_none());
@@ -194,7 +282,7 @@ async fn a_stopped_group_can_be_started_again() {
     assert_eq!(hosted.groups, [], "a stopped replica is not told of");
     let refused = group.write(Bytes::from("put b 2"), DEADLINE).await;
     assert!(matches!(refused, Err(WriteError::Stopped)));
-    let renamed = follower.host.start_group(2, "other", Words).await;
+    let renamed = follower.host.start_group(2, "other", Words { level: 1 }).await;
     assert!(matches!(renamed, Err(raft::StartGroupError::OtherNamespace { .. })));
     let group = follower.start_group().await;
     let applied = put(&fleet.leader().await.group(), "put c 3").await;

@@ -162,7 +162,7 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
 async fn a_group_needs_a_mesh() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("a"), Setup::default()).await;
-    let refused = server.host.start_group(2, "words", Words).await;
+    let refused = server.host.start_group(2, "words", Words { level: 1 }).await;
     assert!(matches!(refused, Err(StartGroupError::NoMesh)));
 }
 

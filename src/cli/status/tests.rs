@@ -83,6 +83,7 @@ fn well() -> Mesh {
                 ..GroupRecord::default()
             }),
             replicas: vec![replica(4, "leader"), replica(5, "follower"), replica(6, "follower")],
+            ..GroupSummary::default()
         }],
         services: vec![ServiceSummary {
             name: "web".to_owned(),

@@ -82,9 +82,13 @@ impl ProposeError {
 fn status_of_write(error: &WriteError) -> Status {
     let message = format!("the registry cannot be written: {error}");
     match error {
-        WriteError::NoLeader | WriteError::QuorumLost | WriteError::Stopped => {
-            Status::unavailable(message)
-        }
+        WriteError::NoLeader
+        | WriteError::QuorumLost
+        | WriteError::NoQuorum(_)
+        | WriteError::Unconfirmed(_)
+        | WriteError::Busy
+        | WriteError::Stopped => Status::unavailable(message),
+        WriteError::TooNew { .. } => Status::failed_precondition(message),
         WriteError::DeadlineExceeded | WriteError::OutcomeUnknown => {
             Status::deadline_exceeded(message)
         }

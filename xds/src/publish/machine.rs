@@ -14,11 +14,9 @@ use discovery::{
     translation,
 };
 use prost::Message;
-use proto::quorate::v1::{
-    RegistryCommand, RegistryRefusal, RegistryReply, registry_refusal::Reason, registry_reply,
-};
+use proto::quorate::v1::RegistryCommand;
 use raft::{
-    EntryMeta, StateMachine, StorageError,
+    Commands, EntryMeta, StateMachine, StorageError,
     rows::{Read, Write},
 };
 
@@ -26,6 +24,10 @@ use super::{board::Publisher, leases::Leases};
 
 #[cfg(test)]
 mod tests;
+
+/// The level of commands that this version knows. Raised with every kind of command, and every field
+/// of one, that an earlier version would leave out.
+const LEVEL: u32 = 1;
 
 /// See the module.
 pub(crate) struct RegistryMachine {
@@ -94,6 +96,10 @@ impl RegistryMachine {
 }
 
 impl StateMachine for RegistryMachine {
+    fn commands(&self) -> Commands {
+        Commands { level: LEVEL, level_of }
+    }
+
     fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError> {
         let mut found = Vec::new();
         rows.scan(b"", None, false, &mut |key, value| {
@@ -113,10 +119,7 @@ impl StateMachine for RegistryMachine {
         command: &[u8],
         rows: &mut dyn Write,
     ) -> Result<Bytes, StorageError> {
-        let command = match RegistryCommand::decode(command) {
-            Ok(command) => command,
-            Err(error) => return Ok(refuse_unreadable(&error)),
-        };
+        let command = decode(command).ok_or_else(unknown)?;
         let outcome = self.registry.apply(command.clone(), entry.index, entry.term);
         for key in &outcome.touched {
             match self.registry.record(key) {
@@ -151,15 +154,21 @@ fn is_topology(key: &RecordKey) -> bool {
     }
 }
 
-/// Bytes that are no command are refused, equally on every replica: they were proposed by a server
-/// of another version, and stopping every replica would help nobody.
-fn refuse_unreadable(error: &prost::DecodeError) -> Bytes {
-    let refusal = RegistryRefusal {
-        reason: Reason::Malformed.into(),
-        message: format!("not a command of the registry: {error}"),
-    };
-    let outcome = Some(registry_reply::Outcome::Refused(refusal));
-    RegistryReply { outcome }.encode_to_vec().into()
+fn decode(command: &[u8]) -> Option<RegistryCommand> {
+    RegistryCommand::decode(command).ok().filter(|it| it.command.is_some())
+}
+
+fn level_of(command: &[u8]) -> Option<u32> {
+    decode(command).map(|_| 1)
+}
+
+/// Bytes that are no command which this version knows are of a later version: whoever leads proposes
+/// only what it knows itself.
+fn unknown() -> StorageError {
+    StorageError::outdated(
+        "a registry command is of a kind that this version does not know: upgrade this server to \
+         the version of the others",
+    )
 }
 
 impl fmt::Debug for RegistryMachine {

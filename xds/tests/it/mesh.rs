@@ -188,7 +188,9 @@ async fn every_server_knows_what_a_node_reported_to_any() {
     let group = nodes[0].directive("the group is decided", |it| !it.groups.is_empty()).await;
     let group = group.groups[0].group;
     let hosted = |role: &str, lag| {
-        let members = (1..=3).map(|node_id| GroupMember { node_id, voter: true, lag }).collect();
+        let members = (1..=3)
+            .map(|node_id| GroupMember { node_id, voter: true, lag, silent: false })
+            .collect();
         let role = role.to_owned();
         HostedGroup { group, role, term: 2, members, ..HostedGroup::default() }
     };

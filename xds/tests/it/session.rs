@@ -14,7 +14,7 @@ fn leads(group: u32, term: u64, node_id: u64) -> HostedGroup {
         role: "leader".to_owned(),
         term,
         leader_id: node_id,
-        members: vec![GroupMember { node_id, voter: true, lag: Some(0) }],
+        members: vec![GroupMember { node_id, voter: true, lag: Some(0), silent: false }],
         ..HostedGroup::default()
     }
 }

@@ -8,7 +8,7 @@ use proto::{
 };
 use raft::{
     EntryMeta, StateMachine,
-    rows::{MemoryRows, Read},
+    rows::{MemoryRows, Read, StorageError},
 };
 
 #[derive(Debug)]
@@ -37,6 +37,12 @@ impl Bench {
         let reply = self.machine.apply(entry, command, &mut self.rows).unwrap();
         self.machine.publish(self.index);
         KvReply::decode(reply).unwrap().outcome.unwrap()
+    }
+
+    /// Applies what no version of this machine knows.
+    pub(crate) fn stopped_by(&mut self, command: &[u8]) -> StorageError {
+        let entry = EntryMeta { index: self.index + 1, term: 1 };
+        self.machine.apply(entry, command, &mut self.rows).unwrap_err()
     }
 
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, KvRefusal> {

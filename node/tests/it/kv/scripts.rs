@@ -91,7 +91,7 @@ impl Story {
         Ok(match request {
             Request::RequestPut(it) => self.apply(kv_command::Command::Put(it))?,
             Request::RequestDeleteRange(it) => self.apply(kv_command::Command::DeleteRange(it))?,
-            Request::RequestTxn(it) => self.apply(kv_command::Command::Txn(it))?,
+            Request::RequestTxn(it) => self.apply(kv_command::Command::Txn(it.into_inner()))?,
             Request::RequestRange(it) => {
                 let mut out = String::new();
                 match check_range(&it).map_err(refused).and_then(|()| self.bench.range(&it)) {
@@ -113,9 +113,9 @@ impl Story {
     fn commit(&mut self) -> Result<String, Failure> {
         let (success, txn) = self.open.pop().ok_or("no open transaction")?;
         if self.open.is_empty() {
-            return self.operation(Request::RequestTxn(txn));
+            return self.operation(Request::RequestTxn(txn.into()));
         }
-        self.add(success, Request::RequestTxn(txn))?;
+        self.add(success, Request::RequestTxn(txn.into()))?;
         Ok(String::new())
     }
 }
@@ -166,13 +166,8 @@ impl Runner for Story {
                 String::new()
             }
             "malformed" => {
-                let outcome = self.bench.apply_bytes(args.next_pos().unwrap_or("").as_bytes());
-                let Outcome::Refused(refusal) = outcome else {
-                    return Err(format!("{outcome:?}").into());
-                };
-                let mut out = String::new();
-                show_refusal(&refusal, &mut out)?;
-                out
+                let error = self.bench.stopped_by(args.next_pos().unwrap_or("").as_bytes());
+                format!("{error}\n")
             }
             "rows" => {
                 let mut out = String::new();

@@ -4,16 +4,16 @@ use mesh::GroupId;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::Alarm;
+use super::{Alarm, Failed};
 
 #[tokio::test]
 async fn a_task_that_ends_or_panics_is_reported() {
     let (alarm, mut failures) = alarm();
     let mut tasks = JoinSet::new();
     tasks.spawn(alarm().guard(ready(())));
-    assert_eq!(failures.recv().await, Some((2, "the task that sings ended".to_owned())));
+    assert_eq!(failures.recv().await, Some((2, ended())));
     tasks.spawn(alarm().guard(async { panic!("as a defect would") }));
-    assert_eq!(failures.recv().await, Some((2, "the task that sings ended".to_owned())));
+    assert_eq!(failures.recv().await, Some((2, ended())));
 }
 
 #[tokio::test]
@@ -29,8 +29,12 @@ async fn a_task_that_is_stopped_is_not_reported() {
     assert_eq!(failures.recv().await, None);
 }
 
+fn ended() -> Failed {
+    Failed::Broken("the task that sings ended".to_owned())
+}
+
 /// Alarms of one group, and what they report.
-fn alarm() -> (impl Fn() -> Alarm, mpsc::Receiver<(GroupId, String)>) {
+fn alarm() -> (impl Fn() -> Alarm, mpsc::Receiver<(GroupId, Failed)>) {
     let (failures, reported) = mpsc::channel(1);
     let stopping = CancellationToken::new();
     let alarm = move || Alarm {

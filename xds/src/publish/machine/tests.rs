@@ -1,13 +1,18 @@
 use std::collections::BTreeMap;
 
 use discovery::{lease::PATIENCE, resource::ResourceType};
-use proto::quorate::v1::{Health, Instance, RegisterInstance, registry_command::Command};
+use proto::quorate::v1::{
+    DeregisterInstance, Health, Instance, RegisterInstance, registry_command::Command,
+};
 use raft::MemoryRows;
 
 use super::*;
 use crate::publish::Board;
 
 const TTL_MS: u64 = 10_000;
+
+/// A message in field 1000, as a later version may have: protobuf skips what it does not know.
+const UNKNOWN_KIND: &[u8] = b"\xc2\x3e\x00";
 
 fn machine() -> (RegistryMachine, Board) {
     let (publisher, board) = Publisher::new();
@@ -29,6 +34,12 @@ fn register(service: &str, id: &str) -> Vec<u8> {
         ..RegisterInstance::default()
     };
     RegistryCommand { command: Some(Command::RegisterInstance(command)) }.encode_to_vec()
+}
+
+fn deregister(service: &str, id: &str) -> Vec<u8> {
+    let (service, id) = (service.to_owned(), id.to_owned());
+    let command = DeregisterInstance { service, id, lease_id: 0 };
+    RegistryCommand { command: Some(Command::DeregisterInstance(command)) }.encode_to_vec()
 }
 
 fn entry(index: u64) -> EntryMeta {
@@ -104,23 +115,23 @@ fn a_command_that_changes_nothing_makes_no_snapshot() {
     machine.publish(1);
     let mut snapshots = board.snapshots();
     snapshots.mark_unchanged();
-    machine.apply(entry(2), b"\xff no command", &mut rows).unwrap();
+    machine.apply(entry(2), &deregister("orders", "no such instance"), &mut rows).unwrap();
     machine.publish(2);
     assert!(!snapshots.has_changed().unwrap());
     assert_eq!(board.revision(), 2);
 }
 
 #[test]
-fn unreadable_commands_are_refused_and_unreadable_rows_stop() {
+fn unknown_commands_and_unreadable_rows_stop_the_replica() {
     let (mut machine, _board) = machine();
     let mut rows = MemoryRows::new();
     machine.load(&rows).unwrap();
-    let reply = machine.apply(entry(1), b"\xff", &mut rows).unwrap();
-    let reply = RegistryReply::decode(reply).unwrap();
-    let Some(registry_reply::Outcome::Refused(refusal)) = reply.outcome else {
-        panic!("accepted: {reply:?}")
-    };
-    assert_eq!(refusal.reason(), Reason::Malformed);
+    for unknown in [UNKNOWN_KIND, b"", b"\xff"] {
+        assert_eq!((machine.commands().level_of)(unknown), None, "it is not proposed");
+        let error = machine.apply(entry(1), unknown, &mut rows).unwrap_err();
+        assert!(error.is_outdated() && error.context().contains("upgrade this server"), "{error}");
+    }
+    assert_eq!((machine.commands().level_of)(&register("orders", "o1")), Some(1));
 
     rows.put(b"what/".to_vec(), Vec::new());
     assert!(machine.load(&rows).is_err());

@@ -64,8 +64,8 @@ fn leads(term: u64) -> NodeStatus {
         term,
         leader_id: 1,
         members: vec![
-            GroupMember { node_id: 1, voter: true, lag: Some(0) },
-            GroupMember { node_id: 9, voter: false, lag: Some(0) },
+            GroupMember { node_id: 1, voter: true, lag: Some(0), silent: false },
+            GroupMember { node_id: 9, voter: false, lag: Some(0), silent: false },
         ],
         ..HostedGroup::default()
     };
