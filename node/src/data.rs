@@ -11,9 +11,10 @@
 //!                        └─► session: reports     Ready: what is waited for
 //! ```
 //!
-//! On shutdown DISCO is told first, so that no new traffic comes; then leaderships are handed over;
-//! then the groups are closed. The node's seat in its groups stays: a stop is not a leave. The
-//! listeners must outlive [`Data::run`]: without them nobody can take a leadership over.
+//! On shutdown DISCO is told first, so that no new traffic comes; then leaderships are handed over.
+//! The groups run on, so that calls which are under way or still come are forwarded to the next
+//! leader; the host closes them once the listeners have let go of every call. The node's seat in its
+//! groups stays: a stop is not a leave. Listeners and host must outlive [`Data::run`].
 
 mod cache;
 mod formation;
@@ -43,7 +44,7 @@ use self::{
 pub use self::{cache::CacheError, readiness::Ready};
 use crate::{
     etcd::Etcd,
-    namespaces::Namespaces,
+    namespaces::{Absence, Namespaces},
     session::{Introduction, Session, SessionError, SessionHandle, Told},
     start::Refusal,
 };
@@ -125,7 +126,8 @@ impl DataError {
         match self {
             Self::Session(error) => error.is_refusal(),
             Self::Refused { .. } => true,
-            Self::Cache(_) | Self::StartGroup { .. } | Self::Storage(_) | Self::Task(_) => false,
+            Self::StartGroup { source, .. } => matches!(source, StartGroupError::Outdated(_)),
+            Self::Cache(_) | Self::Storage(_) | Self::Task(_) => false,
         }
     }
 }
@@ -168,7 +170,7 @@ impl Data {
         self.ready.subscribe()
     }
 
-    /// Runs the service until shutdown, then says goodbye and closes the groups.
+    /// Runs the service until shutdown, then says goodbye. The groups are the host's to close.
     ///
     /// # Errors
     ///
@@ -182,7 +184,7 @@ impl Data {
             let noted = session.announce_stop(NOTE_WITHIN).await;
             info!(noted, "told DISCO that this node stops");
         }
-        self.close().await;
+        self.leave().await;
         ended.cancel();
         while tasks.join_next().await.is_some() {}
         served
@@ -247,8 +249,9 @@ impl Data {
                     self.hosting.refresh()?;
                 }
             }
+            let latest = self.readiness(session.is_some());
+            self.tell_absence(&latest, session.is_some());
             self.ready.send_if_modified(|ready| {
-                let latest = self.readiness(session.is_some());
                 let changed = *ready != latest;
                 *ready = latest;
                 changed
@@ -275,13 +278,26 @@ impl Data {
         self.hosting.follow(&orders).await
     }
 
-    fn readiness(&self, has_disco: bool) -> Ready {
-        let guidance = match (self.hosting.has_orders(), has_disco) {
+    /// Tells callers why there is no namespace, and whether one may come by itself.
+    fn tell_absence(&self, ready: &Ready, has_disco: bool) {
+        let lasting = match self.guidance(has_disco) {
+            Guidance::WaitsToBeFormed | Guidance::LeftOut => true,
+            Guidance::Told | Guidance::WaitsForDisco => false,
+        };
+        self.namespaces.set_absence(Absence { reasons: ready.reasons.clone(), lasting });
+    }
+
+    fn guidance(&self, has_disco: bool) -> Guidance {
+        match (self.hosting.has_orders(), has_disco) {
             (true, _) => Guidance::Told,
             (false, true) => Guidance::WaitsForDisco,
             (false, false) if self.host.mesh().met_mesh().borrow().is_some() => Guidance::LeftOut,
             (false, false) => Guidance::WaitsToBeFormed,
-        };
+        }
+    }
+
+    fn readiness(&self, has_disco: bool) -> Ready {
+        let guidance = self.guidance(has_disco);
         let groups = self.hosting.groups();
         let missing = self.hosting.missing();
         readiness(
@@ -291,11 +307,10 @@ impl Data {
         )
     }
 
-    async fn close(self) {
+    async fn leave(self) {
         let own_id = self.host.identity().node_id;
         let outlook = self.hosting.outlook().borrow().clone();
-        let groups = self.hosting.close().await;
+        let groups = self.hosting.release().await;
         goodbye::hand_over(&groups, own_id, &outlook).await;
-        goodbye::close(&groups).await;
     }
 }

@@ -17,6 +17,7 @@ mod cluster;
 mod kv;
 mod maintenance;
 mod refusal;
+mod scans;
 
 use mesh::{MeshId, NodeId};
 use proto::etcdserverpb::{

@@ -12,17 +12,30 @@ use std::{
 
 use mesh::NodeId;
 use raft::Group;
+use tokio::sync::watch;
 
 /// The namespaces of this node. Clones are handles to the same ones.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     inner: Arc<RwLock<Inner>>,
+    /// Marked as changed whenever a namespace comes, or the node knows more of when one may.
+    news: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     hosted: BTreeMap<String, Hosted>,
     members: BTreeMap<String, Vec<MemberAddress>>,
+    absence: Absence,
+}
+
+/// Why there is no namespace yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Absence {
+    /// In words; empty while nobody has looked.
+    pub reasons: Vec<String>,
+    /// Somebody must do something first: it is not worth waiting.
+    pub lasting: bool,
 }
 
 /// A namespace with a replica on this node.
@@ -50,6 +63,35 @@ impl Namespaces {
 
     pub fn insert(&self, hosted: Hosted) {
         self.write().hosted.insert(hosted.namespace.clone(), hosted);
+        self.news.send_replace(());
+    }
+
+    /// Tells why there is no namespace, for as long as there is none.
+    pub fn set_absence(&self, absence: Absence) {
+        self.write().absence = absence;
+        self.news.send_replace(());
+    }
+
+    /// What is waited for while there is no namespace, in words.
+    pub fn waits_for(&self) -> Vec<String> {
+        self.read().absence.reasons.clone()
+    }
+
+    /// The namespace, once this node hosts any; none if it hosts others, or nothing that comes by
+    /// itself.
+    pub async fn find(&self, namespace: &str) -> Option<Hosted> {
+        let mut news = self.news.subscribe();
+        loop {
+            news.mark_unchanged();
+            {
+                let inner = self.read();
+                if !inner.hosted.is_empty() || inner.absence.lasting {
+                    return inner.hosted.get(namespace).cloned();
+                }
+            }
+            // The sender is here, so it is not gone.
+            news.changed().await.ok()?;
+        }
     }
 
     /// Forgets a namespace and its members.

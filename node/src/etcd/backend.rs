@@ -9,12 +9,15 @@ use proto::{
     etcdserverpb::ResponseHeader,
     quorate::v1::{KvCommand, KvReply, kv_command::Command, kv_reply::Outcome},
 };
-use raft::{Group, View};
-use tokio::{sync::watch, task::spawn_blocking};
+use raft::{Group, rows::Read};
+use tokio::{sync::watch, time::timeout};
 use tonic::{Code, Status, metadata::MetadataMap};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{DEFAULT_NAMESPACE, NAMESPACE_METADATA, refusal};
+use super::{
+    DEFAULT_NAMESPACE, NAMESPACE_METADATA, refusal,
+    scans::{Abandoned, Scans, Wanted},
+};
 use crate::{
     kv::{KvError, MAX_REQUEST_BYTES, Refusal},
     namespaces::{Hosted, Namespaces},
@@ -23,12 +26,16 @@ use crate::{
 /// How long a request waits for a leader and a quorum: etcd's five seconds and two elections.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
 
+/// How long a request waits for a node that has just started to find its groups.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What the services have in common: finding the group, proposing to it, reading from it.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
     namespaces: Namespaces,
     node_id: NodeId,
     mesh: watch::Receiver<Option<MeshId>>,
+    scans: Scans,
 }
 
 /// How recent a read must be.
@@ -55,7 +62,7 @@ impl Backend {
         node_id: NodeId,
         mesh: watch::Receiver<Option<MeshId>>,
     ) -> Self {
-        Self { namespaces, node_id, mesh }
+        Self { namespaces, node_id, mesh, scans: Scans::new() }
     }
 
     pub(super) fn node_id(&self) -> NodeId {
@@ -66,15 +73,16 @@ impl Backend {
         &self.namespaces
     }
 
-    /// The namespace that a request is for.
-    pub(super) fn hosted(&self, metadata: &MetadataMap) -> Result<Hosted, Status> {
+    /// The namespace that a request is for. A node that has just started is waited for.
+    pub(super) async fn hosted(&self, metadata: &MetadataMap) -> Result<Hosted, Status> {
         let namespace = match metadata.get(NAMESPACE_METADATA) {
             None => DEFAULT_NAMESPACE,
             Some(value) => value.to_str().map_err(|_| {
                 Status::invalid_argument(format!("{NAMESPACE_METADATA} must be visible ASCII"))
             })?,
         };
-        self.namespaces.hosted(namespace).ok_or_else(|| self.not_hosted(namespace))
+        let hosted = timeout(START_PATIENCE, self.namespaces.find(namespace)).await;
+        hosted.ok().flatten().ok_or_else(|| self.not_hosted(namespace))
     }
 
     /// Replicates a command and gives the machine's answer to it.
@@ -102,20 +110,25 @@ impl Backend {
         group: &Group,
         freshness: Freshness,
         breadth: Breadth,
-        read: impl FnOnce(&View) -> Result<T, KvError> + Send + 'static,
+        read: impl FnOnce(&dyn Read) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, Status> {
         if freshness == Freshness::Linearizable {
             self.confirm(group).await?;
         }
         let group = group.clone();
-        let read = move || group.view().map_err(KvError::from).and_then(|view| read(&view));
-        let answer = match breadth {
-            Breadth::Few => read(),
-            Breadth::Many => spawn_blocking(read)
-                .await
-                .map_err(|_| Status::internal("etcdserver: the read broke off"))?,
-        };
-        answer.map_err(refusal::of_kv)
+        match breadth {
+            Breadth::Few => {
+                let answer = group.view().map_err(KvError::from).and_then(|view| read(&view));
+                answer.map_err(refusal::of_kv)
+            }
+            Breadth::Many => {
+                let scan = move |abandoned: &Abandoned| {
+                    let view = group.view()?;
+                    read(&Wanted { rows: &view, abandoned })
+                };
+                self.scans.run(scan).await
+            }
+        }
     }
 
     /// Returns once this replica has applied everything acknowledged before the call.
@@ -152,8 +165,13 @@ impl Backend {
     fn not_hosted(&self, namespace: &str) -> Status {
         let names = self.namespaces.names();
         if names.is_empty() {
-            // At the start of a node, and a reason to try elsewhere or again.
-            return Status::unavailable("etcdserver: this node hosts no namespace yet");
+            // A reason to try elsewhere or again.
+            let reasons = self.namespaces.waits_for();
+            let because = if reasons.is_empty() { "" } else { ": " };
+            return Status::unavailable(format!(
+                "etcdserver: this node hosts no namespace yet{because}{}",
+                reasons.join("; ")
+            ));
         }
         Status::not_found(format!(
             "namespace {namespace:?} is not hosted on this node, which hosts: {}; name one in the \

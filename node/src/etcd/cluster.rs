@@ -30,7 +30,7 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        let hosted = self.backend.hosted(request.metadata())?;
+        let hosted = self.backend.hosted(request.metadata()).await?;
         if request.get_ref().linearizable {
             self.backend.confirm(&hosted.group).await?;
         }

@@ -41,7 +41,7 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let request = request.into_inner();
         kv::check_range(&request).map_err(of_refusal)?;
         let freshness = freshness(request.serializable);
@@ -55,7 +55,7 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let request = request.into_inner();
         kv::check_put(&request).map_err(of_refusal)?;
         let outcome = self.backend.write(&group, Command::Put(request)).await?;
@@ -68,7 +68,7 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let request = request.into_inner();
         kv::check_delete_range(&request).map_err(of_refusal)?;
         let outcome = self.backend.write(&group, Command::DeleteRange(request)).await?;
@@ -78,7 +78,7 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let request = request.into_inner();
         kv::check_txn(&request).map_err(of_refusal)?;
         let mut response = if kv::is_read_only(&request) {
@@ -100,7 +100,7 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        let group = self.backend.hosted(request.metadata())?.group;
+        let group = self.backend.hosted(request.metadata()).await?.group;
         let outcome = self.backend.write(&group, Command::Compact(request.into_inner())).await?;
         let Outcome::Compact(mut response) = outcome else { return Err(odd_reply()) };
         response.header = self.backend.complete(&group, response.header);

@@ -138,6 +138,46 @@ async fn without_a_namespace_clients_are_told_to_come_back() {
     server.stop().await;
 }
 
+/// As in the first moments of a node whose port is open before its groups run.
+#[tokio::test]
+async fn a_call_that_comes_before_the_namespace_waits_for_it() {
+    let server = Node::start(&["default"]).await;
+    let hosted = server.namespaces.hosted("default").unwrap();
+    server.namespaces.remove("default");
+    let mut kv = server.kv().await;
+    let mut early = std::pin::pin!(kv.put(put("a", "1")));
+    let refused = tokio::time::timeout(Duration::from_millis(200), &mut early).await;
+    assert!(refused.is_err(), "{refused:?}");
+    server.namespaces.insert(hosted);
+    early.await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn transactions_nest_as_deep_as_etcd_lets_them() {
+    let server = Node::start(&["default"]).await;
+    let mut kv = server.kv().await;
+    let deep = |levels: usize| {
+        let innermost = txn([Op::RequestPut(put("a", "1"))]);
+        (0..levels).fold(innermost, |nested, _| txn([Op::RequestTxn(nested.into())]))
+    };
+    for levels in [49, 100] {
+        let mut answer = kv.txn(deep(levels)).await.unwrap().into_inner();
+        for _ in 0..levels {
+            let Some(Done::ResponseTxn(nested)) = answer.responses.remove(0).response else {
+                panic!("{answer:?}");
+            };
+            answer = nested.into_inner();
+        }
+        assert!(matches!(answer.responses[0].response, Some(Done::ResponsePut(_))));
+    }
+    let refused = kv.txn(deep(128)).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: too many operations in txn request");
+    assert!(kv.txn(deep(2_000)).await.is_err());
+    kv.put(put("b", "1")).await.unwrap();
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn members_and_status_are_as_etcdctl_asks_for_them() {
     let server = Node::start(&["default"]).await;
@@ -201,6 +241,7 @@ pub(crate) struct Node {
     host: Host,
     address: SocketAddr,
     groups: Vec<raft::Group>,
+    namespaces: Namespaces,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
     /// Removed when the test is over.
@@ -253,6 +294,7 @@ impl Node {
             groups.push(group);
         }
         let shutdown = CancellationToken::new();
+        let namespaces = known.clone();
         let etcd = Etcd::new(known, identity.node_id, host.mesh().watch_id());
         let served = Server::builder()
             .add_service(etcd.kv())
@@ -264,7 +306,7 @@ impl Node {
             );
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { served.await.unwrap() });
-        Self { host, address, groups, shutdown, tasks, _dir: None }
+        Self { host, address, groups, namespaces, shutdown, tasks, _dir: None }
     }
 
     pub(crate) async fn stop(mut self) {
