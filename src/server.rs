@@ -6,8 +6,13 @@
 //!
 //! ```text
 //! start  claim ─► ports ─► data directory ─► host ─► listeners serve ─► services
-//! stop   not ready ─► services (tell DISCO, hand over leaderships) ─► listeners ─► host, disk
+//! stop   not ready ─► services (tell DISCO, hand over leaderships) ─► KV port ─► other ports ─►
+//!        host, disk
 //! ```
+//!
+//! A call that is under way when the stop is asked for, or comes while it goes on, is answered: the
+//! groups run on until the KV port has answered its last call, and forward to the next leader; and
+//! the mesh port, on which this server hears of what is committed, outlives the KV port.
 //!
 //! Every task belongs to a set. A task that ends before the stop takes the process with it: half a
 //! server is worse than none.
@@ -18,6 +23,7 @@ mod kv_http;
 mod metrics;
 mod readiness;
 mod services;
+mod statuses;
 
 use std::{
     io,
@@ -48,7 +54,13 @@ use crate::{
 /// Of the time for a stop, what is kept for the listeners and the disk.
 const LAST_STEPS: Duration = Duration::from_millis(1500);
 
-/// How long open streams may go on once the listeners close.
+/// How long after a task has ended by itself the reason may show in another one.
+const REASON_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long calls of clients of the KV port may go on once it takes no new ones.
+const OPEN_CALLS: Duration = Duration::from_secs(3);
+
+/// How long open streams may go on once the other listeners close.
 const OPEN_STREAMS: Duration = Duration::from_millis(500);
 
 /// The outcome of a task, with the name of the task.
@@ -80,8 +92,7 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     let server = Server { config, host, disco, limits, started: SystemTime::now() };
 
     let mut tasks = Tasks::default();
-    let listeners = tasks.stage(Stage::Listeners);
-    ports.serve(&server, &services, &readiness, listeners)?;
+    ports.serve(&server, &services, &readiness, &mut tasks)?;
     let base = tasks.stage(Stage::Base);
     let (host, token) = (server.host.clone(), base.stop.clone());
     let mesh = host.mesh().clone();
@@ -93,13 +104,17 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     let stopped = tokio::select! {
         opened = await_counted(&server.host) => opened.map(|()| false)?,
         () = stop.asked() => true,
-        ended = tasks.first_to_end() => return Err(fatal(ended, &server.host).await),
+        ended = tasks.first_to_end() => {
+            return Err(fatal(tasks.reason(ended).await, &server.host).await);
+        }
     };
     if !stopped {
         services.run(tasks.stage(Stage::Services));
         tokio::select! {
             () = stop.asked() => {}
-            ended = tasks.first_to_end() => return Err(fatal(ended, &server.host).await),
+            ended = tasks.first_to_end() => {
+                return Err(fatal(tasks.reason(ended).await, &server.host).await);
+            }
         }
     }
     tracing::info!("stopping");
@@ -131,12 +146,15 @@ fn end_at_once() -> Failure {
 
 /// The tasks of the process, in the order in which they stop.
 #[derive(Default)]
-struct Tasks([StageTasks; 3]);
+struct Tasks([StageTasks; 4]);
 
 #[derive(Clone, Copy)]
 enum Stage {
     /// They tell others that they stop, which needs the listeners and the host.
     Services,
+    /// The port whose clients are answered to the last.
+    Kv,
+    /// The other ports.
     Listeners,
     /// The host, which brings everything to disk, and what tells of the server.
     Base,
@@ -154,15 +172,34 @@ impl Tasks {
     }
 
     async fn first_to_end(&mut self) -> Option<Result<Ended, JoinError>> {
-        let [services, listeners, base] = &mut self.0;
+        let [services, kv, listeners, base] = &mut self.0;
         // In this order, since what depends on the base may end with it and hide the reason.
         tokio::select! {
             biased;
             Some(ended) = base.set.join_next() => Some(ended),
             Some(ended) = services.set.join_next() => Some(ended),
+            Some(ended) = kv.set.join_next() => Some(ended),
             Some(ended) = listeners.set.join_next() => Some(ended),
             else => None,
         }
+    }
+
+    /// Why the process ends although nobody asked for it. What stops a group stops what works on it
+    /// too, so the first task to end need not be the one that knows why.
+    async fn reason(
+        &mut self,
+        first: Option<Result<Ended, JoinError>>,
+    ) -> Option<Result<Ended, JoinError>> {
+        if first.as_ref().is_none_or(knows_why) {
+            return first;
+        }
+        let deadline = Instant::now() + REASON_WITHIN;
+        while let Ok(Some(next)) = timeout_at(deadline, self.first_to_end()).await {
+            if knows_why(&next) {
+                return Some(next);
+            }
+        }
+        first
     }
 
     /// The stop, within `grace`.
@@ -170,6 +207,8 @@ impl Tasks {
         let deadline = Instant::now() + grace;
         let services_by = deadline.checked_sub(LAST_STEPS).unwrap_or(deadline);
         self.stage(Stage::Services).shut_down("the services", services_by).await;
+        let kv_by = services_by.min(Instant::now() + OPEN_CALLS).max(Instant::now() + OPEN_STREAMS);
+        self.stage(Stage::Kv).shut_down("open calls", kv_by.min(deadline)).await;
         let listeners_by = deadline.min(Instant::now() + OPEN_STREAMS);
         self.stage(Stage::Listeners).shut_down("open streams", listeners_by).await;
         self.stage(Stage::Base).shut_down("the host", deadline).await;
@@ -195,6 +234,11 @@ async fn ended(tasks: &mut JoinSet<Ended>) {
     }
 }
 
+/// Whether a task ended by a safety rule, which is the cause and not a consequence.
+fn knows_why(ended: &Result<Ended, JoinError>) -> bool {
+    matches!(ended, Ok((_, Err(error))) if is_refusal(error) || is_overtaken(error))
+}
+
 /// A task that ended although nobody asked it to.
 async fn fatal(ended: Option<Result<Ended, JoinError>>, host: &Host) -> Failure {
     match ended {
@@ -210,6 +254,10 @@ async fn fatal(ended: Option<Result<Ended, JoinError>>, host: &Host) -> Failure 
             refused(error.as_ref(), fix)
         }
         Some(Ok((task, Ok(())))) => Failure::new(Code::Other, format!("{task} ended by itself")),
+        Some(Ok((_, Err(error)))) if is_outdated(&error) => refused(
+            error.as_ref(),
+            "install the version that the other servers run and start it again: nothing is lost",
+        ),
         Some(Ok((_, Err(error)))) if is_refusal(&error) => refused(
             error.as_ref(),
             "this server and the mesh disagree on who it is: check --data-dir and --mesh; with an \
@@ -225,7 +273,8 @@ async fn fatal(ended: Option<Result<Ended, JoinError>>, host: &Host) -> Failure 
 fn is_refusal(error: &anyhow::Error) -> bool {
     let data = error.downcast_ref::<node::DataError>().is_some_and(node::DataError::is_refusal);
     let disco = error.downcast_ref::<xds::DiscoError>().is_some_and(xds::DiscoError::is_refusal);
-    data || disco
+    let host = error.downcast_ref::<raft::HostError>().is_some_and(raft::HostError::is_refusal);
+    data || disco || host
 }
 
 /// Whether another start of this server counts in the mesh.
@@ -235,6 +284,14 @@ fn is_overtaken(error: &anyhow::Error) -> bool {
     error.is::<mesh::Overtaken>()
         || data.is_some_and(node::DataError::is_overtaken)
         || matches!(disco, Some(xds::DiscoError::Refused(_)))
+}
+
+/// Whether this version is too old for what a group has come to.
+fn is_outdated(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(raft::HostError::Outdated { .. }))
+            || matches!(cause.downcast_ref(), Some(raft::StartGroupError::Outdated(_)))
+    })
 }
 
 /// The bound ports, before anything serves on them.
@@ -282,25 +339,27 @@ impl Ports {
         server: &Server,
         services: &Services,
         readiness: &Readiness,
-        tasks: &mut StageTasks,
+        tasks: &mut Tasks,
     ) -> Result<(), Failure> {
         let mesh = services.mesh_routes(&server.host, readiness.mesh_health())?;
         let kv = services.kv_routes(readiness.kv_health(), readiness)?;
         let admin = admin::router(server.clone(), readiness.clone());
-        let (listener, stop) = (self.mesh, tasks.stop.clone());
-        tasks.set.spawn(async {
+        let listeners = tasks.stage(Stage::Listeners);
+        let (listener, stop) = (self.mesh, listeners.stop.clone());
+        listeners.set.spawn(async {
             ("mesh listener", listener.serve_grpc(mesh, stop).await.map_err(Into::into))
         });
+        let (listener, stop) = (self.admin, listeners.stop.clone());
+        listeners.set.spawn(async {
+            ("admin listener", listener.serve_http(admin, stop).await.map_err(Into::into))
+        });
         if let Some((listener, routes)) = self.kv.zip(kv) {
-            let stop = tasks.stop.clone();
-            tasks.set.spawn(async {
+            let kv = tasks.stage(Stage::Kv);
+            let stop = kv.stop.clone();
+            kv.set.spawn(async {
                 ("kv listener", listener.serve_grpc(routes, stop).await.map_err(Into::into))
             });
         }
-        let (listener, stop) = (self.admin, tasks.stop.clone());
-        tasks.set.spawn(async {
-            ("admin listener", listener.serve_http(admin, stop).await.map_err(Into::into))
-        });
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use tonic_health::{
 };
 use xds::{Disco, DiscoConfig};
 
-use super::{StageTasks, kv_http, readiness::Readiness};
+use super::{StageTasks, kv_http, readiness::Readiness, statuses::told_plainly};
 use crate::{
     config::{Config, KvPort, Service, Start},
     failure::Failure,
@@ -75,7 +75,7 @@ impl Services {
             names.extend(DISCO_SERVICES);
         }
         add_common(&mut routes, &names, health)?;
-        Ok(routes.routes())
+        Ok(told_plainly(routes.routes(), &names))
     }
 
     pub(super) fn kv_routes(
@@ -88,7 +88,8 @@ impl Services {
         routes.add_service(etcd.kv()).add_service(etcd.cluster()).add_service(etcd.maintenance());
         add_common(&mut routes, &KV_SERVICES, health)?;
         let over_http = kv_http::router(readiness);
-        Ok(Some(routes.routes().into_axum_router().merge(over_http).into()))
+        let routes = routes.routes().into_axum_router().merge(over_http).into();
+        Ok(Some(told_plainly(routes, &KV_SERVICES)))
     }
 
     pub(super) fn run(self, tasks: &mut StageTasks) {

@@ -1,4 +1,5 @@
-//! Stopping without leaving: leaderships are handed over, then the groups are closed.
+//! Stopping without leaving: leaderships are handed over, and the groups run on until nobody has a
+//! call here any more.
 //!
 //! Every wait is bounded. A node that cannot hand over stops all the same: the others elect.
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use mesh::NodeId;
 use raft::{Group, Role};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -16,10 +17,10 @@ use crate::{
 };
 
 /// How long a leadership may take to arrive at its successor.
-const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the groups may take to flush and close.
-const CLOSE_WITHIN: Duration = Duration::from_secs(4);
+/// Pause before a successor is looked for again: under load the others are a moment behind.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Hands over every leadership, to the voter that lags least.
 pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, outlook: &Outlook) {
@@ -32,33 +33,31 @@ pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, outlook: &Outloo
     join_all(leaving).await;
 }
 
-/// Closes every group.
-pub(crate) async fn close(groups: &[Group]) {
-    let closing = groups.iter().map(async |group| {
-        if timeout(CLOSE_WITHIN, group.stop()).await.is_err() {
-            warn!(namespace = group.namespace(), "did not close in time");
-        }
-    });
-    join_all(closing).await;
-}
-
 async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
-    let status = group.status();
-    if status.role != Role::Leader {
-        return;
-    }
     let namespace = group.namespace();
-    let advice = outlook.advice(group.id(), Instant::now());
-    let Some(successor) = successor(&status, own_id, advice.as_ref()) else {
-        debug!(namespace, "nobody to hand the leadership to");
-        return;
-    };
-    if let Err(error) = group.transfer_leader(successor).await {
-        warn!(namespace, error = %chain(&error), "cannot hand the leadership over");
+    loop {
+        let status = group.status();
+        if status.role != Role::Leader {
+            return;
+        }
+        if !status.members.iter().any(|it| it.voter && it.node_id != own_id && it.is_heard) {
+            debug!(namespace, "nobody to hand the leadership to");
+            return;
+        }
+        let advice = outlook.advice(group.id(), Instant::now());
+        let Some(successor) = successor(&status, own_id, advice.as_ref()) else {
+            sleep(LOOK_AGAIN).await;
+            continue;
+        };
+        if let Err(error) = group.transfer_leader(successor).await {
+            warn!(namespace, error = %chain(&error), "cannot hand the leadership over");
+            return;
+        }
+        let mut statuses = group.watch_status();
+        // The watch ends with the group, and then there is nothing left to wait for.
+        let taken = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != own_id);
+        let _ = statuses.wait_for(|status| taken(status.leader)).await;
+        info!(namespace, successor = %mesh::node_hex(successor), "handed the leadership over");
         return;
     }
-    let mut statuses = group.watch_status();
-    // The watch ends with the group, and then there is nothing left to wait for.
-    let _ = statuses.wait_for(|status| status.leader.is_some_and(|leader| leader != own_id)).await;
-    info!(namespace, successor = %mesh::node_hex(successor), "handed the leadership over");
 }

@@ -16,7 +16,7 @@ use proto::{
         FormRequest, Formation, FormationMember, form_request::Step, mesh_client::MeshClient,
     },
 };
-use raft::{Host, Status, Timing};
+use raft::{Host, HostError, Status, Timing};
 use tokio::{
     net::TcpListener as AsyncListener,
     runtime::{Builder, Runtime},
@@ -48,6 +48,8 @@ pub(crate) struct Server {
     host: Host,
     ready: watch::Receiver<Ready>,
     stop: CancellationToken,
+    stop_host: CancellationToken,
+    hosting: JoinHandle<Result<(), HostError>>,
     data: JoinHandle<Result<(), DataError>>,
     runtime: Runtime,
 }
@@ -88,8 +90,10 @@ impl Server {
         let mesh_address = ports.mesh_address();
         let kv_address = ports.kv.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let boot = boot(directory.to_owned(), ports, peers.to_vec(), disco.to_vec(), stop.clone());
-        let (host, ready, data) = runtime.spawn(boot).await.unwrap();
+        let stop_host = CancellationToken::new();
+        let stops = (stop.clone(), stop_host.clone());
+        let boot = boot(directory.to_owned(), ports, peers.to_vec(), disco.to_vec(), stops);
+        let (host, hosting, ready, data) = runtime.spawn(boot).await.unwrap();
         Self {
             identity: host.identity(),
             mesh_address,
@@ -98,6 +102,8 @@ impl Server {
             host,
             ready,
             stop,
+            stop_host,
+            hosting,
             data,
             runtime,
         }
@@ -116,6 +122,8 @@ impl Server {
     pub(crate) async fn stop(self) -> PathBuf {
         self.stop.cancel();
         timeout(STOPS_WITHIN, self.data).await.unwrap().unwrap().unwrap();
+        self.stop_host.cancel();
+        timeout(STOPS_WITHIN, self.hosting).await.unwrap().unwrap().unwrap();
         drop(self.host);
         end(self.runtime).await;
         self.directory
@@ -256,14 +264,19 @@ pub(crate) async fn open_host(
     Host::open(Mesh::open(opened, config), Timing::quick()).unwrap()
 }
 
-type Booted = (Host, watch::Receiver<Ready>, JoinHandle<Result<(), DataError>>);
+type Booted = (
+    Host,
+    JoinHandle<Result<(), HostError>>,
+    watch::Receiver<Ready>,
+    JoinHandle<Result<(), DataError>>,
+);
 
 async fn boot(
     directory: PathBuf,
     ports: Ports,
     peers: Vec<SocketAddr>,
     disco: Vec<SocketAddr>,
-    stop: CancellationToken,
+    (stop, stop_host): (CancellationToken, CancellationToken),
 ) -> Booted {
     let mesh_address = ports.mesh_address();
     let kv_address = ports.kv.local_addr().unwrap();
@@ -296,9 +309,9 @@ async fn boot(
     runtime.spawn(mesh);
     runtime.spawn(kv);
     runtime.spawn(host.mesh().clone().run(CancellationToken::new()));
-    runtime.spawn(host.clone().run(CancellationToken::new()));
+    let hosting = runtime.spawn(host.clone().run(stop_host));
     let running = runtime.spawn(data.run(stop));
-    (host, ready, running)
+    (host, hosting, ready, running)
 }
 
 fn incoming(listener: TcpListener) -> TcpListenerStream {
