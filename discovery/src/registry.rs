@@ -44,6 +44,7 @@ use self::refusal::{Refusal, malformed};
 pub use self::{
     groups::{DEFAULT_NAMESPACE, MAX_REPLICAS, ordered},
     key::RecordKey,
+    name::may_be_registered,
     query::ServerStatus,
     record::{
         Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported, Server, Service,

@@ -18,10 +18,15 @@
 //! becomes the clusters `kv/orders` and `kv/orders/leader` with their endpoints, and a route of the
 //! virtual host in `ingress-kv`.
 //!
+//! Every name that is made here and is not a service's own has a `/` or is reserved, so that no
+//! service can take the place of another resource.
+//!
 //! Envoy refuses or drops what lacks a name, a stat prefix, a router's typed configuration, a
 //! locality or its weight, so everything here has them.
 
 mod build;
+mod cluster;
+mod http;
 mod namespace;
 mod service;
 #[cfg(test)]
@@ -29,6 +34,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
+pub use self::http::{IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET};
 use crate::{
     registry::{Group, RecordKey, Registry},
     resource::ResourceChange,

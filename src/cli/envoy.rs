@@ -2,7 +2,7 @@
 
 mod bootstrap;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::{Args, Subcommand};
 
@@ -38,8 +38,13 @@ its own port 8080, on which calls for the application at 127.0.0.1:3000 arrive:
     --service web --inbound 0.0.0.0:8080=127.0.0.1:3000 > envoy.yaml
   envoy -c envoy.yaml
 
-A front proxy: port 8080 for services (by host name), 2379 for the etcd API (to the leader):
-  quorate envoy bootstrap --disco 10.0.0.1:7400 --front 8080,2379 > envoy.yaml")]
+A second sidecar on a host leaves the local ports to the first, which serves them for all:
+  quorate envoy bootstrap … --service api --inbound 0.0.0.0:8081=127.0.0.1:3001 --inbound-only
+
+A front proxy: port 8080 for services (by host name), 12379 for the etcd API (to the leader), both on
+loopback. A port is open to others only with an address; the etcd API asks nobody who they are:
+  quorate envoy bootstrap --disco 10.0.0.1:7400 --front 8080,12379 > envoy.yaml
+  quorate envoy bootstrap --disco 10.0.0.1:7400 --front 0.0.0.0:8080,127.0.0.1:12379 > envoy.yaml")]
 struct BootstrapArgs {
     /// DISCO servers, as IP:PORT; name them all.
     #[arg(long, value_name = "IP:PORT,…", value_parser = addresses, default_value = DEFAULT_DISCO)]
@@ -62,10 +67,13 @@ struct BootstrapArgs {
     /// Where a sidecar takes calls, and where its application listens.
     #[arg(long, value_name = "LISTEN=APP", value_parser = inbound, conflicts_with = "front")]
     inbound: Option<Inbound>,
+    /// Take no local ports for services: another sidecar of this host has them.
+    #[arg(long, requires = "inbound")]
+    inbound_only: bool,
     /// Form of ADS.
     #[arg(long, value_enum, default_value = "delta")]
     variant: Variant,
-    /// Make a front proxy with these two ports; each may be an address.
+    /// Make a front proxy with these two ports, on loopback; each may be an address, as IP:PORT.
     #[arg(long, value_name = "HTTP_PORT,KV_PORT", value_parser = front)]
     front: Option<Role>,
 }
@@ -86,6 +94,12 @@ impl BootstrapArgs {
         }
         let service = self.service.unwrap_or_else(|| "front".to_owned());
         let node_id = self.node_id.unwrap_or_else(|| format!("{service}-{}", host_name()));
+        let role = self
+            .front
+            .unwrap_or(Role::Sidecar { inbound: self.inbound, outbound: !self.inbound_only });
+        if let Some(warning) = warning(role) {
+            output::progress(&warning);
+        }
         let bootstrap = Bootstrap {
             node_id,
             service,
@@ -94,11 +108,22 @@ impl BootstrapArgs {
             disco: self.disco.0,
             admin: self.admin_port,
             variant: self.variant,
-            role: self.front.unwrap_or(Role::Sidecar { inbound: self.inbound }),
+            role,
         };
         output::line(bootstrap.to_string().trim_end());
         Ok(0)
     }
+}
+
+/// What an operator may not know of the ports that are open to others.
+fn warning(role: Role) -> Option<String> {
+    let Role::Front { kv, .. } = role else { return None };
+    (!kv.ip().is_loopback()).then(|| {
+        format!(
+            "WARN the etcd API is open at {kv}: whoever reaches it may read and write everything; \
+             a port alone stays on loopback"
+        )
+    })
 }
 
 fn inbound(text: &str) -> Result<Inbound, ValueError> {
@@ -109,20 +134,30 @@ fn inbound(text: &str) -> Result<Inbound, ValueError> {
 
 fn front(text: &str) -> Result<Role, ValueError> {
     let (http, kv) = text.split_once(',').ok_or_else(|| ValueError::Ports(text.to_owned()))?;
-    Ok(Role::Front { http: on_every_address(http)?, kv: on_every_address(kv)? })
+    Ok(Role::Front { http: on_loopback(http)?, kv: on_loopback(kv)? })
 }
 
 fn on_loopback(text: &str) -> Result<SocketAddr, ValueError> {
-    port_or_address(text, Ipv4Addr::LOCALHOST.into())
-}
-
-fn on_every_address(text: &str) -> Result<SocketAddr, ValueError> {
-    port_or_address(text, Ipv4Addr::UNSPECIFIED.into())
-}
-
-fn port_or_address(text: &str, ip: IpAddr) -> Result<SocketAddr, ValueError> {
     match text.trim().parse() {
-        Ok(port) => Ok(SocketAddr::new(ip, port)),
+        Ok(port) => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
         Err(_) => address(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_front_proxy_is_open_to_others_only_by_an_address() {
+        let Role::Front { http, kv } = front("8080,12379").expect("two ports") else { panic!() };
+        assert!(http.ip().is_loopback() && kv.ip().is_loopback());
+        assert_eq!(warning(Role::Front { http, kv }), None);
+
+        let open = front("0.0.0.0:8080,0.0.0.0:12379").expect("two addresses");
+        let warned = warning(open).expect("an etcd port that is open");
+        assert!(warned.starts_with("WARN ") && warned.contains("0.0.0.0:12379"), "{warned}");
+        let guarded = front("0.0.0.0:8080,12379").expect("an address and a port");
+        assert_eq!(warning(guarded), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The little of an HTTP client that the tests need: one GET, one connection.
+//! The little of an HTTP client that the tests need: one request, one connection.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -24,14 +24,23 @@ pub struct Answer {
 ///
 /// If there is no complete answer in time.
 pub async fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
-    timeout(DEADLINE, exchange(address, host, path))
+    send(address, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+        .await
+}
+
+/// Sends a request as it is; it must ask for the end of the connection.
+///
+/// # Errors
+///
+/// If there is no complete answer in time.
+pub async fn send(address: SocketAddr, request: &str) -> io::Result<Answer> {
+    timeout(DEADLINE, exchange(address, request))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))?
 }
 
-async fn exchange(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
+async fn exchange(address: SocketAddr, request: &str) -> io::Result<Answer> {
     let mut connection = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();
     connection.read_to_end(&mut bytes).await?;

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod ads;
+pub mod app;
 pub mod cli;
 pub mod compose;
 pub mod envoy;

@@ -75,6 +75,15 @@ impl Registry {
             address: address.to_string(),
             ..Instance::default()
         };
+        self.register_instance(instance).await
+    }
+
+    /// The same with more to say of it.
+    ///
+    /// # Errors
+    ///
+    /// As the server answers.
+    pub async fn register_instance(&mut self, instance: Instance) -> Result<RegisterReply, Status> {
         let request = RegisterRequest {
             instance: Some(instance),
             ttl_ms: 300_000,

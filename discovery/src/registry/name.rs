@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-/// Names that the mesh itself uses for a resource or a namespace.
+/// Names that the mesh itself uses for a resource or a namespace. All its other names have a `/`.
 const RESERVED: [&str; 3] = ["disco", "ingress", "ingress-kv"];
 
 /// What is wrong with a name, and what would be right.
@@ -20,6 +20,11 @@ const MAX_ID: usize = 128;
 const MAX_HOST_NAME: usize = 253;
 const MAX_METADATA: usize = 64;
 const MAX_METADATA_VALUE: usize = 1024;
+
+/// Whether a service or a namespace may have this name.
+pub fn may_be_registered(name: &str) -> bool {
+    check_name("service", name).is_ok()
+}
 
 /// Checks the name of a service or a namespace; `what` says which.
 pub fn check_name(what: &str, name: &str) -> Result<(), Unfit> {

@@ -27,18 +27,17 @@ use std::{collections::BTreeSet, time::Duration};
 use envoy_types::pb::envoy::{
     config::{
         cluster::v3::{Cluster, OutlierDetection},
-        core::v3::{HealthStatus, KeepaliveSettings},
+        core::v3::{DataSource, HealthStatus, KeepaliveSettings, data_source::Specifier},
         route::v3::{
-            HeaderMatcher, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost,
-            header_matcher::HeaderMatchSpecifier, retry_policy,
+            DirectResponseAction, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost,
+            retry_policy, route::Action,
         },
     },
     extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
-    r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
 };
 use proto::quorate::v1::NodeState;
 
-use super::build;
+use super::{build, cluster, http};
 use crate::{
     registry::{DEFAULT_NAMESPACE, Group, Node, Registry},
     resource::{Resource, ResourceType},
@@ -56,7 +55,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn clusters(group: &Group) -> impl Iterator<Item = Resource> {
     [replicas_name(group), leader_name(&group.namespace)].into_iter().map(|name| {
-        let cluster = cluster(&name);
+        let cluster = cluster_of(&name);
         Resource::new(ResourceType::Cluster, name, &cluster)
     })
 }
@@ -104,20 +103,25 @@ fn assignment(
 
 /// The route of a front proxy's etcd port: the namespace that a client names, or the default one. A
 /// namespace that does not exist goes there too, and the node that gets it says so.
+///
+/// While there is no default namespace its cluster is not named: a route must not point at nothing.
 pub(super) fn ingress(registry: &Registry) -> Resource {
     let namespaces: BTreeSet<&str> = registry.groups().map(|it| it.namespace.as_str()).collect();
+    let otherwise = match namespaces.contains(DEFAULT_NAMESPACE) {
+        true => Action::Route(to_leader(DEFAULT_NAMESPACE)),
+        false => Action::DirectResponse(not_yet()),
+    };
     let named = namespaces.into_iter().map(|namespace| {
-        let mut route = route_to(namespace);
-        if let Some(it) = &mut route.r#match {
-            it.headers.push(header_is(namespace));
-        }
+        let action = Action::Route(to_leader(namespace));
+        let mut route = Route { name: namespace.to_owned(), ..http::route(action) };
+        http::only_with(NAMESPACE_HEADER, http::exactly(namespace), &mut route);
         route
     });
-    let otherwise = Route { name: "otherwise".to_owned(), ..route_to(DEFAULT_NAMESPACE) };
+    let otherwise = Route { name: "kv/otherwise".to_owned(), ..http::route(otherwise) };
     let message = RouteConfiguration {
         name: "ingress-kv".to_owned(),
         virtual_hosts: vec![VirtualHost {
-            name: "kv".to_owned(),
+            name: "kv/all".to_owned(),
             domains: vec!["*".to_owned()],
             routes: named.chain([otherwise]).collect(),
             ..VirtualHost::default()
@@ -127,15 +131,15 @@ pub(super) fn ingress(registry: &Registry) -> Resource {
     Resource::new(ResourceType::Route, "ingress-kv", &message)
 }
 
-fn cluster(name: &str) -> Cluster {
-    let mut cluster = build::eds_cluster(name, CONNECT_TIMEOUT);
+fn cluster_of(name: &str) -> Cluster {
+    let mut cluster = cluster::eds_cluster(name, CONNECT_TIMEOUT);
     cluster.outlier_detection = Some(outlier_detection());
     let keepalive = KeepaliveSettings {
         interval: build::duration(PING_INTERVAL),
         timeout: build::duration(PING_TIMEOUT),
         ..KeepaliveSettings::default()
     };
-    build::speak_http2(&mut cluster, Some(keepalive));
+    cluster::speak_http2(&mut cluster, Some(keepalive));
     cluster
 }
 
@@ -149,23 +153,35 @@ fn outlier_detection() -> OutlierDetection {
         base_ejection_time: build::duration(Duration::from_secs(1)),
         max_ejection_time: build::duration(Duration::from_secs(5)),
         max_ejection_percent: build::number(50),
-        ..build::no_outlier_detection()
+        ..cluster::no_outlier_detection()
     }
 }
 
-fn route_to(namespace: &str) -> Route {
-    let action = RouteAction {
+fn to_leader(namespace: &str) -> RouteAction {
+    RouteAction {
         // Watches are open for ever and may be silent for as long.
         timeout: build::duration(Duration::ZERO),
         idle_timeout: build::duration(Duration::ZERO),
-        max_stream_duration: Some(build::as_the_client_asks()),
+        max_stream_duration: Some(http::as_the_client_asks()),
         retry_policy: Some(RetryPolicy {
             retry_priority: Some(other_priority()),
-            ..build::safe_retries()
+            ..http::safe_retries()
         }),
-        ..build::to_cluster(&leader_name(namespace))
-    };
-    Route { name: namespace.to_owned(), ..build::route(action) }
+        ..http::to_cluster(&leader_name(namespace))
+    }
+}
+
+/// For a gRPC client it is UNAVAILABLE: try again.
+fn not_yet() -> DirectResponseAction {
+    let text = "there is no namespace yet: the data nodes have not formed one";
+    DirectResponseAction {
+        status: 503,
+        body: Some(DataSource {
+            specifier: Some(Specifier::InlineString(text.to_owned())),
+            ..DataSource::default()
+        }),
+        ..DirectResponseAction::default()
+    }
 }
 
 /// Retries on a priority that was not tried yet: after the leader, on a follower.
@@ -175,17 +191,6 @@ fn other_priority() -> retry_policy::RetryPriority {
         config_type: Some(retry_policy::retry_priority::ConfigType::TypedConfig(build::any(
             &PreviousPrioritiesConfig { update_frequency: 1 },
         ))),
-    }
-}
-
-fn header_is(namespace: &str) -> HeaderMatcher {
-    HeaderMatcher {
-        name: NAMESPACE_HEADER.to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(StringMatcher {
-            match_pattern: Some(MatchPattern::Exact(namespace.to_owned())),
-            ..StringMatcher::default()
-        })),
-        ..HeaderMatcher::default()
     }
 }
 

@@ -2,18 +2,21 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use envoy_types::pb::envoy::{
-    config::{
-        cluster::v3::{Cluster, OutlierDetection},
-        core::v3::HealthStatus,
-        listener::v3::{ApiListener, Filter, FilterChain, Listener, filter},
-        route::v3::{Route, RouteAction, RouteConfiguration, VirtualHost},
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{Cluster, OutlierDetection},
+            core::v3::HealthStatus,
+            listener::v3::{ApiListener, Filter, FilterChain, Listener, filter},
+            route::v3::{Route, RouteAction, RouteConfiguration, VirtualHost, route::Action},
+        },
+        extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
     },
-    extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy},
+    google::protobuf::BoolValue,
 };
 use proto::quorate::v1::Health;
 
-use super::build;
+use super::{build, cluster, http};
 use crate::{
     registry::{Instance, Protocol, Registry, Service},
     resource::{Resource, ResourceChange, ResourceType},
@@ -21,15 +24,18 @@ use crate::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A stream of a service that speaks HTTP/2 may be silent for so long.
+/// An HTTP stream may be silent for so long: events that are seldom, answers that take their time.
 const STREAM_IDLE: Duration = Duration::from_secs(60 * 60);
+
+/// A TCP connection is tried at so many endpoints, of which some may be tried twice.
+const TCP_ATTEMPTS: u32 = 8;
 
 /// Everything of a service but its endpoints and its part of `ingress`. What a TCP service does not
 /// have is removed, as the service may have spoken HTTP before.
 pub(super) fn resources(service: &Service) -> Vec<ResourceChange> {
     let name = service.name.as_str();
     let mut changes = vec![
-        ResourceChange::Put(Resource::new(ResourceType::Cluster, name, &cluster(service))),
+        ResourceChange::Put(Resource::new(ResourceType::Cluster, name, &cluster_of(service))),
         ResourceChange::Put(Resource::new(
             ResourceType::Listener,
             sidecar_name(name),
@@ -98,11 +104,12 @@ fn endpoint(instance: &Instance, silent: HealthStatus) -> Option<build::Endpoint
     let health = match instance.health {
         Health::Healthy | Health::Unknown if instance.silent_since.is_some() => silent,
         Health::Healthy => HealthStatus::Healthy,
-        Health::Unhealthy => HealthStatus::Unhealthy,
         Health::Draining => HealthStatus::Draining,
         // Envoy sends traffic to those of whom nothing is known: rather a try than a refusal.
         Health::Unknown | Health::Unspecified => HealthStatus::Unknown,
-        Health::Down => return None,
+        // Left out, not listed as unhealthy: when no other is left, Envoy sends to any that is
+        // listed, and rather nobody answers than one who says that it cannot.
+        Health::Unhealthy | Health::Down => return None,
     };
     Some(build::Endpoint {
         address: instance.address,
@@ -129,29 +136,32 @@ pub(super) fn ingress(registry: &Registry) -> Resource {
     Resource::new(ResourceType::Route, "ingress", &message)
 }
 
-fn cluster(service: &Service) -> Cluster {
-    let mut cluster = build::eds_cluster(&service.name, CONNECT_TIMEOUT);
+fn cluster_of(service: &Service) -> Cluster {
+    let mut cluster = cluster::eds_cluster(&service.name, CONNECT_TIMEOUT);
     cluster.outlier_detection = Some(outlier_detection());
-    if service.protocol == Protocol::Http2 {
-        build::speak_http2(&mut cluster, None);
+    match service.protocol {
+        Protocol::Http1 => cluster::speak_http1(&mut cluster),
+        Protocol::Http2 => cluster::speak_http2(&mut cluster, None),
+        Protocol::Tcp => {}
     }
     cluster
 }
 
 /// Takes an instance out for a while that cannot be reached or answers as a broken gateway would.
-/// What an application says of itself by a plain 500 is not judged, and never more than half of the
-/// instances are out.
+/// Two failures do: with many instances each gets few requests, and whoever is out wrongly is back
+/// soon. What an application says of itself by a plain 500 is not judged, and never more than half
+/// of the instances are out.
 fn outlier_detection() -> OutlierDetection {
     OutlierDetection {
         split_external_local_origin_errors: true,
-        consecutive_local_origin_failure: build::number(3),
+        consecutive_local_origin_failure: build::number(2),
         consecutive_gateway_failure: build::number(5),
         enforcing_consecutive_gateway_failure: build::number(100),
         interval: build::duration(Duration::from_secs(1)),
         base_ejection_time: build::duration(Duration::from_secs(5)),
         max_ejection_time: build::duration(Duration::from_secs(30)),
         max_ejection_percent: build::number(50),
-        ..build::no_outlier_detection()
+        ..cluster::no_outlier_detection()
     }
 }
 
@@ -166,25 +176,34 @@ fn route(service: &Service) -> RouteConfiguration {
 }
 
 fn virtual_host(service: &Service, domains: Vec<String>) -> VirtualHost {
-    let http2 = service.protocol == Protocol::Http2;
     let action = RouteAction {
         // Only silence ends a request, since streams and large answers take their time.
         timeout: build::duration(Duration::ZERO),
-        idle_timeout: if http2 { build::duration(STREAM_IDLE) } else { None },
-        max_stream_duration: http2.then(build::as_the_client_asks),
-        retry_policy: Some(build::safe_retries()),
-        ..build::to_cluster(&service.name)
+        idle_timeout: build::duration(STREAM_IDLE),
+        max_stream_duration: (service.protocol == Protocol::Http2).then(http::as_the_client_asks),
+        ..http::to_cluster(&service.name)
     };
+    let retried = RouteAction { retry_policy: Some(http::idempotent_retries()), ..action.clone() };
+    let mut idempotent = Route {
+        name: format!("{}/idempotent", service.name),
+        ..http::route(Action::Route(retried))
+    };
+    http::only_idempotent(&mut idempotent);
     VirtualHost {
         name: service.name.clone(),
         domains,
-        routes: vec![Route { name: service.name.clone(), ..build::route(action) }],
+        routes: vec![
+            idempotent,
+            Route { name: service.name.clone(), ..http::route(Action::Route(action)) },
+        ],
+        // Of every route that has none of its own.
+        retry_policy: Some(http::safe_retries()),
         ..VirtualHost::default()
     }
 }
 
 fn api_listener(name: &str) -> Listener {
-    let manager = build::connection_manager(name, name);
+    let manager = http::connection_manager(name, name);
     Listener {
         name: name.to_owned(),
         api_listener: Some(ApiListener { api_listener: Some(build::any(&manager)) }),
@@ -198,14 +217,16 @@ fn sidecar_listener(service: &Service) -> Listener {
         Protocol::Http1 | Protocol::Http2 => Filter {
             name: "envoy.filters.network.http_connection_manager".to_owned(),
             config_type: Some(filter::ConfigType::TypedConfig(build::any(
-                &build::connection_manager(&stat_prefix, &service.name),
+                &http::open_connection_manager(&stat_prefix, &service.name),
             ))),
         },
         Protocol::Tcp => Filter {
             name: "envoy.filters.network.tcp_proxy".to_owned(),
             config_type: Some(filter::ConfigType::TypedConfig(build::any(&TcpProxy {
                 stat_prefix,
-                max_connect_attempts: build::number(3),
+                max_connect_attempts: build::number(TCP_ATTEMPTS),
+                // A database's connections rest overnight. Whoever is gone is found by keepalive.
+                idle_timeout: build::duration(Duration::ZERO),
                 cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(service.name.clone())),
                 ..TcpProxy::default()
             }))),
@@ -216,6 +237,9 @@ fn sidecar_listener(service: &Service) -> Listener {
         name: sidecar_name(&service.name),
         address: Some(build::address(address)),
         filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+        // Whoever else has the port keeps it, and this sidecar says that it lacks it. Sharing it,
+        // two sidecars of one host would take each other's calls.
+        enable_reuse_port: Some(BoolValue { value: false }),
         ..Listener::default()
     }
 }

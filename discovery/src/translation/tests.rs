@@ -1,19 +1,30 @@
-use envoy_types::pb::envoy::{
-    config::{
-        cluster::v3::Cluster,
-        core::v3::{HealthStatus, address, socket_address::PortSpecifier},
-        endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
-        listener::v3::{Listener, filter},
-        route::v3::{RouteConfiguration, header_matcher, route, route_action},
-    },
-    extensions::filters::network::{
-        http_connection_manager::v3::{
-            HttpConnectionManager, http_connection_manager, http_filter,
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::Cluster,
+            core::v3::{HealthStatus, address, socket_address::PortSpecifier},
+            endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+            listener::v3::{Listener, filter},
+            route::v3::{RetryPolicy, RouteConfiguration, header_matcher, route, route_action},
         },
-        tcp_proxy::v3::TcpProxy,
+        extensions::{
+            filters::network::{
+                http_connection_manager::v3::{
+                    HttpConnectionManager, http_connection_manager, http_filter,
+                },
+                tcp_proxy::v3::TcpProxy,
+            },
+            upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{
+                    UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                },
+            },
+        },
+        service::discovery::v3::Resource as WireResource,
+        r#type::matcher::v3::string_matcher::MatchPattern,
     },
-    service::discovery::v3::Resource as WireResource,
-    r#type::matcher::v3::string_matcher::MatchPattern,
+    google::protobuf::{BoolValue, UInt32Value},
 };
 use prost::{Message, Name};
 use proto::quorate::v1::{
@@ -23,6 +34,7 @@ use proto::quorate::v1::{
 
 use super::*;
 use crate::{
+    registry::may_be_registered,
     registry::tests::{Mesh, instance, node},
     resource::ResourceType,
     snapshot::Snapshot,
@@ -33,9 +45,8 @@ fn empty_registry_has_the_routes_of_a_front_proxy() {
     let told = Told::of(&Mesh::default());
     assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv"]);
     assert_eq!(told.names(ResourceType::Cluster), Vec::<String>::new());
-    let otherwise = [("*".to_owned(), String::new(), "kv/default/leader".to_owned())];
     assert_eq!(told.routes("ingress"), []);
-    assert_eq!(told.routes("ingress-kv"), otherwise);
+    assert_eq!(told.routes("ingress-kv"), [route("*", "", "answer 503")]);
 }
 
 #[test]
@@ -47,9 +58,94 @@ fn service_yields_its_five_resources_and_its_place_in_ingress() {
     assert_eq!(told.names(ResourceType::Endpoints), ["orders"]);
     assert_eq!(told.names(ResourceType::Listener), ["orders", "sidecar/orders"]);
     assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv", "orders"]);
-    let route = |domain: &str| (domain.to_owned(), String::new(), "orders".to_owned());
-    assert_eq!(told.routes("orders"), [route("*")]);
-    assert_eq!(told.routes("ingress"), [route("orders"), route("orders:*")]);
+    let both = |domain| [route(domain, "idempotent", "orders"), route(domain, "", "orders")];
+    assert_eq!(told.routes("orders"), both("*"));
+    assert_eq!(told.routes("ingress"), [both("orders"), both("orders:*")].concat());
+}
+
+#[test]
+fn what_is_not_a_services_own_has_a_name_that_no_service_can_have() {
+    let mut mesh = three_nodes();
+    mesh.decide("extra", &[1, 2, 3]).unwrap();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let told = Told::of(&mesh);
+    let mut names: Vec<String> = ResourceType::all().map(|kind| told.names(kind)).concat();
+    for route in ["ingress", "ingress-kv", "orders"] {
+        let configuration: RouteConfiguration = told.get(ResourceType::Route, route);
+        for host in configuration.virtual_hosts {
+            // A namespace's route has its name, among those of namespaces only.
+            let own = if route == "ingress-kv" { ["default", "extra"].as_slice() } else { &[] };
+            names.extend(
+                host.routes.into_iter().map(|it| it.name).filter(|it| !own.contains(&&**it)),
+            );
+            names.push(host.name);
+        }
+    }
+    names.retain(|name| name != "orders");
+    assert!(names.len() > 10, "{names:?}");
+    let free: Vec<_> = names.iter().filter(|name| may_be_registered(name)).collect();
+    assert_eq!(free, Vec::<&String>::new());
+}
+
+#[test]
+fn no_route_names_a_cluster_that_is_not_there() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(3);
+    mesh.decide("extra", &[1, 2, 3]).unwrap();
+    for told in [Told::of(&Mesh::default()), Told::of(&mesh), Told::of(&three_nodes())] {
+        let clusters = told.names(ResourceType::Cluster);
+        for (_, _, cluster) in told.routes("ingress-kv") {
+            assert!(clusters.contains(&cluster) || cluster == "answer 503", "{cluster}");
+        }
+    }
+}
+
+#[test]
+fn silent_connections_are_given_up_whatever_the_protocol() {
+    let mut mesh = three_nodes();
+    for (name, protocol) in [("web", "http1"), ("grpc", "http2"), ("db", "tcp")] {
+        let mut command = instance(name, "a", "10.0.0.1:80", 1);
+        command.instance.as_mut().unwrap().protocol = protocol.into();
+        mesh.run(Command::RegisterInstance(command)).unwrap();
+    }
+    let told = Told::of(&mesh);
+    for name in told.names(ResourceType::Cluster) {
+        let cluster: Cluster = told.get(ResourceType::Cluster, &name);
+        let keepalive = cluster.upstream_connection_options.unwrap().tcp_keepalive.unwrap();
+        let seconds = |value: Option<UInt32Value>| value.unwrap().value;
+        let silence = seconds(keepalive.keepalive_time)
+            + seconds(keepalive.keepalive_interval) * seconds(keepalive.keepalive_probes);
+        assert!(silence <= 15, "{name}: {silence} s");
+        let options = cluster.upstream_bind_config.unwrap().socket_options;
+        assert_eq!((options[0].level, options[0].name), (6, 18), "{name}: TCP_USER_TIMEOUT");
+    }
+}
+
+#[test]
+fn a_sidecar_shares_its_ports_with_nobody() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let sidecar: Listener = Told::of(&mesh).get(ResourceType::Listener, "sidecar/orders");
+    assert_eq!(sidecar.enable_reuse_port, Some(BoolValue { value: false }));
+}
+
+#[test]
+fn only_what_may_be_carried_out_twice_is_sent_again_after_a_loss() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let configuration: RouteConfiguration = Told::of(&mesh).get(ResourceType::Route, "orders");
+    let host = &configuration.virtual_hosts[0];
+    let conditions = |policy: &Option<RetryPolicy>| {
+        let policy = policy.as_ref().unwrap();
+        policy.retry_on.split(',').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let of_route = |at: usize| {
+        let Some(route::Action::Route(action)) = &host.routes[at].action else { panic!() };
+        action.retry_policy.clone()
+    };
+    assert!(conditions(&of_route(0)).contains(&"reset".to_owned()));
+    assert_eq!(of_route(1), None);
+    assert!(!conditions(&host.retry_policy).contains(&"reset".to_owned()));
 }
 
 #[test]
@@ -129,10 +225,21 @@ fn only_http2_services_are_spoken_to_in_http2() {
     grpc.instance.as_mut().unwrap().protocol = "http2".into();
     mesh.run(Command::RegisterInstance(grpc)).unwrap();
     let told = Told::of(&mesh);
-    let options = |name| {
-        told.get::<Cluster>(ResourceType::Cluster, name).typed_extension_protocol_options.len()
+    let spoken = |name| {
+        let cluster = told.get::<Cluster>(ResourceType::Cluster, name);
+        let options = cluster.typed_extension_protocol_options.into_values().next().unwrap();
+        let options = decode_any::<HttpProtocolOptions>(&options);
+        let idle = options.common_http_protocol_options.and_then(|it| it.idle_timeout);
+        let Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) =
+            options.upstream_protocol_options
+        else {
+            panic!()
+        };
+        let http2 =
+            matches!(explicit.protocol_config, Some(ProtocolConfig::Http2ProtocolOptions(_)));
+        (http2, idle.is_some())
     };
-    assert_eq!((options("web"), options("orders")), (0, 1));
+    assert_eq!((spoken("web"), spoken("orders")), ((false, true), (true, false)));
 }
 
 #[test]
@@ -150,10 +257,7 @@ fn endpoints_are_grouped_by_locality_which_weighs_what_can_be_used() {
     }
     assert_eq!(
         Told::of(&mesh).endpoints("orders"),
-        [
-            "0 z1 12: 10.0.0.1:80 Healthy 5, 10.0.0.2:80 Unknown 7, 10.0.0.3:80 Unhealthy 9",
-            "0 z2 1: 10.0.0.4:80 Draining 1",
-        ]
+        ["0 z1 12: 10.0.0.1:80 Healthy 5, 10.0.0.2:80 Unknown 7", "0 z2 1: 10.0.0.4:80 Draining 1",]
     );
 }
 
@@ -318,15 +422,13 @@ fn replica_that_does_not_serve_yet_is_left_out() {
 fn namespace_is_chosen_by_header_and_the_default_takes_the_rest() {
     let mut mesh = three_nodes();
     mesh.decide("orders", &[1, 2, 3]).unwrap();
-    let route =
-        |header: &str, cluster: &str| ("*".to_owned(), header.to_owned(), cluster.to_owned());
     let told = Told::of(&mesh);
     assert_eq!(
         told.routes("ingress-kv"),
         [
-            route("default", "kv/default/leader"),
-            route("orders", "kv/orders/leader"),
-            route("", "kv/default/leader"),
+            route("*", "default", "kv/default/leader"),
+            route("*", "orders", "kv/orders/leader"),
+            route("*", "", "kv/default/leader"),
         ]
     );
     assert_eq!(
@@ -342,7 +444,7 @@ fn retries_are_safe_and_leave_the_leader() {
     for route in &route.virtual_hosts[0].routes {
         let Some(route::Action::Route(action)) = &route.action else { panic!() };
         let retries = action.retry_policy.as_ref().unwrap();
-        assert_eq!(retries.retry_on, "connect-failure,refused-stream,reset-before-request");
+        assert!(!retries.retry_on.split(',').any(|it| it == "reset"), "{}", retries.retry_on);
         let priority = retries.retry_priority.as_ref().unwrap();
         assert_eq!(priority.name, "envoy.retry_priorities.previous_priorities");
         assert_eq!(retries.retry_host_predicate.len(), 1);
@@ -351,6 +453,10 @@ fn retries_are_safe_and_leave_the_leader() {
     let cluster: Cluster = told.get(ResourceType::Cluster, "kv/default/leader");
     let limits = &cluster.circuit_breakers.unwrap().thresholds[0];
     assert!(limits.max_retries.unwrap().value > 1_000);
+}
+
+fn route(domain: &str, header: &str, to: &str) -> (String, String, String) {
+    (domain.to_owned(), header.to_owned(), to.to_owned())
 }
 
 fn three_nodes() -> Mesh {
@@ -394,7 +500,7 @@ impl Told {
         assignment.endpoints.iter().map(describe_locality).collect()
     }
 
-    /// Each domain's routes as domain, namespace header, cluster.
+    /// Each domain's routes as domain, what their header must be, and where they lead.
     fn routes(&self, name: &str) -> Vec<(String, String, String)> {
         let configuration: RouteConfiguration = self.get(ResourceType::Route, name);
         let mut routes = Vec::new();
@@ -403,16 +509,11 @@ impl Told {
             for (domain, route) in
                 host.domains.iter().flat_map(|it| host.routes.iter().map(move |route| (it, route)))
             {
-                let Some(route::Action::Route(action)) = &route.action else { panic!() };
-                let Some(route_action::ClusterSpecifier::Cluster(cluster)) =
-                    &action.cluster_specifier
-                else {
-                    panic!()
-                };
+                let to = route.action.as_ref().map(target).unwrap();
                 let matched = route.r#match.as_ref().unwrap();
                 assert!(matched.path_specifier.is_some());
                 let header = matched.headers.first().map(header_value).unwrap_or_default();
-                routes.push((domain.clone(), header, cluster.clone()));
+                routes.push((domain.clone(), header, to));
             }
         }
         routes
@@ -437,15 +538,31 @@ fn describe_locality(
     format!("{} {zone} {weight}: {}", it.priority, endpoints.join(", "))
 }
 
+fn target(action: &route::Action) -> String {
+    if let route::Action::DirectResponse(it) = action {
+        return format!("answer {}", it.status);
+    }
+    let route::Action::Route(action) = action else { panic!() };
+    let Some(route_action::ClusterSpecifier::Cluster(cluster)) = &action.cluster_specifier else {
+        panic!()
+    };
+    cluster.clone()
+}
+
+/// The value that a namespace's header must have; `idempotent` if the method must be that.
 fn header_value(matcher: &envoy_types::pb::envoy::config::route::v3::HeaderMatcher) -> String {
-    assert_eq!(matcher.name, "quorate-namespace");
     let Some(header_matcher::HeaderMatchSpecifier::StringMatch(string)) =
         &matcher.header_match_specifier
     else {
         panic!()
     };
-    let Some(MatchPattern::Exact(value)) = &string.match_pattern else { panic!() };
-    value.clone()
+    match (&*matcher.name, &string.match_pattern) {
+        ("quorate-namespace", Some(MatchPattern::Exact(value))) => value.clone(),
+        (":method", Some(MatchPattern::SafeRegex(it))) if it.regex == IDEMPOTENT_METHODS => {
+            "idempotent".to_owned()
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 fn socket(address: Option<&envoy_types::pb::envoy::config::core::v3::Address>) -> String {

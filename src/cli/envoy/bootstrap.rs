@@ -4,11 +4,16 @@
 //! by IP, and, for a front proxy, the two ports at which callers enter. The rest comes over one ADS
 //! stream. Envoy resolves no name for any of it.
 //!
+//! Names of what is static have a `/`, or are reserved: no service can have the name of one and take
+//! its place.
+//!
 //! The choices that matter when servers die: keepalive pings find a silent DISCO server within
 //! seconds, outlier detection keeps the next attempt away from it, and the stream is retried every
 //! few seconds at most rather than every 30.
 
 use std::{fmt, net::SocketAddr};
+
+use discovery::translation::{IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET};
 
 #[cfg(test)]
 mod tests;
@@ -37,8 +42,9 @@ pub(crate) enum Variant {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Beside an application: a local port for every service, and optionally its own way in.
-    Sidecar { inbound: Option<Inbound> },
+    /// Beside an application: with `outbound` a local port for every service, and optionally its own
+    /// way in.
+    Sidecar { inbound: Option<Inbound>, outbound: bool },
     /// Where callers enter: HTTP routed to services, and the etcd API routed to leaders.
     Front { http: SocketAddr, kv: SocketAddr },
 }
@@ -57,10 +63,10 @@ impl fmt::Display for Bootstrap {
         f.write_str(&self.dynamic_resources())?;
         f.write_str("static_resources:\n")?;
         match self.role {
-            Role::Sidecar { inbound: None } => {}
-            Role::Sidecar { inbound: Some(inbound) } => {
+            Role::Sidecar { inbound: None, .. } => {}
+            Role::Sidecar { inbound: Some(inbound), .. } => {
                 f.write_str("  listeners:\n")?;
-                f.write_str(&inbound.listener())?;
+                f.write_str(&inbound.listener(&self.service))?;
             }
             Role::Front { http, kv } => {
                 f.write_str("  listeners:\n")?;
@@ -70,7 +76,7 @@ impl fmt::Display for Bootstrap {
         }
         f.write_str("  clusters:\n")?;
         f.write_str(&self.disco_cluster())?;
-        if let Role::Sidecar { inbound: Some(inbound) } = self.role {
+        if let Role::Sidecar { inbound: Some(inbound), .. } = self.role {
             f.write_str(&inbound.cluster())?;
         }
         Ok(())
@@ -104,8 +110,10 @@ admin:
         };
         // A front proxy's listeners are static, so the sidecars' local ports stay off it.
         let listeners = match self.role {
-            Role::Sidecar { .. } => "  lds_config: {resource_api_version: V3, ads: {}}\n",
-            Role::Front { .. } => "",
+            Role::Sidecar { outbound: true, .. } => {
+                "  lds_config: {resource_api_version: V3, ads: {}}\n"
+            }
+            Role::Sidecar { outbound: false, .. } | Role::Front { .. } => "",
         };
         format!(
             r#"dynamic_resources:
@@ -115,7 +123,7 @@ admin:
     set_node_on_first_message_only: true
     grpc_services:
     - envoy_grpc:
-        cluster_name: quorate-disco
+        cluster_name: mesh/disco
         retry_policy:
           retry_back_off: {{base_interval: 0.25s, max_interval: 3s}}
   cds_config: {{resource_api_version: V3, ads: {{}}}}
@@ -125,7 +133,7 @@ admin:
 
     fn disco_cluster(&self) -> String {
         let mut cluster = String::from(
-            r#"  - name: quorate-disco
+            r#"  - name: mesh/disco
     type: STATIC
     connect_timeout: 1s
     lb_policy: ROUND_ROBIN
@@ -146,7 +154,7 @@ admin:
       max_ejection_time: 15s
       max_ejection_percent: 100
     load_assignment:
-      cluster_name: quorate-disco
+      cluster_name: mesh/disco
       endpoints:
       - lb_endpoints:
 "#,
@@ -159,9 +167,9 @@ admin:
 }
 
 impl Inbound {
-    fn listener(&self) -> String {
+    fn listener(&self, service: &str) -> String {
         format!(
-            r#"  - name: inbound
+            r#"  - name: mesh/inbound
     address: {address}
     filter_chains:
     - filters:
@@ -171,32 +179,47 @@ impl Inbound {
           stat_prefix: inbound
           codec_type: AUTO
           stream_idle_timeout: 0s
+{callers}          local_reply_config:
+            mappers:
+            - filter: {{response_flag_filter: {{flags: [UF]}}}}
+              headers_to_add:
+              - header: {{key: {NOT_DELIVERED_HEADER}, value: "true"}}
           route_config:
-            name: inbound
+            name: mesh/inbound
             virtual_hosts:
-            - name: inbound
+            - name: mesh/inbound
               domains: ["*"]
               routes:
+              - match: {{prefix: "/", headers: [{{name: ":method", string_match: {{safe_regex: {{regex: "{IDEMPOTENT_METHODS}"}}}}}}]}}
+                route:
+                  cluster: mesh/application
+                  timeout: 0s
+                  retry_policy: {{retry_on: "{SAFE},reset", num_retries: 2}}
               - match: {{prefix: "/"}}
-                route: {{cluster: application, timeout: 0s}}
+                route:
+                  cluster: mesh/application
+                  timeout: 0s
+                  retry_policy: {{retry_on: "{SAFE}", num_retries: 2}}
           http_filters:
 {ROUTER}"#,
             address = socket(self.listen),
+            callers = callers_of_every_age(Some(service)),
         )
     }
 
     fn cluster(&self) -> String {
         format!(
-            r#"  - name: application
+            r#"  - name: mesh/application
     type: STATIC
     connect_timeout: 1s
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {{idle_timeout: 1.5s}}
         use_downstream_protocol_config:
-          http2_protocol_options: {{}}
+          http2_protocol_options: {{allow_connect: true}}
     load_assignment:
-      cluster_name: application
+      cluster_name: mesh/application
       endpoints:
       - lb_endpoints:
         - endpoint: {{address: {address}}}
@@ -206,6 +229,9 @@ impl Inbound {
     }
 }
 
+/// What was surely not carried out is tried again; the application may be starting.
+const SAFE: &str = "connect-failure,refused-stream,reset-before-request";
+
 const ROUTER: &str = r#"          - name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
@@ -213,7 +239,7 @@ const ROUTER: &str = r#"          - name: envoy.filters.http.router
 
 fn http_listener(address: SocketAddr) -> String {
     format!(
-        r#"  - name: ingress
+        r#"  - name: mesh/ingress
     address: {address}
     filter_chains:
     - filters:
@@ -223,19 +249,35 @@ fn http_listener(address: SocketAddr) -> String {
           stat_prefix: ingress
           codec_type: AUTO
           use_remote_address: true
-          rds:
+{callers}          rds:
             route_config_name: ingress
             config_source: {{resource_api_version: V3, ads: {{}}}}
           http_filters:
 {ROUTER}"#,
         address = socket(address),
+        callers = callers_of_every_age(None),
+    )
+}
+
+/// Callers may upgrade to WebSocket and speak HTTP/1.0, in which a request need not name a host.
+fn callers_of_every_age(default_host: Option<&str>) -> String {
+    let default_host = default_host
+        .map(|host| format!("            default_host_for_http_10: {}\n", quoted(host)))
+        .unwrap_or_default();
+    format!(
+        r#"          upgrade_configs: [{{upgrade_type: websocket}}]
+          http_protocol_options:
+            accept_http_10: true
+            ignore_http_11_upgrade: [{{safe_regex: {{regex: "{NOT_WEBSOCKET}"}}}}]
+{default_host}          http2_protocol_options: {{allow_connect: true}}
+"#
     )
 }
 
 /// The etcd API: gRPC, with streams that may be silent for as long as nothing changes.
 fn kv_listener(address: SocketAddr) -> String {
     format!(
-        r#"  - name: ingress-kv
+        r#"  - name: mesh/ingress-kv
     address: {address}
     filter_chains:
     - filters:

@@ -159,7 +159,8 @@ async fn init_forms_nothing_while_a_server_is_missing() {
 #[tokio::test]
 async fn the_bootstraps_of_compose_are_what_the_binary_prints() {
     let disco = "--disco=10.77.0.11:7400,10.77.0.12:7400,10.77.0.13:7400";
-    let front = ["--front=8080,2379", "--admin-port=0.0.0.0:9901", "--node-id=front"];
+    let front =
+        ["--front=0.0.0.0:8080,0.0.0.0:2379", "--admin-port=0.0.0.0:9901", "--node-id=front"];
     let inbound = "--inbound=0.0.0.0:8080=127.0.0.1:3000";
     let sidecar = ["--service=web", "--node-id=web", inbound];
     let files: [(&str, &[&str]); 2] = [("front.yaml", &front), ("sidecar.yaml", &sidecar)];

@@ -22,7 +22,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("raft", &["proto", "mesh"]),
     ("xds", &["proto", "discovery", "mesh", "raft"]),
     ("node", &["proto", "mesh", "raft"]),
-    (".", &["proto", "mesh", "raft", "xds", "node"]),
+    (".", &["proto", "discovery", "mesh", "raft", "xds", "node"]),
     ("tests", &["proto"]),
 ];
 

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn a_sidecar_subscribes_to_listeners_and_takes_calls_for_its_application() {
     let role = Role::Sidecar {
+        outbound: true,
         inbound: Some(Inbound {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
             application: SocketAddr::from(([127, 0, 0, 1], 3000)),
@@ -20,6 +21,36 @@ fn a_front_proxy_has_the_two_ports_at_which_callers_enter() {
         kv: SocketAddr::from(([0, 0, 0, 0], 2379)),
     };
     compare("front.yaml", &bootstrap("front", Variant::Sotw, role));
+}
+
+#[test]
+fn a_sidecar_without_local_ports_subscribes_to_no_listeners() {
+    let role = |outbound| Role::Sidecar { inbound: None, outbound };
+    let text = |outbound| bootstrap("web", Variant::Delta, role(outbound)).to_string();
+    assert!(text(true).contains("lds_config"));
+    assert!(!text(false).contains("lds_config"));
+}
+
+/// The other half of the rule is checked where DISCO's own resources are made.
+#[test]
+fn no_service_can_have_the_name_of_what_is_static() {
+    let ip = SocketAddr::from(([127, 0, 0, 1], 1));
+    let inbound = Some(Inbound { listen: ip, application: ip });
+    let mut names = Vec::new();
+    for role in [Role::Sidecar { inbound, outbound: true }, Role::Front { http: ip, kv: ip }] {
+        // Neither is a resource: the node's own `cluster`, and filters, whose names have dots.
+        let text = bootstrap("orders", Variant::Delta, role).to_string();
+        for line in text.lines().filter(|line| !line.starts_with("  cluster:")) {
+            let line = line.trim_start_matches([' ', '-']);
+            for key in ["name: ", "cluster: ", "cluster_name: ", "route_config_name: "] {
+                names.extend(line.strip_prefix(key).map(str::to_owned));
+            }
+        }
+    }
+    assert!(names.len() > 10, "{names:?}");
+    let free: Vec<_> =
+        names.iter().filter(|name| discovery::registry::may_be_registered(name)).collect();
+    assert_eq!(free, Vec::<&String>::new());
 }
 
 #[test]
