@@ -50,6 +50,8 @@ pub(crate) struct Config {
     /// How long a voter's node must be down before another one takes its seat.
     pub(crate) replace_after: Duration,
     pub(crate) latch_patience: Duration,
+    /// How long streams of discovery go on without a quorum that may be elsewhere.
+    pub(crate) stale_streams_after: Duration,
     pub(crate) shutdown_grace: Duration,
 }
 

@@ -5,7 +5,10 @@
 //! response to every client shares those bytes.
 //!
 //! Versions are content hashes, so replicas agree on them without talking, and a client that
-//! reconnects to another replica is sent nothing it already has.
+//! reconnects to another replica is sent nothing it already has. Two builds agree too as long as
+//! they make the same message: it is encoded in the order of its field numbers, without fields that
+//! hold their default, and a map field holds one entry at most. A test pins the versions of known
+//! resources, so that a new build, code generator or library cannot change them unnoticed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +16,12 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+};
+use envoy_types::pb::google::protobuf::Any;
+use prost::Name as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -120,7 +129,7 @@ pub struct Resource {
     name: Arc<str>,
     version: Version,
     wildcard: bool,
-    awaits: Option<Arc<str>>,
+    awaits: Arc<[Arc<str>]>,
     encoded: Encoded,
 }
 
@@ -141,7 +150,7 @@ impl Resource {
             kind,
             version,
             wildcard: true,
-            awaits: load_assignment_of(kind, &name, &body),
+            awaits: awaited_by(kind, &name, &body).into(),
             encoded: Encoded::new(kind, &name, version, &body),
             name,
         }
@@ -170,10 +179,10 @@ impl Resource {
         self.wildcard
     }
 
-    /// For a cluster with EDS: the load assignment that a client waits for before it uses the
-    /// cluster ("warming").
-    pub const fn awaits(&self) -> Option<&Arc<str>> {
-        self.awaits.as_ref()
+    /// What a client asks for because of this resource, and waits for before it uses it
+    /// ("warming"): the load assignment of a cluster with EDS, the routes of a listener.
+    pub fn awaits(&self) -> &[Arc<str>] {
+        &self.awaits
     }
 
     /// Bytes it takes in a response, about.
@@ -254,12 +263,17 @@ fn put_field(bytes: &mut BytesMut, tag: u32, value: &[u8]) {
     bytes.put_slice(value);
 }
 
+fn awaited_by(kind: ResourceType, name: &Arc<str>, body: &[u8]) -> Vec<Arc<str>> {
+    match kind {
+        ResourceType::Cluster => load_assignment_of(name, body).into_iter().collect(),
+        ResourceType::Listener => routes_of(body),
+        ResourceType::Endpoints | ResourceType::Route => Vec::new(),
+    }
+}
+
 /// The load assignment a cluster asks for: the service name of its EDS configuration, or else its
 /// own name.
-fn load_assignment_of(kind: ResourceType, name: &Arc<str>, body: &[u8]) -> Option<Arc<str>> {
-    if kind != ResourceType::Cluster {
-        return None;
-    }
+fn load_assignment_of(name: &Arc<str>, body: &[u8]) -> Option<Arc<str>> {
     let cluster = <Cluster as prost::Message>::decode(body).ok()?;
     let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
     if cluster.cluster_discovery_type != Some(eds) {
@@ -268,5 +282,31 @@ fn load_assignment_of(kind: ResourceType, name: &Arc<str>, body: &[u8]) -> Optio
     match cluster.eds_cluster_config {
         Some(config) if !config.service_name.is_empty() => Some(config.service_name.into()),
         _ => Some(Arc::clone(name)),
+    }
+}
+
+/// The route configurations that the connection managers of a listener ask for.
+fn routes_of(body: &[u8]) -> Vec<Arc<str>> {
+    let Ok(listener) = <Listener as prost::Message>::decode(body) else { return Vec::new() };
+    let chains = listener.filter_chains.into_iter().chain(listener.default_filter_chain);
+    let filters = chains.flat_map(|chain| chain.filters).filter_map(|it| match it.config_type {
+        Some(filter::ConfigType::TypedConfig(config)) => Some(config),
+        Some(filter::ConfigType::ConfigDiscovery(_)) | None => None,
+    });
+    let api = listener.api_listener.and_then(|it| it.api_listener);
+    let mut routes: Vec<Arc<str>> = filters.chain(api).filter_map(|it| route_of(&it)).collect();
+    routes.sort();
+    routes.dedup();
+    routes
+}
+
+fn route_of(filter: &Any) -> Option<Arc<str>> {
+    if filter.type_url != HttpConnectionManager::type_url() {
+        return None;
+    }
+    let manager = <HttpConnectionManager as prost::Message>::decode(&*filter.value).ok()?;
+    match manager.route_specifier? {
+        RouteSpecifier::Rds(rds) => Some(rds.route_config_name.into()),
+        RouteSpecifier::RouteConfig(_) | RouteSpecifier::ScopedRoutes(_) => None,
     }
 }

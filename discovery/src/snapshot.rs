@@ -23,7 +23,7 @@ const REMEMBERED_STEPS: usize = 32;
 pub struct Snapshot {
     revision: u64,
     sets: [Arc<Set>; ResourceType::COUNT],
-    steps: VecDeque<Arc<Step>>,
+    steps: Arc<VecDeque<Arc<Step>>>,
 }
 
 /// The resources of one type.
@@ -45,7 +45,7 @@ struct Step {
 impl Snapshot {
     /// Before the first revision: no resources.
     pub fn empty() -> Self {
-        Self { revision: 0, sets: Default::default(), steps: VecDeque::new() }
+        Self { revision: 0, sets: Default::default(), steps: Arc::default() }
     }
 
     /// The snapshot of a later revision. Changes that change nothing leave no trace.
@@ -61,10 +61,11 @@ impl Snapshot {
                 step.names[kind.index()].push(name);
             }
         }
-        if next.steps.len() == REMEMBERED_STEPS {
-            next.steps.pop_front();
+        let steps = Arc::make_mut(&mut next.steps);
+        if steps.len() == REMEMBERED_STEPS {
+            steps.pop_front();
         }
-        next.steps.push_back(Arc::new(step));
+        steps.push_back(Arc::new(step));
         next
     }
 
@@ -124,6 +125,15 @@ impl Snapshot {
         }
     }
 
+    /// Whether clients have to be told of this snapshot, if they have been told of an earlier one of
+    /// the same registry.
+    pub fn differs_from(&self, earlier: &Self) -> bool {
+        ResourceType::all().into_iter().any(|kind| {
+            // Whatever changes a set makes another of it.
+            !Arc::ptr_eq(&self.sets[kind.index()], &earlier.sets[kind.index()])
+        })
+    }
+
     fn set(&self, kind: ResourceType) -> &Set {
         &self.sets[kind.index()]
     }
@@ -157,7 +167,13 @@ impl Set {
     }
 }
 
+/// The version of a set that holds these resources and no others.
+pub fn version_of<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Version {
+    let shares = resources.into_iter().map(share_of);
+    Version::new(shares.fold(0, u64::wrapping_add))
+}
+
 /// What one resource adds to the version of its type.
-fn share_of(resource: &Resource) -> u64 {
+pub(crate) fn share_of(resource: &Resource) -> u64 {
     xxh3_64_with_seed(resource.name().as_bytes(), resource.version().hash())
 }

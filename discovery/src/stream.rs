@@ -1,16 +1,20 @@
-//! One ADS connection as a state machine: requests and snapshots in, responses out.
+//! One ADS connection as a state machine: requests, snapshots and time in, responses out.
 //!
 //! Both variants of the protocol, delta and state-of-the-world (SotW), share the machine. Per
 //! resource type it keeps the client's [subscription](subscription) and at most one
 //! response that the client has not answered. What changes meanwhile is not queued: the next
-//! response is made from the snapshot of its own time, so a slow client gets the latest state and
-//! never a backlog. A response is never made from two snapshots.
+//! response is made from the latest snapshot, so a slow client gets the latest state and never a
+//! backlog. A response is never made from two snapshots.
 //!
 //! # Make before break
 //!
 //! A route must not name a cluster that the client does not know, and a cluster must not vanish
 //! while a route names it (xDS protocol, "Eventual consistency considerations"). So:
 //!
+//! * a client is taken from one snapshot to the next as a whole. Clusters, listeners and routes of a
+//!   later snapshot wait until everything of the one before has been sent. So new clusters that come
+//!   faster than a client answers do not hold up its listeners and routes, and routes in steady
+//!   motion do not hold up removals. Endpoints wait for none of this: they are always the latest;
 //! * clusters and endpoints are sent as soon as their own type has no unanswered response. A
 //!   client that never ACKs a cluster still gets its endpoints;
 //! * listeners and routes wait while a response with a new or changed cluster, or with endpoints
@@ -18,25 +22,29 @@
 //!   cluster hold nothing up, so a fleet in steady motion cannot starve its routes;
 //! * routes are removed once no listener is to be sent or unanswered, clusters once no listener
 //!   and no route is, endpoints once also no cluster is. A SotW response is a full set, so a
-//!   removed cluster stays in it until then.
+//!   removed cluster stays in it until then. A listener that was sent is in use only when the client
+//!   has asked for its routes, so removals wait for that too; and a delta client that comes back
+//!   with what it held is told of removals only when it has asked for its listeners and routes.
 //!
 //! Only types that the client subscribed to are waited for, and what is waited for never waits
 //! itself: gRPC clients, which ask for a listener first and for clusters last, are answered at
-//! once. A NACK ends the wait as an ACK does.
+//! once. A NACK ends the wait as an ACK does, and so does [`PATIENCE`]: who never answers is served
+//! all the same, in the right order but without the answers.
 //!
 //! # Warming
 //!
 //! A client that gets a changed cluster waits for its endpoints before it uses it. So whenever a
-//! cluster is sent that the client did not have, its endpoints are sent after it, changed or not,
-//! and a reconnecting client's claim to have them is not believed.
+//! cluster is sent that the client did not have, its endpoints are sent after it, whether they
+//! changed or not, were rejected before or do not exist; and a reconnecting client's claim to have
+//! them is not believed.
 //!
 //! # Rejected responses
 //!
-//! A NACK rejects a response, not a resource; the client may have applied a part. The names in it
-//! become unknown at the client and the same response is never sent again. Where a response need
-//! not be a full set, its resources are sent again in smaller and smaller responses, so that all
-//! but the bad one arrive; a resource rejected alone is sent again when its content changes, or
-//! when the client asks for it again. A rejected full set is sent again when the set changes.
+//! A NACK rejects a response, not a resource; the client may have applied a part. The same response
+//! is never sent again. Those resources in it that the client had not accepted before are sent in
+//! smaller and smaller groups, so that all but the bad ones arrive; in a full set the others keep
+//! the content that was accepted last. A resource rejected alone is [tried again](Quarantine) after
+//! growing pauses, when its content changes, and when the client asks for it again.
 //!
 //! # Types this server does not know
 //!
@@ -47,25 +55,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use thiserror::Error;
 
-use crate::resource::{Resource, ResourceType, Version};
+use crate::lease::Time;
+use crate::resource::ResourceType;
 use crate::snapshot::Snapshot;
 
 mod channel;
+mod claims;
 mod client;
+mod order;
+mod rejections;
 mod response;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
 use channel::{Answer, Channel};
+pub use claims::Claim;
 pub use client::Client;
+pub use rejections::Quarantine;
 pub use response::{DeltaMessage, Response, SotwMessage};
-use subscription::{Batch, Due};
+
+/// How long something waits for a client at most: for its answer to a response, or for a request
+/// that must follow from one.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Names of one type that a client may ask for, or claim to hold: more than a mesh has.
+pub const MOST_NAMES: usize = 1 << 16;
+
+/// Length of a name that a client may ask for.
+pub const LONGEST_NAME: usize = 2 << 10;
 
 /// The two variants of the protocol. A stream speaks one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +105,10 @@ pub enum Violation {
     NoTypeUrl,
     #[error("a stream speaks one variant of the protocol")]
     OtherVariant,
+    #[error("a client may ask for {MOST_NAMES} names of a type at most")]
+    TooManyNames,
+    #[error("a name may have {LONGEST_NAME} bytes at most")]
+    LongName,
 }
 
 /// What the latest request meant. For logs and metrics.
@@ -98,6 +126,16 @@ pub enum Receipt {
     UnknownType { type_url: String },
 }
 
+/// Something that an operator should see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The client rejected this resource alone, or, if the name is `*`, a set without naming the
+    /// culprit.
+    Quarantined { kind: ResourceType, name: Arc<str>, reason: Arc<str> },
+    /// The client accepted it after all.
+    Recovered { kind: ResourceType, name: Arc<str> },
+}
+
 /// One ADS connection.
 #[derive(Debug)]
 pub struct Stream {
@@ -105,13 +143,20 @@ pub struct Stream {
     control_plane: Arc<str>,
     client: Option<Client>,
     receipt: Option<Receipt>,
-    /// The snapshot that subscriptions were last compared with.
+    notices: Vec<Notice>,
+    now: Time,
+    /// The snapshot that the client is taken to, or is at. Endpoints are those of the latest.
     seen: Snapshot,
+    latest: Snapshot,
     channels: [Option<Channel>; ResourceType::COUNT],
-    /// Load assignments of clusters sent before the client first asked for endpoints.
-    unasked: BTreeSet<Arc<str>>,
-    /// SotW: removed clusters that stay in the full set until nothing uses them.
-    retained: BTreeMap<Arc<str>, Resource>,
+    /// Load assignments of clusters that were sent, and routes of listeners, which the client has
+    /// not asked for; and when their parent was sent.
+    unasked: BTreeMap<(ResourceType, Arc<str>), Time>,
+    /// The client held something before this stream: what is not asked for yet may be in use.
+    came_back: bool,
+    /// Since when listeners and routes wait for clusters and endpoints, and removals for those.
+    users_wait: Option<Time>,
+    removals_wait: Option<Time>,
     /// Nonces given out, on all types.
     nonces: u64,
 }
@@ -124,10 +169,15 @@ impl Stream {
             control_plane: control_plane_id.into(),
             client: None,
             receipt: None,
+            notices: Vec::new(),
+            now: Time::ZERO,
             seen: Snapshot::empty(),
+            latest: Snapshot::empty(),
             channels: Default::default(),
-            unasked: BTreeSet::new(),
-            retained: BTreeMap::new(),
+            unasked: BTreeMap::new(),
+            came_back: false,
+            users_wait: None,
+            removals_wait: None,
             nonces: 0,
         }
     }
@@ -137,38 +187,47 @@ impl Stream {
         &mut self,
         request: DeltaDiscoveryRequest,
         snapshot: &Snapshot,
+        now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(Variant::Delta, request.node.as_ref(), snapshot)?;
+        self.begin(Variant::Delta, request.node.as_ref(), snapshot, now)?;
+        let (subscribe, unsubscribe) =
+            (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
+        check_names(subscribe, request.initial_resource_versions.len())?;
         let Some(kind) = self.known_type(&request.type_url)? else {
             return Ok(self.answer_unknown_type(&request));
         };
 
+        self.catch_up_to(kind, subscribe);
+        let snapshot = self.snapshot(kind).clone();
         let is_first = self.channels[kind.index()].is_none();
         let channel =
             self.channels[kind.index()].get_or_insert_with(|| Channel::new(kind, self.variant));
         let subscription = &mut channel.subscription;
-        let (subscribe, unsubscribe) =
-            (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
-        subscription.adjust(subscribe, unsubscribe, snapshot);
+        subscription.adjust(subscribe, unsubscribe, &snapshot);
+        if subscription.names() > MOST_NAMES {
+            return Err(Violation::TooManyNames);
+        }
         if is_first {
             if subscribe.is_empty() {
-                subscription.begin_unnamed(snapshot);
+                subscription.begin_unnamed(&snapshot);
             }
             let versions = &request.initial_resource_versions;
+            self.came_back |= !versions.is_empty();
             let claims = versions.iter().map(|(name, version)| (&**name, &**version));
-            let doubted = match kind {
-                ResourceType::Endpoints => std::mem::take(&mut self.unasked),
-                ResourceType::Cluster | ResourceType::Listener | ResourceType::Route => {
-                    BTreeSet::new()
-                }
+            // Routes of a listener are no part of its warming: the client's word counts.
+            let doubted = if kind == ResourceType::Endpoints {
+                self.unasked.keys().filter(|it| it.0 == kind).map(|it| Arc::clone(&it.1)).collect()
+            } else {
+                BTreeSet::new()
             };
             subscription.claim(claims, &doubted);
         }
+        self.note_asked(kind);
 
         // Nonces only correlate in this variant: subscriptions count whatever the nonce is.
         let answer = Answer::new(&request.response_nonce, request.error_detail);
-        self.receipt = Some(channel.settle(&answer).unwrap_or(Receipt::Asked { kind }));
-        Ok(self.flush(snapshot))
+        self.settle(kind, &answer, Receipt::Asked { kind });
+        Ok(self.advance())
     }
 
     /// Takes a request of the state-of-the-world variant.
@@ -176,12 +235,15 @@ impl Stream {
         &mut self,
         request: DiscoveryRequest,
         snapshot: &Snapshot,
+        now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(Variant::Sotw, request.node.as_ref(), snapshot)?;
+        self.begin(Variant::Sotw, request.node.as_ref(), snapshot, now)?;
+        check_names(&request.resource_names, 0)?;
         let Some(kind) = self.known_type(&request.type_url)? else {
             return Ok(Vec::new());
         };
 
+        let is_first = self.channels[kind.index()].is_none();
         let channel =
             self.channels[kind.index()].get_or_insert_with(|| Channel::new(kind, self.variant));
         let answer = Answer::new(&request.response_nonce, request.error_detail);
@@ -190,19 +252,43 @@ impl Stream {
             self.receipt = Some(Receipt::Stale { kind });
             return Ok(Vec::new());
         }
+        self.catch_up_to(kind, &request.resource_names);
+        let snapshot = self.snapshot(kind).clone();
         // "ACK and NACK": a request made before the client saw the latest response is not
         // answered, and the answer to that response will repeat its names. But a name that is
         // missing here and is back by then was dropped by the client in between.
-        channel.subscription.replace(&request.resource_names, snapshot);
+        if let Some(channel) = &mut self.channels[kind.index()] {
+            channel.subscription.replace(&request.resource_names, &snapshot);
+            if is_first {
+                channel.subscription.claim_set(&request.version_info, &snapshot);
+            }
+        }
+        self.note_asked(kind);
         let otherwise = if is_stale { Receipt::Stale { kind } } else { Receipt::Asked { kind } };
-        self.receipt = Some(channel.settle(&answer).unwrap_or(otherwise));
-        Ok(self.flush(snapshot))
+        self.settle(kind, &answer, otherwise);
+        Ok(self.advance())
     }
 
-    /// Takes the next snapshot. Only what it changes for this client is sent.
-    pub fn snapshot_changed(&mut self, snapshot: &Snapshot) -> Vec<Response> {
-        self.observe(snapshot);
-        self.flush(snapshot)
+    /// Takes the latest snapshot. Only what it changes for this client is sent.
+    pub fn snapshot_changed(&mut self, snapshot: &Snapshot, now: Time) -> Vec<Response> {
+        self.look_at(snapshot, now);
+        self.advance()
+    }
+
+    /// Sends what only time has held back. See [`Stream::next_deadline`].
+    pub fn tick(&mut self, now: Time) -> Vec<Response> {
+        self.now = now;
+        self.advance()
+    }
+
+    /// When [`Stream::tick`] next has something to do, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let waits = [self.users_wait, self.removals_wait].into_iter().flatten();
+        let parents = self.unasked.values().copied();
+        let channels = self.channels.iter().flatten().filter_map(Channel::next_deadline);
+        // What was due at the last look waits for something else.
+        let patience = waits.chain(parents).map(|at| at + PATIENCE);
+        patience.chain(channels).filter(|at| *at > self.now).min()
     }
 
     /// Who is connected, once the first request said so.
@@ -219,16 +305,37 @@ impl Stream {
         self.receipt.as_ref()
     }
 
-    /// The version of a resource that the client accepted last.
-    pub fn acked(&self, kind: ResourceType, name: &str) -> Option<Version> {
-        self.channels[kind.index()].as_ref()?.subscription.acked(name)
+    /// Whether no request of a type has come yet.
+    pub fn is_first(&self, type_url: &str) -> bool {
+        let kind = ResourceType::from_type_url(type_url);
+        kind.is_some_and(|it| self.channels[it.index()].is_none())
     }
 
-    /// The types with a response that the client has not answered.
-    pub fn unanswered(&self) -> impl Iterator<Item = ResourceType> {
-        ResourceType::all()
-            .into_iter()
-            .filter(|kind| self.channels[kind.index()].as_ref().is_some_and(Channel::is_unanswered))
+    /// What the operator should see since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The resources that the client rejected one by one.
+    pub fn quarantined(&self) -> impl Iterator<Item = (ResourceType, &Arc<str>, &Quarantine)> {
+        let channels = self.channels.iter().flatten();
+        channels.flat_map(|it| it.quarantined().map(move |(name, why)| (it.kind(), name, why)))
+    }
+
+    /// The response that the client has left unanswered for the longest time: its type, and when it
+    /// was sent.
+    pub fn unanswered_since(&self) -> Option<(ResourceType, Time)> {
+        let channels = self.channels.iter().flatten();
+        channels.filter_map(|it| Some((it.kind(), it.unanswered_since()?))).min_by_key(|it| it.1)
+    }
+
+    /// Whether a type has something for the client that it cannot be sent, since it has not
+    /// answered the response before.
+    pub fn is_owed(&self, kind: ResourceType) -> bool {
+        let owed =
+            |it: &Channel| it.is_unanswered() && it.subscription.has_due(self.snapshot(kind));
+        let is_behind = kind != ResourceType::Endpoints && self.latest.differs_from(&self.seen);
+        self.channels[kind.index()].as_ref().is_some_and(|it| owed(it) || is_behind)
     }
 
     // === Requests ===
@@ -238,6 +345,7 @@ impl Stream {
         variant: Variant,
         node: Option<&Node>,
         snapshot: &Snapshot,
+        now: Time,
     ) -> Result<(), Violation> {
         if variant != self.variant {
             return Err(Violation::OtherVariant);
@@ -246,7 +354,7 @@ impl Stream {
         if self.client.is_none() {
             self.client = node.map(Client::from_node);
         }
-        self.observe(snapshot);
+        self.look_at(snapshot, now);
         Ok(())
     }
 
@@ -281,96 +389,41 @@ impl Stream {
         }]
     }
 
-    // === Responses ===
-
-    /// Notes which names differ from the snapshot seen before.
-    fn observe(&mut self, snapshot: &Snapshot) {
-        let earlier = std::mem::replace(&mut self.seen, snapshot.clone());
-        for channel in self.channels.iter_mut().flatten() {
-            let names = snapshot.changed_since(&earlier, channel.kind());
-            channel.subscription.changed(names.iter().cloned());
-            if channel.kind() == ResourceType::Cluster && self.variant == Variant::Sotw {
-                self.retained.retain(|name, _| snapshot.get(ResourceType::Cluster, name).is_none());
-                let gone = names
-                    .iter()
-                    .filter(|name| channel.subscription.due(name, snapshot) == Due::Retire)
-                    .filter_map(|name| earlier.get(ResourceType::Cluster, name));
-                self.retained.extend(gone.map(|it| (Arc::clone(it.name()), it.clone())));
-            }
+    /// A client that asks for what is only in the latest snapshot is taken there at once.
+    fn catch_up_to(&mut self, kind: ResourceType, names: &[String]) {
+        let is_new = |name: &String| {
+            self.seen.get(kind, name).is_none() && self.latest.get(kind, name).is_some()
+        };
+        if self.seen.revision() != self.latest.revision() && names.iter().any(is_new) {
+            self.observe();
         }
     }
 
-    /// Sends what may be sent, in make-before-break order.
-    fn flush(&mut self, snapshot: &Snapshot) -> Vec<Response> {
-        use ResourceType::{Cluster, Endpoints, Listener, Route};
-
-        for channel in self.channels.iter_mut().flatten() {
-            channel.prune(snapshot);
-        }
-        let mut responses = Vec::new();
-        let unused = self.is_settled(Listener, snapshot) && self.is_settled(Route, snapshot);
-        responses.extend(self.send(Cluster, unused, snapshot));
-        let unused = unused && self.is_settled(Cluster, snapshot);
-        responses.extend(self.send(Endpoints, unused, snapshot));
-        if !self.must_precede(Cluster, snapshot) && !self.must_precede(Endpoints, snapshot) {
-            responses.extend(self.send(Listener, true, snapshot));
-            let unused = self.is_settled(Listener, snapshot);
-            responses.extend(self.send(Route, unused, snapshot));
-        }
-        responses
-    }
-
-    fn send(&mut self, kind: ResourceType, retire: bool, snapshot: &Snapshot) -> Option<Response> {
-        let channel = self.channels[kind.index()].as_mut()?;
-        let batch = channel.take(snapshot, retire, &self.retained)?;
-        if kind == ResourceType::Cluster {
-            if retire {
-                self.retained.clear();
-            }
-            self.warm(&batch.awaits);
-        }
-        Some(self.respond(kind, batch, snapshot))
-    }
-
-    fn respond(&mut self, kind: ResourceType, batch: Batch, snapshot: &Snapshot) -> Response {
-        let nonce = self.next_nonce();
-        if let Some(channel) = &mut self.channels[kind.index()] {
-            channel.sent(nonce.clone(), &batch, snapshot.revision());
-        }
-        Response {
-            type_url: kind.type_url().into(),
-            version: snapshot.type_version(kind),
-            nonce,
-            control_plane: Arc::clone(&self.control_plane),
-            resources: batch.puts,
-            removed: batch.gone,
+    fn note_asked(&mut self, kind: ResourceType) {
+        if let Some(channel) = &self.channels[kind.index()] {
+            let subscription = &channel.subscription;
+            self.unasked.retain(|(of, name), _| *of != kind || !subscription.has_asked(name));
         }
     }
 
-    /// The client waits for these load assignments.
-    fn warm(&mut self, load_assignments: &[Arc<str>]) {
-        match &mut self.channels[ResourceType::Endpoints.index()] {
-            Some(channel) => {
-                for name in load_assignments {
-                    channel.subscription.send_again(name);
-                }
-            }
-            None => self.unasked.extend(load_assignments.iter().cloned()),
-        }
-    }
-
-    /// Whether the client has everything of a type and has said so.
-    fn is_settled(&self, kind: ResourceType, snapshot: &Snapshot) -> bool {
-        self.channels[kind.index()].as_ref().is_none_or(|channel| channel.is_settled(snapshot))
-    }
-
-    /// Whether listeners and routes wait for this type.
-    fn must_precede(&self, kind: ResourceType, snapshot: &Snapshot) -> bool {
-        self.channels[kind.index()].as_ref().is_some_and(|it| it.must_precede(snapshot))
+    fn settle(&mut self, kind: ResourceType, answer: &Answer<'_>, otherwise: Receipt) {
+        let channel = self.channels[kind.index()].as_mut();
+        let settled = channel.and_then(|it| it.settle(answer, self.now, &mut self.notices));
+        self.receipt = Some(settled.unwrap_or(otherwise));
     }
 
     fn next_nonce(&mut self) -> String {
         self.nonces += 1;
         self.nonces.to_string()
     }
+}
+
+fn check_names(names: &[String], claims: usize) -> Result<(), Violation> {
+    if names.len() > MOST_NAMES || claims > MOST_NAMES {
+        return Err(Violation::TooManyNames);
+    }
+    if names.iter().any(|it| it.len() > LONGEST_NAME) {
+        return Err(Violation::LongName);
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@
 mod nested;
 
 pub mod quorate {
+    #[allow(clippy::large_enum_variant, reason = "generated: messages are moved once")]
     pub mod v1 {
         tonic::include_proto!("quorate.v1");
     }

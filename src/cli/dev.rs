@@ -63,6 +63,7 @@ impl DevArgs {
             mesh: None,
             replace_after: Duration::from_secs(600),
             latch_patience: Duration::from_secs(120),
+            stale_streams_after: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(8),
             telemetry: self.telemetry,
         };

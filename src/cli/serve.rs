@@ -86,6 +86,10 @@ pub(crate) struct ServeArgs {
     /// How long instances are kept that fell silent together with many others.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2m")]
     pub(crate) latch_patience: Duration,
+    /// How long a DISCO server may be without a quorum before it ends the xDS streams of clients that
+    /// may find one elsewhere; 0s: never.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub(crate) stale_streams_after: Duration,
     /// How long a stop may take.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "8s")]
     pub(crate) shutdown_grace: Duration,

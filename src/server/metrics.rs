@@ -7,7 +7,7 @@ use std::{
 };
 
 use raft::{Group, Role};
-use xds::Figures;
+use xds::{Figures, RejectedResource};
 
 use super::Server;
 use crate::{listener::Limit, open_files::Limits};
@@ -17,6 +17,9 @@ mod tests;
 
 /// Linux counts process time in hundredths of a second on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Rejected resources that are shown by name. How many there are is counted beside them.
+const REJECTED_SHOWN: usize = 100;
 
 pub(super) fn render(server: &Server, ready: bool) -> String {
     let mut text = Text::default();
@@ -32,7 +35,9 @@ pub(super) fn render(server: &Server, ready: bool) -> String {
     let groups = server.host.groups();
     raft(&mut text, &groups);
     if let Some(disco) = &server.disco {
-        discovery(&mut text, disco.figures());
+        let figures = disco.figures();
+        discovery(&mut text, figures);
+        clients(&mut text, figures, &disco.rejected_resources(REJECTED_SHOWN));
     }
     text.0
 }
@@ -119,7 +124,8 @@ fn raft(text: &mut Text, groups: &[Group]) {
 }
 
 fn discovery(text: &mut Text, figures: Figures) {
-    let Figures { streams, revision, services, instances, healthy, silent, held_leases } = figures;
+    let Figures { streams, revision, services, instances, healthy, silent, held_leases, .. } =
+        figures;
     let values: [(&str, &str, u64); 7] = [
         ("quorate_disco_revision", "Log index that the registry is at.", revision),
         ("quorate_disco_services", "Services ever registered.", wide(services)),
@@ -141,6 +147,45 @@ fn discovery(text: &mut Text, figures: Figures) {
         text.gauge(name, help);
         text.sample(name, &[], value);
     }
+}
+
+/// The clients of xDS: how they answer, and what they do not take.
+fn clients(text: &mut Text, figures: Figures, rejected: &[RejectedResource]) {
+    let values: [(&str, &str, f64); 4] = [
+        ("quorate_xds_streams", "Open xDS streams.", count(figures.xds_streams)),
+        (
+            "quorate_xds_streams_unanswered",
+            "xDS streams whose client has not answered a response for ten seconds.",
+            count(figures.xds_unanswered),
+        ),
+        (
+            "quorate_xds_oldest_unanswered_seconds",
+            "How long the response has waited that a client has left unanswered the longest.",
+            figures.xds_oldest_unanswered.as_secs_f64(),
+        ),
+        (
+            "quorate_xds_resources_rejected",
+            "Resources that clients do not take, counted for each client.",
+            count(figures.xds_rejected),
+        ),
+    ];
+    for (name, help, value) in values {
+        text.gauge(name, help);
+        text.sample(name, &[], value);
+    }
+    text.counter("quorate_xds_rejections_total", "Responses that clients have rejected.");
+    text.sample("quorate_xds_rejections_total", &[], figures.xds_rejections);
+    text.gauge("quorate_xds_resource_rejected", "A resource that a client does not take.");
+    for RejectedResource { client, kind, name, reason } in rejected {
+        let kind = kind.to_string();
+        let labels =
+            [("client", &**client), ("type", &*kind), ("resource", &**name), ("reason", &**reason)];
+        text.sample("quorate_xds_resource_rejected", &labels, 1);
+    }
+}
+
+fn count(of: usize) -> f64 {
+    f64::from(u32::try_from(of).unwrap_or(u32::MAX))
 }
 
 fn wide(count: usize) -> u64 {

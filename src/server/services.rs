@@ -121,6 +121,7 @@ fn disco_config(config: &Config) -> DiscoConfig {
         data_voters_wanted: if alone { 1 } else { DATA_VOTERS },
         single,
         latch_patience: config.latch_patience,
+        stale_streams_after: config.stale_streams_after,
     }
 }
 

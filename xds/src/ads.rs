@@ -4,9 +4,15 @@
 //! sends what that machine owes the client. A snapshot is a level, not an event: a task that was
 //! busy finds the latest one and never those in between, so nothing is queued for a slow client.
 //!
-//! Streams outlive a lost quorum: they serve the last revision, and go on when there is another. One
-//! that begins without a quorum serves only a client that holds nothing yet; any other may have seen
-//! a later revision at another server.
+//! No client is taken back to what was true before what it has seen. One that brings resources along
+//! from another stream waits until a quorum, asked after this stream began, has confirmed that this
+//! server has everything. Without a quorum it is sent away, unless it holds nothing that this server
+//! does not, and has found no quorum elsewhere. Open streams outlive a lost quorum for a while; then
+//! they are ended if their clients may find one [elsewhere].
+//!
+//! A client that leaves responses unanswered is seen in the metrics and warned of; if it is owed
+//! something that it therefore cannot be sent, its stream is ended in the end, so that it comes back
+//! for the latest.
 //!
 //! The service is written by hand, since the generated one would have each response decoded into
 //! its own structs; here the resources of a response are bytes shared by all streams. The services
@@ -16,15 +22,13 @@ use std::{
     convert::Infallible,
     fmt,
     marker::PhantomData,
+    net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -35,18 +39,25 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tracing::Instrument;
 
+pub(crate) use self::elsewhere::watch_elsewhere;
 use self::{
-    conversation::Conversation,
+    conversation::{Conversation, Line},
     variant::{Delta, Sotw, Variant},
 };
 use crate::{MESSAGE_LIMIT, shared::Shared};
 
 mod conversation;
+mod elsewhere;
+mod text;
 mod variant;
 
 /// Responses made but not yet taken by the connection. One is enough: the next is made from the
 /// snapshot that is the latest by then.
 const RESPONSE_QUEUE: usize = 1;
+
+/// Streams that are given their first responses at once. More at a time would not be done sooner,
+/// and would keep the runtime from answering pings.
+const FIRST_SYNCS: usize = 32;
 
 const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 const STREAM_PATH: &str =
@@ -65,15 +76,15 @@ struct Streams {
     /// Tells clients which server, and which build of it, answers.
     control_plane_id: String,
     shared: Arc<Shared>,
-    /// Streams opened since the start: the number of the next one in traces.
-    opened: AtomicU64,
+    first_syncs: Arc<Semaphore>,
 }
 
 impl AdsServer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let node_id = shared.host.identity().node_id;
         let control_plane_id = format!("{node_id:016x}/quorate-{}", shared.config.version);
-        let streams = Streams { control_plane_id, shared, opened: AtomicU64::new(0) };
+        let first_syncs = Arc::new(Semaphore::new(FIRST_SYNCS));
+        let streams = Streams { control_plane_id, shared, first_syncs };
         Self { streams: Arc::new(streams) }
     }
 }
@@ -83,24 +94,22 @@ impl Streams {
     /// tell a client to drop all it has.
     fn open<V: Variant>(
         &self,
+        connection: Option<SocketAddr>,
         requests: Streaming<V::Request>,
     ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
-        let stale = self.shared.admit_stream()?;
+        self.shared.admit_stream()?;
+        let connected = self.shared.clients.enter(connection)?;
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
+        let stream = connected.number;
+        let line = Line { requests, responses, first_syncs: Arc::clone(&self.first_syncs) };
         let conversation = Conversation::<V>::new(
             self.control_plane_id.clone(),
-            requests,
-            responses,
-            self.shared.board.snapshots(),
-            self.shared.stopping.clone(),
-            stale,
+            line,
+            connected,
+            Arc::clone(&self.shared),
         );
-        let span = tracing::info_span!(
-            "ads",
-            stream = self.opened.fetch_add(1, Ordering::Relaxed),
-            variant = V::NAME,
-            client = tracing::field::Empty,
-        );
+        let span =
+            tracing::info_span!("ads", stream, variant = V::NAME, client = tracing::field::Empty,);
         self.shared.tasks.spawn(conversation.run().instrument(span));
         Ok(ReceiverStream::new(outgoing))
     }
@@ -119,7 +128,7 @@ impl<V: Variant> StreamingService<V::Request> for Method<V> {
         Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<V::Request>>) -> Self::Future {
-        let opened = self.streams.open::<V>(request.into_inner());
+        let opened = self.streams.open::<V>(request.remote_addr(), request.into_inner());
         Box::pin(std::future::ready(opened.map(Response::new)))
     }
 }
@@ -175,7 +184,6 @@ impl fmt::Debug for AdsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdsServer")
             .field("control_plane_id", &self.streams.control_plane_id)
-            .field("opened", &self.streams.opened)
             .finish_non_exhaustive()
     }
 }

@@ -16,4 +16,7 @@ pub struct DiscoConfig {
     pub single: bool,
     /// How long an owner that fell silent together with many others is waited for.
     pub latch_patience: Duration,
+    /// How long the server may be without a quorum before streams of discovery are ended whose
+    /// clients may find one elsewhere. Zero: they are never ended for that.
+    pub stale_streams_after: Duration,
 }

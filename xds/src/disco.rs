@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::figures::Figures;
 use crate::{
     MESSAGE_LIMIT,
-    ads::AdsServer,
+    ads::{self, AdsServer},
+    clients::RejectedResource,
     config::DiscoConfig,
     error::DiscoError,
     leader::{LeaseKeeper, Placer, Proposals, Renewals, Servers},
@@ -75,6 +76,11 @@ impl Disco {
     /// What the service counts now.
     pub fn figures(&self) -> Figures {
         Figures::of(&self.shared)
+    }
+
+    /// The resources that clients of this server do not take, at most so many.
+    pub fn rejected_resources(&self, limit: usize) -> Vec<RejectedResource> {
+        self.shared.clients.rejected(limit)
     }
 
     /// Aggregated discovery, for the mesh listener.
@@ -148,6 +154,9 @@ impl Disco {
         parts.spawn(part("renewals", renewals.run(stopping.clone())));
         let servers = formed.servers.clone();
         parts.spawn(part("servers", servers.run(group.clone(), stopping.clone())));
+        let (watched, in_group) = (Arc::clone(&self.shared), formed.clone());
+        let watch = async move { ads::watch_elsewhere(&watched, &in_group).await };
+        parts.spawn(part("watch over other servers", watch));
         let shared = Arc::clone(&self.shared);
         parts.spawn(async move { own_record::keep(&shared, &formed).await.map(|()| "own record") });
         let disco = self.clone();
@@ -241,9 +250,13 @@ async fn catch_up(shared: &Shared, group: &Group) {
     }
 }
 
-/// After a while, asks whether there is a quorum, until there is one.
+/// After a while, or as soon as somebody wants to know, asks whether there is a quorum, until there
+/// is one.
 async fn probe_quorum(shared: &Shared, group: &Group) {
-    sleep(PROBE_EVERY).await;
+    tokio::select! {
+        () = sleep(PROBE_EVERY) => {}
+        () = shared.asked_for_quorum() => {}
+    }
     while !ask_quorum(shared, group, PROBE_PATIENCE).await {
         sleep(PROBE_RETRY).await;
     }

@@ -13,12 +13,14 @@
 //! ```
 //!
 //! Every replica answers reads, sessions and the streams that it has from what it has applied, quorum
-//! or not, and passes writes and renewals on to the leader. Where no quorum has been heard of late, a
-//! new stream is served only to a client that holds nothing. Only the leader counts leases and places
+//! or not, and passes writes and renewals on to the leader. A client that brings resources along waits
+//! until a quorum has confirmed that this server knows as much; without a quorum, clients are sent to
+//! other servers (see `ads`). Only the leader counts leases and places
 //! groups, and it acts on neither before a quorum has confirmed it. Nothing here decides what a record
 //! means: the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
 
 mod ads;
+mod clients;
 mod config;
 mod disco;
 mod error;
@@ -32,6 +34,7 @@ pub use discovery::registry::{MAX_TTL, MIN_TTL, name};
 
 pub use self::{
     ads::AdsServer,
+    clients::RejectedResource,
     config::DiscoConfig,
     disco::{Disco, Figures},
     error::DiscoError,

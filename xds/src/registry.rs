@@ -114,7 +114,7 @@ impl RegistryService {
                     && status.code() == Code::AlreadyExists
                 {
                     let heard = formed.renewals.heard(lease_id).await;
-                    let left = heard.map_or(formed.renewals.ttl(lease_id), |it| it.left);
+                    let left = heard.map_or_else(|| formed.renewals.ttl(lease_id), |it| it.left);
                     tell_of_holder(&mut status, heard.map(|it| it.ago), left);
                 }
                 Err(status)

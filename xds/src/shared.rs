@@ -2,19 +2,24 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use discovery::lease::Time;
 use proto::quorate::v1::AnswerMeta;
 use raft::{Group, Host, Quorum, Role, Status as GroupStatus};
-use tokio::time::Instant;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
+    clients::{Clients, Outlook, SentAway},
     config::DiscoConfig,
     leader::{Proposals, Renewals, Reports, Servers},
     publish::{Board, Leases},
@@ -41,7 +46,12 @@ pub(crate) struct Shared {
     pub(crate) formed: OnceLock<Formed>,
     started: Instant,
     /// When a quorum was last asked that then confirmed this server to have everything.
-    heard: Mutex<Option<Instant>>,
+    heard: watch::Sender<Option<Instant>>,
+    /// Somebody waits for a quorum to be asked.
+    question: Notify,
+    pub(crate) clients: Arc<Clients>,
+    sent_away: Mutex<SentAway>,
+    pub(crate) outlook: watch::Sender<Outlook>,
     sessions: AtomicU64,
 }
 
@@ -73,7 +83,11 @@ impl Shared {
             stopping: CancellationToken::new(),
             formed: OnceLock::new(),
             started: Instant::now(),
-            heard: Mutex::default(),
+            heard: watch::Sender::new(None),
+            question: Notify::new(),
+            clients: Arc::default(),
+            sent_away: Mutex::default(),
+            outlook: watch::Sender::default(),
             sessions: AtomicU64::new(0),
         })
     }
@@ -85,23 +99,45 @@ impl Shared {
         self.formed.get().ok_or_else(|| Status::unavailable("this server belongs to no mesh yet"))
     }
 
-    /// Lets a stream of discovery in, or tells the client why not. With what to tell a client that
-    /// holds something already, if this server has not heard a quorum of late: it may know more than
-    /// this server does, from another one, and must not be taken back (versions never go
-    /// backwards). It keeps what it has and tries again, here or elsewhere. A stream that is open
-    /// goes on, and a client that has nothing is better off with what was true than with nothing.
-    pub(crate) fn admit_stream(&self) -> Result<Option<Status>, Status> {
+    /// Lets a stream of discovery in, or tells the client why not.
+    pub(crate) fn admit_stream(&self) -> Result<(), Status> {
         self.gate.check_streams()?;
-        self.check_stopping()?;
-        let stale = self.stale_for();
-        let refusal = || {
-            Status::unavailable(format!(
-                "this server has heard no quorum for {} s and may be behind what the client knows; \
-                 keep what there is and try another server",
-                stale.as_secs()
-            ))
-        };
-        Ok((!stale.is_zero()).then(refusal))
+        self.check_stopping()
+    }
+
+    /// Waits until a quorum that was asked after some moment has confirmed that this server has
+    /// everything, or until it is clear that there is none.
+    pub(crate) async fn confirmed_after(&self, moment: Instant, patience: Duration) -> bool {
+        let mut heard = self.heard.subscribe();
+        self.question.notify_one();
+        let confirmed = heard.wait_for(|asked| asked.is_some_and(|it| it >= moment));
+        matches!(timeout(patience, confirmed).await, Ok(Ok(_)))
+    }
+
+    /// Waits until somebody wants a quorum to be asked.
+    pub(crate) async fn asked_for_quorum(&self) {
+        self.question.notified().await;
+    }
+
+    /// Whether a client that holds something is served without a quorum, from whom nothing would be
+    /// taken: if it has found no quorum elsewhere.
+    pub(crate) fn has_nowhere_to_go(&self, client: &str) -> bool {
+        *self.outlook.borrow() == Outlook::Nowhere
+            || self.sent_away().has_looked_around(client, self.now())
+    }
+
+    fn sent_away(&self) -> MutexGuard<'_, SentAway> {
+        self.sent_away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time since the start.
+    pub(crate) fn now(&self) -> Time {
+        self.started.elapsed()
+    }
+
+    /// The moment of a time since the start.
+    pub(crate) fn moment(&self, time: Time) -> Instant {
+        self.started + time
     }
 
     fn check_stopping(&self) -> Result<(), Status> {
@@ -117,7 +153,7 @@ impl Shared {
 
     /// Takes note that a quorum, asked at that time, confirmed that this server had everything.
     pub(crate) fn note_quorum(&self, asked: Instant) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        self.heard.send_replace(Some(asked));
     }
 
     /// Which mesh answers, and how fresh what it says is.
@@ -175,7 +211,7 @@ impl Shared {
     }
 
     fn heard(&self) -> Option<Instant> {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.heard.borrow()
     }
 
     fn leads_alone(&self) -> bool {

@@ -31,6 +31,8 @@ fn an_unchanged_resource_is_no_change() {
     let second = first.with_changes(2, [put("a", 1), remove("nosuch")]);
     assert_eq!(second.revision(), 2);
     assert_eq!(second.changed_since(&first, KIND), names([]));
+    assert!(!second.differs_from(&first));
+    assert!(second.with_changes(3, [put("a", 2)]).differs_from(&first));
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! One type on one stream: the subscription, and the exchange of responses and answers.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use envoy_types::pb::google::rpc::Status;
 
+use super::rejections::{Quarantine, Rejections, Suspects, WHOLE_SET};
 use super::subscription::{Batch, Form, Subscription};
-use super::{Receipt, Variant};
-use crate::resource::{Resource, ResourceType, Version};
+use super::{Notice, PATIENCE, Receipt, Variant};
+use crate::lease::Time;
+use crate::resource::{ResourceType, Version};
 use crate::snapshot::Snapshot;
 
 #[derive(Debug)]
@@ -18,10 +19,9 @@ pub(super) struct Channel {
     unanswered: Option<Unanswered>,
     /// The nonce of the latest response, answered or not.
     latest: Option<String>,
-    /// The resources of rejected responses in parts, each to be sent again by itself.
-    retries: VecDeque<Vec<Arc<str>>>,
-    /// Retries and fresh content take turns, so that neither starves the other.
-    was_retry: bool,
+    rejections: Rejections,
+    /// Trials and fresh content take turns, so that neither starves the other.
+    was_trial: bool,
 }
 
 /// A response that the client has neither accepted nor rejected.
@@ -29,6 +29,7 @@ pub(super) struct Channel {
 struct Unanswered {
     nonce: String,
     revision: u64,
+    sent_at: Time,
     puts: Vec<(Arc<str>, Version)>,
     gone: Vec<Arc<str>>,
     precedes_users: bool,
@@ -60,59 +61,119 @@ impl Channel {
             subscription: Subscription::new(kind, form),
             unanswered: None,
             latest: None,
-            retries: VecDeque::new(),
-            was_retry: false,
+            rejections: Rejections::default(),
+            was_trial: false,
         }
     }
 
     /// Takes an ACK or a NACK, if the answer is one to the response that waits for it. A NACK is
     /// told by its error alone, never by a version.
-    pub(super) fn settle(&mut self, answer: &Answer<'_>) -> Option<Receipt> {
+    pub(super) fn settle(
+        &mut self,
+        answer: &Answer<'_>,
+        now: Time,
+        notices: &mut Vec<Notice>,
+    ) -> Option<Receipt> {
         let unanswered = self.unanswered.take_if(|it| it.nonce == answer.nonce)?;
         let (kind, revision) = (self.kind, unanswered.revision);
         let Some(error) = &answer.error else {
-            for (name, version) in unanswered.puts {
-                self.subscription.accept(&name, version);
-            }
+            self.accept(unanswered, notices);
             return Some(Receipt::Acked { kind, revision });
         };
+        let reason = &*error.message;
+        let names = if self.subscription.holds_unknown() {
+            self.reject_whole(unanswered, reason, now, notices)
+        } else {
+            self.reject(unanswered, reason, now, notices)
+        };
+        Some(Receipt::Nacked { kind, revision, names, reason: reason.to_owned() })
+    }
 
-        let size = unanswered.puts.len();
-        let mut names: Vec<Arc<str>> = Vec::new();
+    fn accept(&mut self, unanswered: Unanswered, notices: &mut Vec<Notice>) {
+        let kind = self.kind;
         for (name, version) in unanswered.puts {
+            self.subscription.accept(&name, version);
+            if self.rejections.accept(&name, version) {
+                notices.push(Notice::Recovered { kind, name });
+            }
+        }
+        if self.form == Form::FullSet {
+            self.subscription.accept_set();
+            if self.rejections.accept_set() {
+                notices.push(Notice::Recovered { kind, name: WHOLE_SET.into() });
+            }
+        }
+    }
+
+    fn reject(
+        &mut self,
+        unanswered: Unanswered,
+        reason: &str,
+        now: Time,
+        notices: &mut Vec<Notice>,
+    ) -> Vec<Arc<str>> {
+        let Unanswered { puts, gone, .. } = unanswered;
+        let size = puts.len() + gone.len();
+        let mut suspects = Vec::new();
+        for (name, version) in puts {
             if self.subscription.reject(&name, version) {
-                names.push(name);
+                suspects.push((name, version));
             }
         }
-        if self.form != Form::FullSet {
-            self.retry(&names, size + unanswered.gone.len());
-        }
+        let names: Vec<Arc<str>> = suspects.iter().map(|(name, _)| Arc::clone(name)).collect();
         // Who rejects nothing but removals is not told again.
-        if self.form == Form::Difference && size > 0 {
-            for name in unanswered.gone {
-                self.subscription.reject_removal(&name);
+        if !names.is_empty() && !gone.is_empty() {
+            match self.form {
+                Form::Difference => {
+                    for name in &gone {
+                        self.subscription.reject_removal(name);
+                    }
+                }
+                // The next set is without them as well.
+                Form::FullSet => self.subscription.owe(),
+                Form::Part => {}
             }
         }
-        Some(Receipt::Nacked { kind, revision, names, reason: error.message.clone() })
-    }
-
-    /// Plans responses with the resources of a rejected one, which held `size` in all. Each holds
-    /// less than that one did, so this ends.
-    fn retry(&mut self, names: &[Arc<str>], size: usize) {
-        if names.len() < size {
-            self.retries.push_back(names.to_vec());
-        } else if size > 1 {
-            let (left, right) = names.split_at(size / 2);
-            self.retries.push_back(left.to_vec());
-            self.retries.push_back(right.to_vec());
+        if !suspects.is_empty() {
+            let had_more = self.form != Form::FullSet && suspects.len() < size;
+            let suspects = Suspects { names: suspects, had_more, reason };
+            let blamed = self.rejections.add(suspects, now);
+            self.report(blamed, reason, notices);
         }
+        names
     }
 
-    /// Drops retries that have nothing to say any more.
+    /// A client that comes back may hold any of the names, and would delete what a smaller set
+    /// leaves out. So the set stays whole, and is tried again as it is.
+    fn reject_whole(
+        &mut self,
+        unanswered: Unanswered,
+        reason: &str,
+        now: Time,
+        notices: &mut Vec<Notice>,
+    ) -> Vec<Arc<str>> {
+        let blamed = self.rejections.blame(&WHOLE_SET.into(), Version::default(), reason, now);
+        self.report(blamed, reason, notices);
+        unanswered.puts.into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn report(
+        &self,
+        blamed: impl IntoIterator<Item = Arc<str>>,
+        reason: &str,
+        notices: &mut Vec<Notice>,
+    ) {
+        let kind = self.kind;
+        notices.extend(blamed.into_iter().map(|name| Notice::Quarantined {
+            kind,
+            name,
+            reason: reason.into(),
+        }));
+    }
+
+    /// Drops trials that have nothing to say any more.
     pub(super) fn prune(&mut self, snapshot: &Snapshot) {
-        let subscription = &self.subscription;
-        self.retries
-            .retain(|names| names.iter().any(|it| subscription.rejected(it, snapshot).is_some()));
+        self.rejections.prune(&self.subscription, snapshot);
     }
 
     /// SotW: whether the request was made before the client saw the latest response. A nonce that
@@ -127,41 +188,42 @@ impl Channel {
     }
 
     /// Takes what the next response holds, or None if none is owed or one is unanswered.
-    pub(super) fn take(
-        &mut self,
-        snapshot: &Snapshot,
-        retire: bool,
-        retained: &BTreeMap<Arc<str>, Resource>,
-    ) -> Option<Batch> {
+    pub(super) fn take(&mut self, snapshot: &Snapshot, retire: bool, now: Time) -> Option<Batch> {
         if self.is_unanswered() {
             return None;
         }
-        if !self.was_retry
-            && let Some(batch) = self.take_retry(snapshot)
+        if !self.was_trial
+            && let Some(batch) = self.take_trial(snapshot, now)
         {
-            self.was_retry = true;
+            self.was_trial = true;
             return Some(batch);
         }
-        self.was_retry = false;
-        let fresh = self.subscription.take(snapshot, retire, retained);
-        fresh.or_else(|| self.take_retry(snapshot))
+        self.was_trial = false;
+        let fresh = self.subscription.take(snapshot, retire);
+        fresh.or_else(|| self.take_trial(snapshot, now))
     }
 
-    fn take_retry(&mut self, snapshot: &Snapshot) -> Option<Batch> {
-        while let Some(names) = self.retries.pop_front() {
-            let batch = self.subscription.take_again(names, snapshot);
-            if !batch.is_empty() {
-                return Some(batch);
+    fn take_trial(&mut self, snapshot: &Snapshot, now: Time) -> Option<Batch> {
+        while let Some(names) = self.rejections.next_trial(now) {
+            let batch = if names.iter().any(|it| &**it == WHOLE_SET) {
+                self.subscription.owe();
+                self.subscription.take(snapshot, false)
+            } else {
+                self.subscription.take_trial(&names, snapshot)
+            };
+            if batch.is_some() {
+                return batch;
             }
         }
         None
     }
 
-    pub(super) fn sent(&mut self, nonce: String, batch: &Batch, revision: u64) {
+    pub(super) fn sent(&mut self, nonce: String, batch: &Batch, revision: u64, now: Time) {
         self.latest = Some(nonce.clone());
         self.unanswered = Some(Unanswered {
             nonce,
             revision,
+            sent_at: now,
             puts: batch.puts.iter().map(|it| (Arc::clone(it.name()), it.version())).collect(),
             gone: batch.gone.clone(),
             precedes_users: batch.precedes_users,
@@ -172,17 +234,59 @@ impl Channel {
         self.kind
     }
 
+    pub(super) const fn is_full_set(&self) -> bool {
+        matches!(self.form, Form::FullSet)
+    }
+
     pub(super) const fn is_unanswered(&self) -> bool {
         self.unanswered.is_some()
     }
 
-    pub(super) fn is_settled(&self, snapshot: &Snapshot) -> bool {
-        self.unanswered.is_none() && self.retries.is_empty() && !self.subscription.has_due(snapshot)
+    /// Since when a response is unanswered.
+    pub(super) fn unanswered_since(&self) -> Option<Time> {
+        self.unanswered.as_ref().map(|it| it.sent_at)
     }
 
-    pub(super) fn must_precede(&self, snapshot: &Snapshot) -> bool {
-        self.unanswered.as_ref().is_some_and(|it| it.precedes_users)
-            || !self.retries.is_empty()
-            || self.subscription.has_due_before_users(snapshot)
+    /// Whether the client leaves a response unanswered for so long that nothing waits for it.
+    pub(super) fn is_overdue(&self, now: Time) -> bool {
+        self.unanswered_since().is_some_and(|at| now >= at + PATIENCE)
+    }
+
+    /// Whether the client has everything, and has said so.
+    pub(super) fn is_settled(&self, snapshot: &Snapshot, now: Time) -> bool {
+        self.is_overdue(now)
+            || (self.unanswered.is_none()
+                && !self.rejections.has_trials()
+                && !self.subscription.has_due(snapshot))
+    }
+
+    /// Whether nothing is left to be sent that can be.
+    pub(super) fn is_sent(&self, snapshot: &Snapshot, now: Time) -> bool {
+        self.is_overdue(now) || !self.subscription.has_due(snapshot)
+    }
+
+    /// Whether something is to be sent.
+    pub(super) fn has_due(&self, snapshot: &Snapshot) -> bool {
+        !self.is_unanswered()
+            && (self.rejections.has_trials() || self.subscription.has_due(snapshot))
+    }
+
+    pub(super) fn must_precede(&self, snapshot: &Snapshot, now: Time) -> bool {
+        !self.is_overdue(now)
+            && (self.unanswered.as_ref().is_some_and(|it| it.precedes_users)
+                || self.rejections.has_trials()
+                || self.subscription.has_due_before_users(snapshot))
+    }
+
+    /// When time alone changes what is to be sent.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        match self.unanswered_since() {
+            Some(at) => Some(at + PATIENCE),
+            None => self.rejections.next_retry(),
+        }
+    }
+
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = (&Arc<str>, &Quarantine)> {
+        self.rejections.quarantined()
     }
 }

@@ -3,9 +3,14 @@
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 
+/// Bytes kept of each text, and texts kept of a list.
+const LONGEST_TEXT: usize = 256;
+const MOST_FEATURES: usize = 64;
+
 /// An xDS client, as its first request described it.
 ///
-/// Only what is of use is kept: the description of an Envoy lists hundreds of extensions.
+/// Only what is of use is kept, and no text beyond a limit: the description of an Envoy lists
+/// hundreds of extensions, and it comes from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
     /// Name the client was configured with.
@@ -31,12 +36,18 @@ impl Client {
                 .unwrap_or_default(),
             None => String::new(),
         };
+        let agent = format!("{} {version}", cut(&node.user_agent_name));
         Self {
-            id: node.id.clone(),
-            cluster: node.cluster.clone(),
-            user_agent: format!("{} {version}", node.user_agent_name).trim().to_owned(),
-            zone: node.locality.as_ref().map(|it| it.zone.clone()).unwrap_or_default(),
-            features: node.client_features.clone(),
+            id: cut(&node.id),
+            cluster: cut(&node.cluster),
+            user_agent: cut(agent.trim()),
+            zone: node.locality.as_ref().map(|it| cut(&it.zone)).unwrap_or_default(),
+            features: node.client_features.iter().take(MOST_FEATURES).map(|it| cut(it)).collect(),
         }
     }
+}
+
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(text.len().min(LONGEST_TEXT));
+    text[..end].to_owned()
 }

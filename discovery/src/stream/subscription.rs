@@ -15,6 +15,7 @@ use crate::resource::{Resource, ResourceType, Version};
 use crate::snapshot::Snapshot;
 
 mod batch;
+mod full_set;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,12 @@ pub(crate) struct Subscription {
     names: BTreeSet<Arc<str>>,
     held: BTreeMap<Arc<str>, Held>,
     pending: BTreeSet<Arc<str>>,
+    /// Full sets: contents that the client was told or accepted, and that the snapshot no longer
+    /// holds.
+    kept: BTreeMap<(Arc<str>, Version), Resource>,
+    /// Full sets: the client holds a set from another stream that is not known here, and has
+    /// accepted none on this one. What is left out of a set might be deleted by it.
+    holds_unknown: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +107,8 @@ impl Subscription {
             names: BTreeSet::new(),
             held: BTreeMap::new(),
             pending: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            holds_unknown: false,
         }
     }
 
@@ -142,7 +151,7 @@ impl Subscription {
     ) {
         for name in unsubscribe {
             if self.is_wildcard_name(name) {
-                // Taken up again at once, it drops nothing that the client would be told of.
+                // Dropped and taken up in one request, it stays.
                 if !subscribe.contains(name) {
                     self.drop_wildcard();
                 }
@@ -240,21 +249,39 @@ impl Subscription {
 
     // === What happens to resources ===
 
-    /// The snapshot may differ in these names.
-    pub(crate) fn changed(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+    /// The next snapshot may differ in these names from the one before.
+    pub(crate) fn changed(
+        &mut self,
+        names: impl IntoIterator<Item = Arc<str>>,
+        earlier: &Snapshot,
+    ) {
         for name in names {
-            if self.wildcard || self.names.contains(&name) {
-                self.pending.insert(name);
+            if !(self.wildcard || self.names.contains(&name)) {
+                continue;
             }
+            if self.form == Form::FullSet
+                && let Some(resource) = earlier.get(self.kind, &name)
+            {
+                self.keep(resource);
+            }
+            self.pending.insert(name);
         }
     }
 
-    /// The client needs the resource once more, though it has not changed. What it rejected or
-    /// what does not exist is no help to it.
-    pub(crate) fn send_again(&mut self, name: &Arc<str>) {
-        if matches!(self.told(name), Some(Told::Version(_))) {
+    /// The client needs the answer once more, though nothing has changed. What it rejected may
+    /// be right for the cluster that it has by now, and the word that there is none ends its wait.
+    /// False if it has not asked for the name.
+    pub(crate) fn send_again(&mut self, name: &Arc<str>) -> bool {
+        let is_asked = self.names.contains(name);
+        if is_asked {
             self.forget(name);
         }
+        is_asked
+    }
+
+    /// A response is owed, whatever it holds.
+    pub(crate) fn owe(&mut self) {
+        self.owed = true;
     }
 
     // === What is due ===
@@ -284,6 +311,12 @@ impl Subscription {
             })
     }
 
+    /// Whether a removal waits for its turn.
+    pub(crate) fn has_removal_due(&self, snapshot: &Snapshot) -> bool {
+        self.form != Form::Part
+            && self.pending.iter().any(|name| self.due(name, snapshot) == Due::Retire)
+    }
+
     /// Whether something is due that listeners and routes must wait for.
     pub(crate) fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
         self.owed
@@ -296,6 +329,14 @@ impl Subscription {
     /// for. Other endpoints of a cluster in use are for the next request, not for the next route.
     fn precedes_users(&self, name: &str) -> bool {
         self.kind == ResourceType::Cluster || !matches!(self.told(name), Some(Told::Version(_)))
+    }
+
+    pub(crate) fn names(&self) -> usize {
+        self.names.len()
+    }
+
+    pub(crate) fn has_asked(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// The version the client accepted last.
@@ -318,17 +359,12 @@ impl Subscription {
     /// Takes what the next response holds, or None if none is owed.
     ///
     /// Unless `retire`, the client keeps what was removed: its removal waits, and a full set goes
-    /// on to hold it, as far as it is in `retained`.
-    pub(crate) fn take(
-        &mut self,
-        snapshot: &Snapshot,
-        retire: bool,
-        retained: &BTreeMap<Arc<str>, Resource>,
-    ) -> Option<Batch> {
+    /// on to hold it.
+    pub(crate) fn take(&mut self, snapshot: &Snapshot, retire: bool) -> Option<Batch> {
         let owed = std::mem::take(&mut self.owed);
         let batch = match self.form {
             Form::Difference | Form::Part => self.take_due(snapshot, retire),
-            Form::FullSet => self.take_all(owed, snapshot, retire, retained)?,
+            Form::FullSet => self.take_set(owed, snapshot, retire)?,
         };
         (owed || self.form == Form::FullSet || !batch.is_empty()).then_some(batch)
     }
@@ -352,59 +388,32 @@ impl Subscription {
         batch
     }
 
-    fn take_all(
-        &mut self,
-        mut is_due: bool,
-        snapshot: &Snapshot,
-        retire: bool,
-        retained: &BTreeMap<Arc<str>, Resource>,
-    ) -> Option<Batch> {
-        let mut batch = Batch::default();
-        for name in std::mem::take(&mut self.pending) {
-            match self.due(&name, snapshot) {
-                Due::Nothing => {}
-                Due::Put(_) => is_due = true,
-                // The set without it is the answer, to a client that may have had it once. One
-                // that never had it waits for its own timer.
-                Due::Absent => {
-                    is_due = true;
-                    self.take_away(&mut batch, name);
+    /// Takes resources once more that the client rejected, apart from anything else that is due.
+    pub(crate) fn take_trial(&mut self, names: &[Arc<str>], snapshot: &Snapshot) -> Option<Batch> {
+        let batch = match self.form {
+            Form::FullSet => self.take_trial_set(names, snapshot),
+            Form::Difference | Form::Part => {
+                let mut batch = Batch::default();
+                for name in names {
+                    if let Some(resource) = self.rejected(name, snapshot) {
+                        self.put(&mut batch, resource);
+                    }
                 }
-                Due::Retire if retire => {
-                    is_due = true;
-                    self.take_away(&mut batch, name);
-                }
-                Due::Retire => {
-                    self.pending.insert(name);
-                }
+                batch
             }
-        }
-        if !is_due {
-            return None;
-        }
-        for resource in self.all_wanted(snapshot) {
-            self.put(&mut batch, resource);
-        }
-        let kept = self.pending.iter().filter_map(|name| retained.get(name));
-        batch.puts.extend(kept.cloned());
-        Some(batch)
-    }
-
-    /// Takes resources of a rejected response once more.
-    pub(crate) fn take_again(&mut self, names: Vec<Arc<str>>, snapshot: &Snapshot) -> Batch {
-        let mut batch = Batch::default();
-        for name in names {
-            if let Some(resource) = self.rejected(&name, snapshot) {
-                self.put(&mut batch, resource);
-            }
-        }
-        batch
+        };
+        (!batch.is_empty()).then_some(batch)
     }
 
     /// The resource, if the client wants it and rejected a response with this content.
     pub(crate) fn rejected<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
         let rejected = self.told(name);
         self.wanted(name, snapshot).filter(|it| rejected == Some(Told::Rejected(it.version())))
+    }
+
+    /// The version that the client would be sent of a name it asks for.
+    pub(crate) fn wanted_version(&self, name: &str, snapshot: &Snapshot) -> Option<Version> {
+        self.wanted(name, snapshot).map(Resource::version)
     }
 
     /// The client accepted a response with this resource.
@@ -416,9 +425,11 @@ impl Subscription {
     }
 
     /// The client rejected a response with this resource. False if that is of no interest any
-    /// more.
+    /// more, or if the resource is not to blame: a full set repeats what was accepted before.
     pub(crate) fn reject(&mut self, name: &Arc<str>, version: Version) -> bool {
+        let is_full_set = self.form == Form::FullSet;
         match self.held.get_mut(name) {
+            Some(held) if is_full_set && held.acked == Some(version) => false,
             Some(held) if held.told == Told::Version(version) => {
                 held.told = Told::Rejected(version);
                 true
@@ -440,21 +451,10 @@ impl Subscription {
     }
 
     /// A response with this name was under way while the client dropped the wildcard and took it
-    /// up again. It can have kept what came.
+    /// up again. The client may hold what came.
     fn may_hold(&mut self, name: &Arc<str>) {
         if self.wildcard {
             self.forget(name);
-        }
-    }
-
-    fn all_wanted<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Resource> {
-        if self.wildcard {
-            snapshot
-                .resources(self.kind)
-                .filter(|it| it.in_wildcard() || self.names.contains(it.name()))
-                .collect()
-        } else {
-            self.names.iter().filter_map(|name| snapshot.get(self.kind, name)).collect()
         }
     }
 
@@ -463,7 +463,7 @@ impl Subscription {
         let told = Told::Version(resource.version());
         if self.told(name) != Some(told) {
             batch.precedes_users |= self.precedes_users(name);
-            batch.awaits.extend(resource.awaits().cloned());
+            batch.awaits.extend(resource.awaits().iter().cloned());
         }
         let acked = self.acked(name);
         self.held.insert(Arc::clone(name), Held { told, acked });

@@ -7,15 +7,17 @@ use envoy_types::pb::google::rpc::Status;
 use prost::Message;
 
 use super::*;
-use crate::resource::ResourceChange;
+use crate::resource::{Resource, ResourceChange};
 
 const MIB: usize = 1 << 20;
+
+const AT: Time = Duration::from_secs(100);
 
 #[test]
 fn responses_share_the_encoded_resource() {
     let snapshot = snapshot([endpoints("a", 10)]);
     let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
-    let responses = stream.handle_delta(subscribe(&["a"]), &snapshot).unwrap();
+    let responses = stream.handle_delta(subscribe(&["a"]), &snapshot, AT).unwrap();
     let wrapped = responses[0].to_delta().resources.remove(0);
     let any = responses[0].to_sotw().resources.remove(0);
     let original = snapshot.get(ResourceType::Endpoints, "a").unwrap();
@@ -28,7 +30,7 @@ fn messages_are_those_of_the_protocol() {
     let snapshot = snapshot([endpoints("a", 10)]);
     let resource = snapshot.get(ResourceType::Endpoints, "a").unwrap();
     let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
-    let response = stream.handle_delta(subscribe(&["a", "gone"]), &snapshot).unwrap().remove(0);
+    let response = stream.handle_delta(subscribe(&["a", "gone"]), &snapshot, AT).unwrap().remove(0);
 
     let delta = response.to_delta_proto();
     assert_eq!(delta.type_url, ResourceType::Endpoints.type_url());
@@ -88,31 +90,70 @@ fn a_full_set_is_never_split() {
         type_url: ResourceType::Cluster.type_url().to_owned(),
         ..DiscoveryRequest::default()
     };
-    let responses = stream.handle_sotw(request, &snapshot).unwrap();
+    let responses = stream.handle_sotw(request, &snapshot, AT).unwrap();
     assert_eq!(responses[0].resources.len(), 4);
 }
 
 #[test]
-fn the_accepted_version_is_known() {
+fn an_answer_is_to_the_revision_that_was_sent() {
+    let kind = ResourceType::Endpoints;
     let first = snapshot([endpoints("a", 1)]);
     let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
-    assert_eq!(stream.acked(ResourceType::Endpoints, "a"), None);
-    stream.handle_delta(subscribe(&["a"]), &first).unwrap();
-    assert_eq!(stream.unanswered().collect::<Vec<_>>(), [ResourceType::Endpoints]);
-    stream.handle_delta(answer("1", None), &first).unwrap();
-    assert_eq!(stream.unanswered().count(), 0);
-    let version = first.get(ResourceType::Endpoints, "a").map(Resource::version);
-    assert_eq!(stream.acked(ResourceType::Endpoints, "a"), version);
-    let kind = ResourceType::Endpoints;
+    stream.handle_delta(subscribe(&["a"]), &first, AT).unwrap();
+    assert_eq!(stream.unanswered_since(), Some((kind, AT)));
+    assert!(!stream.is_owed(kind));
+    stream.handle_delta(answer("1", None), &first, AT).unwrap();
+    assert_eq!(stream.unanswered_since(), None);
     assert_eq!(stream.receipt(), Some(&Receipt::Acked { kind, revision: 1 }));
 
     let second = first.with_changes(7, [ResourceChange::Put(endpoints("a", 2))]);
-    stream.snapshot_changed(&second);
-    stream.handle_delta(answer("2", Some("too long")), &second).unwrap();
-    assert_eq!(stream.acked(ResourceType::Endpoints, "a"), version);
+    stream.snapshot_changed(&second, AT);
+    stream.handle_delta(answer("2", Some("too long")), &second, AT).unwrap();
     let names = vec!["a".into()];
     let reason = "too long".to_owned();
     assert_eq!(stream.receipt(), Some(&Receipt::Nacked { kind, revision: 7, names, reason }));
+    let (kind, name, why) = stream.quarantined().next().unwrap();
+    assert_eq!((kind, &**name, &*why.reason), (ResourceType::Endpoints, "a", "too long"));
+}
+
+#[test]
+fn a_client_that_does_not_answer_is_owed_what_comes() {
+    let kind = ResourceType::Endpoints;
+    let first = snapshot([endpoints("a", 1)]);
+    let mut stream = Stream::new(Variant::Delta, String::new());
+    stream.handle_delta(subscribe(&["a"]), &first, AT).unwrap();
+    let second = first.with_changes(7, [ResourceChange::Put(endpoints("a", 2))]);
+    assert_eq!(stream.snapshot_changed(&second, AT), []);
+    assert!(stream.is_owed(kind));
+    assert_eq!(stream.next_deadline(), Some(AT + PATIENCE));
+    assert_eq!(stream.tick(AT + PATIENCE), []);
+    assert_eq!(stream.next_deadline(), None, "there is nothing to wait for");
+}
+
+#[test]
+fn names_have_limits() {
+    let snapshot = Snapshot::empty();
+    let many: Vec<String> = (0..=MOST_NAMES).map(|it| it.to_string()).collect();
+    let long = "x".repeat(LONGEST_NAME + 1);
+    let mut delta = Stream::new(Variant::Delta, String::new());
+    let mut request = subscribe(&[]);
+    request.resource_names_subscribe = many[..MOST_NAMES].to_vec();
+    delta.handle_delta(request, &snapshot, AT).unwrap();
+    let another = delta.handle_delta(subscribe(&["another"]), &snapshot, AT);
+    assert_eq!(another, Err(Violation::TooManyNames));
+    assert_eq!(delta.handle_delta(subscribe(&[&long]), &snapshot, AT), Err(Violation::LongName));
+    let mut claims = subscribe(&[]);
+    claims.initial_resource_versions = many.iter().map(|it| (it.clone(), String::new())).collect();
+    let mut delta = Stream::new(Variant::Delta, String::new());
+    assert_eq!(delta.handle_delta(claims, &snapshot, AT), Err(Violation::TooManyNames));
+
+    let mut sotw = Stream::new(Variant::Sotw, String::new());
+    let request = DiscoveryRequest {
+        type_url: ResourceType::Endpoints.type_url().to_owned(),
+        resource_names: many,
+        ..DiscoveryRequest::default()
+    };
+    assert_eq!(sotw.handle_sotw(request, &snapshot, AT), Err(Violation::TooManyNames));
 }
 
 #[test]
@@ -121,10 +162,10 @@ fn a_stream_speaks_one_variant() {
     let mut delta = Stream::new(Variant::Delta, String::new());
     let mut sotw = Stream::new(Variant::Sotw, String::new());
     assert_eq!(
-        delta.handle_sotw(DiscoveryRequest::default(), &snapshot),
+        delta.handle_sotw(DiscoveryRequest::default(), &snapshot, AT),
         Err(Violation::OtherVariant)
     );
-    assert_eq!(sotw.handle_delta(subscribe(&[]), &snapshot), Err(Violation::OtherVariant));
+    assert_eq!(sotw.handle_delta(subscribe(&[]), &snapshot, AT), Err(Violation::OtherVariant));
 }
 
 #[test]
@@ -143,7 +184,7 @@ fn a_client_is_described_by_its_node() {
     let request = DeltaDiscoveryRequest { node: Some(node), ..subscribe(&[]) };
     let mut stream = Stream::new(Variant::Delta, String::new());
     assert_eq!(stream.client(), None);
-    stream.handle_delta(request, &Snapshot::empty()).unwrap();
+    stream.handle_delta(request, &Snapshot::empty(), AT).unwrap();
     assert_eq!(
         stream.client(),
         Some(&Client {
@@ -158,8 +199,8 @@ fn a_client_is_described_by_its_node() {
 
 fn ask(stream: &mut Stream, names: &[&str], nonce: &str, snapshot: &Snapshot) -> Vec<Response> {
     let responses = match stream.variant() {
-        Variant::Delta if nonce.is_empty() => stream.handle_delta(subscribe(names), snapshot),
-        Variant::Delta => stream.handle_delta(answer(nonce, None), snapshot),
+        Variant::Delta if nonce.is_empty() => stream.handle_delta(subscribe(names), snapshot, AT),
+        Variant::Delta => stream.handle_delta(answer(nonce, None), snapshot, AT),
         Variant::Sotw => stream.handle_sotw(
             DiscoveryRequest {
                 type_url: ResourceType::Endpoints.type_url().to_owned(),
@@ -168,6 +209,7 @@ fn ask(stream: &mut Stream, names: &[&str], nonce: &str, snapshot: &Snapshot) ->
                 ..DiscoveryRequest::default()
             },
             snapshot,
+            AT,
         ),
     };
     responses.unwrap()

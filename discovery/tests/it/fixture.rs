@@ -8,10 +8,13 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType,
 use envoy_types::pb::envoy::config::core::v3::Locality;
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use envoy_types::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LocalityLbEndpoints};
-use envoy_types::pb::envoy::config::listener::v3::Listener;
+use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, Rds, http_connection_manager::RouteSpecifier,
+};
 use envoy_types::pb::google::protobuf::Any;
-use prost::Message;
+use prost::{Message, Name};
 
 /// A resource as a client decodes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub(crate) struct Item {
     pub text: String,
 }
 
+/// A resource of that text. The words of a listener's text after the first are the routes that it
+/// asks for.
 pub(crate) fn resource(kind: ResourceType, name: &str, text: &str) -> Resource {
     let (own, text) = (name.to_owned(), text.to_owned());
     let name: Arc<str> = name.into();
@@ -47,7 +52,14 @@ pub(crate) fn resource(kind: ResourceType, name: &str, text: &str) -> Resource {
             Resource::new(kind, name, &message)
         }
         ResourceType::Listener => {
-            let message = Listener { name: own, stat_prefix: text, ..Listener::default() };
+            let filters = text.split(' ').skip(1).map(connection_manager).collect();
+            let chain = FilterChain { filters, ..FilterChain::default() };
+            let message = Listener {
+                name: own,
+                stat_prefix: text,
+                filter_chains: vec![chain],
+                ..Listener::default()
+            };
             Resource::new(kind, name, &message)
         }
         ResourceType::Route => {
@@ -60,6 +72,17 @@ pub(crate) fn resource(kind: ResourceType, name: &str, text: &str) -> Resource {
             Resource::new(kind, name, &message)
         }
     }
+}
+
+fn connection_manager(route: &str) -> Filter {
+    let rds = Rds { route_config_name: route.to_owned(), ..Rds::default() };
+    let manager = HttpConnectionManager {
+        route_specifier: Some(RouteSpecifier::Rds(rds)),
+        ..HttpConnectionManager::default()
+    };
+    let config =
+        Any { type_url: HttpConnectionManager::type_url(), value: manager.encode_to_vec() };
+    Filter { config_type: Some(filter::ConfigType::TypedConfig(config)), ..Filter::default() }
 }
 
 pub(crate) fn read(any: &Any) -> Item {

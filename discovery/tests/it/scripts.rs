@@ -4,21 +4,26 @@
 //! change KIND/NAME=TEXT…    the next snapshot; TEXT `none` removes; kind `api` is a listener that
 //!                           is in no wildcard
 //! request KIND NAME…        a request of the stream's variant; unsubscribe=NAME,… nonce=N error=WHY
-//!                           have=NAME=TEXT,… node=ID version=V
+//!                           have=NAME=TEXT,… node=ID version=V; V is `latest` for that of the
+//!                           latest response
 //! ack KIND | nack KIND WHY  the answer to the latest response of the type, with the same names
+//! wait SECONDS              time passes
 //! connect                   a new stream
 //! client                    who is connected
 //! ```
 //!
-//! A response prints as `NONCE KIND NAME=TEXT… -REMOVED…`.
+//! The words of a listener's text after the first are the routes that it asks for. A response prints
+//! as `NONCE KIND NAME=TEXT… -REMOVED…`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use discovery::lease::Time;
 use discovery::resource::{ResourceChange, ResourceType};
 use discovery::snapshot::Snapshot;
-use discovery::stream::{Receipt, Response, Stream, Variant, Violation};
+use discovery::stream::{Notice, Receipt, Response, Stream, Variant, Violation};
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
@@ -45,18 +50,25 @@ scripts! { delta, Variant::Delta;
     listener_leaves_the_wildcard
     missing_name_appears
     nack_bad_resource_in_a_batch
+    nack_for_good_costs_little
+    nack_is_tried_again
     nack_no_hot_loop
     nack_of_names_dropped_meanwhile
     nack_then_changes
     node_is_kept
     nothing_changes_nothing_sent
     one_unanswered_latest_wins
+    order_busy_routes_do_not_hold_removals
     order_health_updates_are_free
+    order_listener_is_used_with_its_route
     order_make_before_break
     order_nack_ends_the_wait
+    order_new_clusters_do_not_starve_routes
+    order_who_never_answers_is_served
     reconnect_changed_and_removed
     reconnect_endpoints_follow_cluster
     reconnect_initial_versions_only_first
+    reconnect_removal_waits_for_users
     reconnect_resets_nonces
     reconnect_unchanged
     removal_after_nack
@@ -69,6 +81,7 @@ scripts! { delta, Variant::Delta;
     unsubscribe_without_wildcard
     warming_changed_cluster
     warming_endpoints_asked_first
+    warming_missing_or_rejected_endpoints
     wildcard_dropped_while_under_way
     wildcard_explicit
     wildcard_first_answer_empty
@@ -83,7 +96,11 @@ scripts! { sotw, Variant::Sotw;
     missing_listener
     missing_name_appears
     nack_bad_resource_in_a_batch
+    nack_for_good_costs_little
     nack_full_set
+    nack_full_set_is_searched
+    nack_is_tried_again
+    nack_new_bad_cluster_at_the_start
     nack_no_hot_loop
     nack_then_changes
     named_types_send_what_changed
@@ -91,11 +108,17 @@ scripts! { sotw, Variant::Sotw;
     node_is_kept
     nothing_changes_nothing_sent
     one_unanswered_latest_wins
+    order_busy_routes_do_not_hold_removals
     order_health_updates_are_free
+    order_listener_is_used_with_its_route
     order_make_before_break
     order_nack_ends_the_wait
+    order_new_clusters_do_not_starve_routes
+    order_who_never_answers_is_served
     reconnect_named_is_answered
     reconnect_resets_nonces
+    reconnect_set_stays_whole
+    reconnect_version_tells_what_is_held
     removal_waits_for_the_route
     removed_cluster_comes_back
     stale_nonce
@@ -112,8 +135,10 @@ scripts! { sotw, Variant::Sotw;
 struct Script {
     stream: Stream,
     snapshot: Snapshot,
-    /// The latest nonce of each type, and the names last given (SotW).
+    now: Time,
+    /// The latest nonce and version of each type, and the names last given (SotW).
     nonces: BTreeMap<String, String>,
+    versions: BTreeMap<String, String>,
     names: BTreeMap<String, Vec<String>>,
 }
 
@@ -122,7 +147,9 @@ impl Script {
         Self {
             stream: Stream::new(variant, "replica".to_owned()),
             snapshot: Snapshot::empty(),
+            now: Time::ZERO,
             nonces: BTreeMap::new(),
+            versions: BTreeMap::new(),
             names: BTreeMap::new(),
         }
     }
@@ -140,7 +167,7 @@ impl Script {
             });
         }
         self.snapshot = self.snapshot.with_changes(self.snapshot.revision() + 1, changes);
-        let responses = self.stream.snapshot_changed(&self.snapshot);
+        let responses = self.stream.snapshot_changed(&self.snapshot, self.now);
         Ok(self.print(&responses))
     }
 
@@ -151,9 +178,12 @@ impl Script {
         let node = args.take_key("node");
         let unsubscribe = list(args.take_key("unsubscribe"));
         let have = list(args.take_key("have"));
-        let version = args.take_key("version").unwrap_or_default();
+        let version = match args.take_key("version").unwrap_or_default() {
+            "latest" => self.versions.get(short).ok_or("no response yet")?.clone(),
+            text => text.to_owned(),
+        };
         let names = std::iter::from_fn(|| args.next_pos().map(str::to_owned)).collect();
-        self.send(short, Parts { names, unsubscribe, have, nonce, error, node, version })
+        self.send(short, Parts { names, unsubscribe, have, nonce, error, node, version: &version })
     }
 
     fn answer(
@@ -196,7 +226,7 @@ impl Script {
                     error_detail,
                     ..DeltaDiscoveryRequest::default()
                 };
-                self.stream.handle_delta(request, &self.snapshot)
+                self.stream.handle_delta(request, &self.snapshot, self.now)
             }
             Variant::Sotw => {
                 self.names.insert(short.to_owned(), parts.names.clone());
@@ -209,19 +239,36 @@ impl Script {
                     error_detail,
                     ..DiscoveryRequest::default()
                 };
-                self.stream.handle_sotw(request, &self.snapshot)
+                self.stream.handle_sotw(request, &self.snapshot, self.now)
             }
         };
         Ok(match responses {
             Ok(responses) => self.print_receipt() + &self.print(&responses),
-            Err(violation @ (Violation::NoTypeUrl | Violation::OtherVariant)) => {
-                format!("violation: {violation}\n")
-            }
+            Err(
+                violation @ (Violation::NoTypeUrl
+                | Violation::OtherVariant
+                | Violation::TooManyNames
+                | Violation::LongName),
+            ) => format!("violation: {violation}\n"),
         })
     }
 
-    fn print_receipt(&self) -> String {
-        match self.stream.receipt() {
+    /// Lets time pass, and the stream act at each moment that it asked for.
+    fn wait(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
+        let seconds: f64 = args.next_pos().ok_or("how many seconds?")?.parse()?;
+        let end = self.now + Duration::from_secs_f64(seconds);
+        let mut responses = Vec::new();
+        while let Some(at) = self.stream.next_deadline().filter(|at| *at <= end) {
+            assert!(at > self.now, "a deadline in the past is met for ever");
+            self.now = at;
+            responses.extend(self.stream.tick(at));
+        }
+        self.now = end;
+        Ok(self.print(&responses))
+    }
+
+    fn print_receipt(&mut self) -> String {
+        let receipt = match self.stream.receipt() {
             Some(Receipt::Acked { kind, .. }) => format!("acked {kind}\n"),
             Some(Receipt::Nacked { kind, names, reason, .. }) => {
                 format!("nacked {kind} {}: {reason}\n", names.join(" "))
@@ -229,7 +276,12 @@ impl Script {
             Some(Receipt::Stale { kind }) => format!("stale {kind}\n"),
             Some(Receipt::UnknownType { type_url }) => format!("unknown type {type_url}\n"),
             Some(Receipt::Asked { .. }) | None => String::new(),
-        }
+        };
+        let notices = self.stream.take_notices().into_iter().map(|it| match it {
+            Notice::Quarantined { kind, name, .. } => format!("quarantined {kind} {name}\n"),
+            Notice::Recovered { kind, name } => format!("recovered {kind} {name}\n"),
+        });
+        receipt + &notices.collect::<String>()
     }
 
     fn print(&mut self, responses: &[Response]) -> String {
@@ -265,6 +317,7 @@ impl Script {
                 text.push_str(" (empty)");
             }
             text.push('\n');
+            self.versions.insert(short.clone(), response.version.to_string());
             self.nonces.insert(short, response.nonce.clone());
         }
         if text.is_empty() { "nothing\n".to_owned() } else { text }
@@ -281,6 +334,7 @@ impl Runner for Script {
             "request" => self.request(&mut args)?,
             "ack" => self.answer(&mut args, false)?,
             "nack" => self.answer(&mut args, true)?,
+            "wait" => self.wait(&mut args)?,
             "client" => format!("{:?}\n", self.stream.client()),
             "connect" => {
                 self.stream = Stream::new(self.stream.variant(), "replica".to_owned());

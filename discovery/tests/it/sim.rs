@@ -4,9 +4,9 @@
 //!
 //! A failure prints its seed. `SEED=n` replays it.
 
-use rand::prelude::*;
+use std::time::Duration;
 
-use discovery::snapshot::Snapshot;
+use rand::prelude::*;
 
 mod character;
 mod client;
@@ -18,7 +18,10 @@ use client::Client;
 use world::World;
 
 const SEEDS: u64 = 400;
-const EVENTS: usize = 300;
+const EVENTS_PER_CLIENT: usize = 17;
+
+/// Longer than anything waits, and than the pause before a rejected resource is tried again.
+const LONG: Duration = Duration::from_secs(120);
 
 #[test]
 fn every_client_gets_what_there_is() {
@@ -46,50 +49,79 @@ fn run(seed: u64) {
         client.connect(&mut rng);
     }
     for _ in 0..3 {
-        for _ in 0..EVENTS / 3 {
+        for _ in 0..EVENTS_PER_CLIENT * clients.len() / 3 {
             event(&mut world, &mut clients, &mut rng);
         }
-        rest(&world.snapshot, &mut clients, &mut rng);
+        rest(&mut world, &mut clients, &mut rng);
         invariant_nothing_new_nothing_sent(&mut world, &mut clients);
     }
+    for client in &mut clients {
+        client.free_ports();
+    }
+    rest(&mut world, &mut clients, &mut rng);
 }
 
 fn event(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
     let client = clients.choose_mut(rng).expect("there are clients");
     match rng.random_range(0..100) {
-        0..10 => world.step(rng),
-        10..35 => client.notify(&world.snapshot),
-        35..65 => client.take_request(&world.snapshot),
+        0..4 => world.step(rng),
+        4..8 => world.now += Duration::from_millis(rng.random_range(0..2_000)),
+        8..10 => client.tick(world.now),
+        10..35 => client.notify(world),
+        35..65 => client.take_request(world),
         65..95 => client.take_response(rng),
         95..99 => client.act(rng),
         _ => client.connect(rng),
     }
 }
 
-/// Delivers everything that is under way, until nothing is.
-fn rest(snapshot: &Snapshot, clients: &mut [Client], rng: &mut StdRng) {
-    for client in clients {
-        client.notify(snapshot);
-        let mut messages = 0;
-        while client.has_messages() {
-            client.take_request(snapshot);
-            client.take_response(rng);
-            messages += 1;
-            assert!(messages < 10_000, "{client:?} never comes to rest");
+/// Delivers everything that is under way, until nothing is and nobody waits any longer.
+fn rest(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
+    let end = world.now + LONG;
+    for client in &mut *clients {
+        client.notify(world);
+        deliver(world, client, rng);
+    }
+    while let Some(at) = clients.iter().filter_map(Client::next_deadline).min()
+        && at <= end
+    {
+        world.now = at;
+        for client in &mut *clients {
+            client.tick(at);
+            deliver(world, client, rng);
         }
-        client.invariant_has_what_there_is(snapshot);
-        client.invariant_no_cluster_waits_for_ever(snapshot);
+    }
+    world.now = end;
+    for client in clients {
+        client.tick(end);
+        deliver(world, client, rng);
+        if client.is_silent() {
+            client.invariant_has_something_of_all(&world.snapshot);
+        } else {
+            client.invariant_has_what_there_is(&world.snapshot);
+            client.invariant_no_cluster_waits_for_ever(&world.snapshot);
+        }
+    }
+}
+
+fn deliver(world: &World, client: &mut Client, rng: &mut StdRng) {
+    let mut messages = 0;
+    while client.has_messages() {
+        client.take_request(world);
+        client.take_response(rng);
+        messages += 1;
+        assert!(messages < 10_000, "{client:?} never comes to rest");
     }
 }
 
 fn invariant_nothing_new_nothing_sent(world: &mut World, clients: &mut [Client]) {
     for client in &mut *clients {
-        client.notify(&world.snapshot);
+        client.notify(world);
         assert!(!client.has_messages(), "{client:?} was sent what it has");
     }
     world.step_without_change();
     for client in clients {
-        client.notify(&world.snapshot);
+        client.notify(world);
         assert!(!client.has_messages(), "{client:?} was sent what it has");
     }
 }

@@ -114,6 +114,7 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
     let gap = pb::Entry {
         log_id: Some(pb::LogId { term: 1, index: 500 }),
         payload: Some(pb::entry::Payload::Blank(pb::Blank {})),
+        ..pb::Entry::default()
     };
     for append in [
         pb::AppendRequest { envelope: envelope.clone(), ..pb::AppendRequest::default() },

@@ -55,6 +55,7 @@ impl Config {
             seeds,
             replace_after: args.replace_after,
             latch_patience: args.latch_patience,
+            stale_streams_after: args.stale_streams_after,
             shutdown_grace: args.shutdown_grace,
         })
     }

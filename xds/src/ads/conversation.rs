@@ -3,22 +3,37 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use discovery::{
+    resource::ResourceType,
     snapshot::Snapshot,
-    stream::{Receipt, Response, Stream},
+    stream::{Claim, Notice, Receipt, Response, Stream, Violation},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use super::variant::Variant;
+use super::{
+    text::{Few, Foreign},
+    variant::Variant,
+};
+use crate::{
+    clients::{Connected, Outlook},
+    shared::Shared,
+};
 
 /// How long a client may leave a response untaken. One that takes longer is stuck: its stream is
 /// closed, and it gets the latest state when it comes back. Long enough for the largest response
 /// on a slow line.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a client may leave a response unanswered before it is warned of.
+const ANSWER_WARNING: Duration = Duration::from_secs(30);
+
+/// How long a client may leave a response unanswered that holds back others. Then its stream is of no
+/// use: it is ended, and the client gets the latest state when it comes back. Much longer than an
+/// Envoy with thousands of clusters takes.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a stop waits for the first request of a stream that was sent nothing yet. A client whose
 /// stream ends before that counts it as a failed connection (gRFC A57).
@@ -27,45 +42,87 @@ const FIRST_RESPONSE_GRACE: Duration = Duration::from_millis(500);
 /// How long the reason for the end of a stream may wait for room behind the response before it.
 const LAST_WORD_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long a client that holds something waits for a quorum to confirm that this server has as much.
+const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Streams that are ended since this server has no quorum end over this time, not all at once.
+const LEAVE_WITHIN: Duration = Duration::from_secs(4);
+
+/// How long a client that found no quorum elsewhere is served, before it is sent to look again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
+
 /// One ADS stream and its connection.
 pub(super) struct Conversation<V: Variant> {
     stream: Stream,
-    requests: Streaming<V::Request>,
-    responses: mpsc::Sender<Result<V::Response, Status>>,
+    line: Line<V>,
+    connected: Connected,
+    shared: Arc<Shared>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    stopping: CancellationToken,
-    /// What a client is told that holds something already; none if there was a quorum when the
-    /// stream began.
-    stale: Option<Status>,
+    outlook: watch::Receiver<Outlook>,
+    opened: Instant,
+    /// Whether a quorum that was asked after the stream began has confirmed this server, once that is
+    /// known.
+    confirmed: Option<bool>,
+    /// Held until the first responses are under way.
+    first_sync: Option<OwnedSemaphorePermit>,
     sent_any: bool,
-    /// When the stream ends at the latest, once the server stops.
-    stop_by: Option<Instant>,
+    warned: bool,
+    /// When the stream is to end since this server has no quorum.
+    leave_at: Option<Instant>,
+    /// When the stream ends at the latest, and why, once that is decided.
+    stop_by: Option<(Instant, End)>,
+}
+
+/// What goes to the client and comes from it.
+pub(super) struct Line<V: Variant> {
+    pub(super) requests: Streaming<V::Request>,
+    pub(super) responses: mpsc::Sender<Result<V::Response, Status>>,
+    pub(super) first_syncs: Arc<Semaphore>,
 }
 
 /// Why a stream ended.
+#[derive(Clone)]
 enum End {
     /// The client is done with it, or gone.
     Closed,
     /// The client does not read.
     Stuck,
+    /// The client does not answer.
+    Unanswered,
     /// The server stops.
     Stopping,
-    /// The client broke the protocol, or the connection failed.
+    /// The client may find a quorum elsewhere.
+    Leaving,
+    /// The client broke the protocol, is to look elsewhere, or the connection failed.
     Failed(Status),
 }
 
 impl<V: Variant> Conversation<V> {
     pub(super) fn new(
         control_plane_id: String,
-        requests: Streaming<V::Request>,
-        responses: mpsc::Sender<Result<V::Response, Status>>,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
-        stopping: CancellationToken,
-        stale: Option<Status>,
+        line: Line<V>,
+        connected: Connected,
+        shared: Arc<Shared>,
     ) -> Self {
-        let stream = Stream::new(V::VARIANT, control_plane_id);
-        let (sent_any, stop_by) = (false, None);
-        Self { stream, requests, responses, snapshots, stopping, stale, sent_any, stop_by }
+        let opened = Instant::now();
+        let mut outlook = shared.outlook.subscribe();
+        let leaving = *outlook.borrow_and_update() == Outlook::Leave;
+        let leave_at = leaving.then(|| opened + LOOK_AGAIN);
+        Self {
+            stream: Stream::new(V::VARIANT, control_plane_id),
+            line,
+            connected,
+            snapshots: shared.board.snapshots(),
+            shared,
+            outlook,
+            opened,
+            confirmed: None,
+            first_sync: None,
+            sent_any: false,
+            warned: false,
+            leave_at,
+            stop_by: None,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -78,88 +135,239 @@ impl<V: Variant> Conversation<V> {
             if let Err(end) = sent {
                 break end;
             }
+            self.tell();
         };
         tracing::debug!(%end, "the stream ended");
-        if let End::Failed(status) = end {
-            // Nobody may be left to read it.
-            let _ = timeout(LAST_WORD_DEADLINE, self.responses.send(Err(status))).await;
-        }
+        let last_word = match end {
+            End::Failed(status) => status,
+            End::Unanswered => Status::deadline_exceeded(format!(
+                "a response was not answered for {} s; begin again for the latest state",
+                ANSWER_DEADLINE.as_secs()
+            )),
+            End::Closed | End::Stuck | End::Stopping | End::Leaving => return,
+        };
+        // The client may be gone.
+        let _ = timeout(LAST_WORD_DEADLINE, self.line.responses.send(Err(last_word))).await;
     }
 
     /// Waits for something to happen and asks the machine what to say to it.
     async fn step(&mut self) -> Result<Vec<Response>, End> {
-        let stopping = self.stop_by.is_some();
-        if stopping && self.sent_any {
-            return Err(End::Stopping);
+        if let Some((_, end)) = self.stop_by.take_if(|_| self.sent_any) {
+            return Err(end);
         }
+        let ending = self.stop_by.is_some();
+        let stop_by = self.stop_by.as_ref().map(|it| it.0);
+        let deadline = self.next_deadline();
+        let now = Instant::now;
         tokio::select! {
             // A stop comes last: what the client is owed is sent before.
             biased;
-            () = self.responses.closed() => Err(End::Closed),
-            request = self.requests.message() => match request {
-                Ok(Some(request)) => self.take(request),
+            () = self.line.responses.closed() => Err(End::Closed),
+            request = self.line.requests.message() => match request {
+                Ok(Some(request)) => self.take(request).await,
                 Ok(None) => Err(End::Closed),
                 Err(status) => Err(End::Failed(blame(status))),
             },
             changed = self.snapshots.changed() => match changed {
                 Ok(()) => {
                     let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-                    Ok(self.stream.snapshot_changed(&snapshot))
+                    Ok(self.stream.snapshot_changed(&snapshot, self.shared.now()))
                 }
                 Err(_) => Err(End::Stopping),
             },
-            () = self.stopping.cancelled(), if !stopping => {
-                self.stop_by = Some(Instant::now() + FIRST_RESPONSE_GRACE);
-                Ok(Vec::new())
-            }
-            () = sleep_until(self.stop_by.unwrap_or_else(Instant::now)), if stopping => {
-                Err(End::Stopping)
+            changed = self.outlook.changed() => match changed {
+                Ok(()) => {
+                    let leave = *self.outlook.borrow_and_update() == Outlook::Leave;
+                    self.leave_at = leave.then(|| now() + self.share_of(LEAVE_WITHIN));
+                    Ok(Vec::new())
+                }
+                Err(_) => Err(End::Stopping),
+            },
+            () = sleep_until(deadline.unwrap_or_else(now)), if deadline.is_some() => self.tick(),
+            () = self.shared.stopping.cancelled(), if !ending => Ok(self.end_soon(End::Stopping)),
+            () = sleep_until(self.leave_at.unwrap_or_else(now)),
+                if self.leave_at.is_some() && !ending => Ok(self.end_soon(End::Leaving)),
+            () = sleep_until(stop_by.unwrap_or_else(now)), if ending => {
+                Err(self.stop_by.take().map_or(End::Stopping, |it| it.1))
             }
         }
     }
 
-    fn take(&mut self, request: V::Request) -> Result<Vec<Response>, End> {
-        if let Some(stale) = self.stale.take_if(|_| V::holds_something(&request)) {
-            return Err(End::Failed(stale));
-        }
+    /// Send first, then end: what is to be sent to a client that was sent nothing yet has a moment.
+    fn end_soon(&mut self, end: End) -> Vec<Response> {
+        self.stop_by = Some((Instant::now() + FIRST_RESPONSE_GRACE, end));
+        Vec::new()
+    }
+
+    /// Spreads streams over a time.
+    fn share_of(&self, time: Duration) -> Duration {
+        const SHARES: u64 = 64;
+        let share = u32::try_from(self.connected.number % SHARES).unwrap_or(0);
+        time * share / 64
+    }
+
+    async fn take(&mut self, request: V::Request) -> Result<Vec<Response>, End> {
         let is_first = self.stream.client().is_none();
+        self.confirm(&request).await?;
+        if !self.sent_any && self.first_sync.is_none() {
+            let waiting = Arc::clone(&self.line.first_syncs).acquire_owned();
+            self.first_sync = tokio::select! {
+                () = self.line.responses.closed() => return Err(End::Closed),
+                permit = waiting => permit.ok(),
+            };
+        }
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-        let responses = V::handle(&mut self.stream, request, &snapshot)
-            .map_err(|violation| End::Failed(Status::invalid_argument(violation.to_string())))?;
+        let responses = V::handle(&mut self.stream, request, &snapshot, self.shared.now())
+            .map_err(|violation| End::Failed(refuse(&violation)))?;
+        if responses.is_empty() {
+            self.first_sync = None;
+        }
         if is_first && let Some(client) = self.stream.client() {
-            tracing::Span::current().record("client", &client.id);
-            tracing::debug!(cluster = client.cluster, agent = client.user_agent, "subscribed");
+            tracing::Span::current().record("client", tracing::field::display(Foreign(&client.id)));
+            self.connected.is_client(&client.id);
+            tracing::debug!(
+                cluster = %Foreign(&client.cluster),
+                agent = %Foreign(&client.user_agent),
+                "subscribed"
+            );
         }
         self.trace();
         Ok(responses)
     }
 
-    fn trace(&self) {
-        match self.stream.receipt() {
-            Some(Receipt::Nacked { kind, revision, names, reason }) => {
-                let id = self.stream.client().map_or("", |client| &client.id);
+    /// Lets a client that holds something go on only if this server is sure to take nothing from it.
+    async fn confirm(&mut self, request: &V::Request) -> Result<(), End> {
+        let is_first = self.stream.is_first(V::type_url(request));
+        if self.confirmed == Some(true) || !is_first || self.claim(request) == Claim::Nothing {
+            return Ok(());
+        }
+        if self.confirmed.is_none() {
+            let asked = self.shared.confirmed_after(self.opened, CONFIRMATION_PATIENCE);
+            let confirmed = tokio::select! {
+                () = self.line.responses.closed() => return Err(End::Closed),
+                confirmed = asked => confirmed,
+            };
+            self.confirmed = Some(confirmed);
+            if confirmed {
+                return Ok(());
+            }
+        }
+        let client = V::client(request).or_else(|| self.stream.client().map(|it| it.id.as_str()));
+        let is_known = self.claim(request) == Claim::Known;
+        if is_known && self.shared.has_nowhere_to_go(client.unwrap_or_default()) {
+            return Ok(());
+        }
+        Err(End::Failed(Status::unavailable(format!(
+            "this server has no quorum, for {} s by now, and may be behind what the client knows; \
+             keep what there is and try another server",
+            self.shared.stale_for().as_secs()
+        ))))
+    }
+
+    fn claim(&self, request: &V::Request) -> Claim {
+        V::claim(request, &self.snapshots.borrow())
+    }
+
+    /// When time alone makes something happen.
+    fn next_deadline(&self) -> Option<Instant> {
+        let unanswered = self.stream.unanswered_since().map(|it| it.1);
+        let warning = unanswered.filter(|_| !self.warned).map(|at| at + ANSWER_WARNING);
+        let end = unanswered.filter(|_| self.is_owed()).map(|at| at + ANSWER_DEADLINE);
+        let next = [self.stream.next_deadline(), warning, end].into_iter().flatten().min();
+        next.map(|it| self.shared.moment(it))
+    }
+
+    fn is_owed(&self) -> bool {
+        ResourceType::all().into_iter().any(|kind| self.stream.is_owed(kind))
+    }
+
+    fn tick(&mut self) -> Result<Vec<Response>, End> {
+        let now = self.shared.now();
+        if let Some((kind, since)) = self.stream.unanswered_since() {
+            let id = self.stream.client().map_or("", |client| &client.id);
+            if now >= since + ANSWER_DEADLINE && self.is_owed() {
                 tracing::warn!(
-                    client = id,
+                    client = %Foreign(id),
                     r#type = %kind,
-                    revision,
-                    resources = ?Few(names),
-                    reason,
-                    "the client rejected a response"
+                    "the client does not answer; its stream is ended"
+                );
+                return Err(End::Unanswered);
+            }
+            if now >= since + ANSWER_WARNING && !self.warned {
+                self.warned = true;
+                tracing::warn!(
+                    client = %Foreign(id),
+                    r#type = %kind,
+                    waited = ?(now - since),
+                    "the client has not answered a response"
                 );
             }
-            Some(Receipt::UnknownType { type_url }) => {
-                tracing::debug!(type_url, "the client asked for a type that is not served");
+        }
+        Ok(self.stream.tick(now))
+    }
+
+    fn trace(&self) {
+        let id = self.stream.client().map_or("", |client| &client.id);
+        match self.stream.receipt() {
+            Some(Receipt::Nacked { kind, revision, names, reason }) => {
+                self.connected.count_rejection();
+                let (client, resources) = (Foreign(id), Few(names));
+                let reason = Foreign(reason);
+                // Otherwise the culprits are looked for, and told of when they are found.
+                if names.is_empty() {
+                    tracing::warn!(%client, r#type = %kind, %reason, "rejected what it had accepted");
+                } else {
+                    tracing::debug!(%client, r#type = %kind, revision, %resources, %reason, "rejected");
+                }
             }
-            Some(
-                receipt @ (Receipt::Asked { .. } | Receipt::Acked { .. } | Receipt::Stale { .. }),
-            ) => {
+            Some(Receipt::UnknownType { type_url }) => {
+                let type_url = Foreign(type_url);
+                tracing::debug!(%type_url, "the client asked for a type that is not served");
+            }
+            Some(Receipt::Acked { kind, revision }) => {
+                tracing::trace!(r#type = %kind, revision, "accepted");
+            }
+            Some(receipt @ (Receipt::Asked { .. } | Receipt::Stale { .. })) => {
                 tracing::trace!(?receipt, "request");
             }
             None => {}
         }
     }
 
+    /// Tells the operator of what has changed.
+    fn tell(&mut self) {
+        let since = self.stream.unanswered_since().map(|it| it.1);
+        self.warned &= since.is_some();
+        self.connected.waits_since(since);
+        let notices = self.stream.take_notices();
+        let client = Foreign(self.stream.client().map_or("", |client| &client.id));
+        for notice in &notices {
+            match notice {
+                Notice::Quarantined { kind, name, reason } => tracing::warn!(
+                    %client,
+                    r#type = %kind,
+                    resource = %Foreign(name),
+                    reason = %Foreign(reason),
+                    "the client does not take a resource; it keeps what it had, and is asked again"
+                ),
+                Notice::Recovered { kind, name } => tracing::info!(
+                    %client,
+                    r#type = %kind,
+                    resource = %Foreign(name),
+                    "the client takes a resource that it had rejected"
+                ),
+            }
+        }
+        let rejected = self.stream.quarantined();
+        self.connected.set_rejected(
+            rejected.map(|(kind, name, why)| (kind, Arc::clone(name), Arc::clone(&why.reason))),
+        );
+    }
+
     async fn send(&mut self, responses: Vec<Response>) -> Result<(), End> {
+        if responses.is_empty() {
+            return Ok(());
+        }
         for response in responses {
             tracing::trace!(
                 type_url = &*response.type_url,
@@ -169,17 +377,45 @@ impl<V: Variant> Conversation<V> {
                 "response"
             );
             let message = V::message(&response);
-            match timeout(WRITE_DEADLINE, self.responses.send(Ok(message))).await {
-                Ok(Ok(())) => self.sent_any = true,
-                Ok(Err(_)) => return Err(End::Closed),
-                Err(_) => {
-                    let id = self.stream.client().map_or("", |client| &client.id);
-                    tracing::warn!(client = id, "the client does not read; its stream is closed");
-                    return Err(End::Stuck);
-                }
-            }
+            self.taken(Some(message)).await?;
+            self.sent_any = true;
+        }
+        if self.first_sync.is_some() {
+            self.taken(None).await?;
+            self.first_sync = None;
         }
         Ok(())
+    }
+
+    /// Sends a response, or waits until the connection has taken those before.
+    async fn taken(&self, message: Option<V::Response>) -> Result<(), End> {
+        let room = match timeout(WRITE_DEADLINE, self.line.responses.reserve()).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return Err(End::Closed),
+            Err(_) => {
+                let id = self.stream.client().map_or("", |client| &client.id);
+                tracing::warn!(
+                    client = %Foreign(id),
+                    "the client does not read; its stream is ended"
+                );
+                return Err(End::Stuck);
+            }
+        };
+        if let Some(message) = message {
+            room.send(Ok(message));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(violation: &Violation) -> Status {
+    match violation {
+        Violation::NoTypeUrl | Violation::OtherVariant => {
+            Status::invalid_argument(violation.to_string())
+        }
+        Violation::TooManyNames | Violation::LongName => {
+            Status::resource_exhausted(violation.to_string())
+        }
     }
 }
 
@@ -191,27 +427,15 @@ fn blame(status: Status) -> Status {
     status
 }
 
-/// Names for a log line: the first ones, and how many there are.
-struct Few<'a>(&'a [Arc<str>]);
-
-impl fmt::Debug for Few<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 5;
-        f.debug_list().entries(self.0.iter().take(SHOWN)).finish()?;
-        match self.0.len().saturating_sub(SHOWN) {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
-
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("closed by the client"),
             Self::Stuck => f.write_str("the client does not read"),
+            Self::Unanswered => f.write_str("the client does not answer"),
             Self::Stopping => f.write_str("the server stops"),
-            Self::Failed(status) => write!(f, "{status}"),
+            Self::Leaving => f.write_str("the server has no quorum"),
+            Self::Failed(status) => write!(f, "{}", Foreign(&status.to_string())),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The two variants of the protocol, as types.
 
 use discovery::{
+    lease::Time,
     snapshot::Snapshot,
-    stream::{self, DeltaMessage, Response, SotwMessage, Stream, Violation},
+    stream::{self, Claim, DeltaMessage, Response, SotwMessage, Stream, Violation},
 };
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use prost::Message;
@@ -19,13 +20,19 @@ pub(super) trait Variant: Send + 'static {
         stream: &mut Stream,
         request: Self::Request,
         snapshot: &Snapshot,
+        now: Time,
     ) -> Result<Vec<Response>, Violation>;
 
     fn message(response: &Response) -> Self::Response;
 
-    /// Whether the request is the first of its type on the stream, of a client that holds resources
-    /// of the type from another stream.
-    fn holds_something(request: &Self::Request) -> bool;
+    /// The type that the request is of.
+    fn type_url(request: &Self::Request) -> &str;
+
+    /// The id of the client, if the request gives it.
+    fn client(request: &Self::Request) -> Option<&str>;
+
+    /// What the client holds from another stream, if the request is the first of its type.
+    fn claim(request: &Self::Request, snapshot: &Snapshot) -> Claim;
 }
 
 pub(super) enum Delta {}
@@ -42,16 +49,25 @@ impl Variant for Delta {
         stream: &mut Stream,
         request: DeltaDiscoveryRequest,
         snapshot: &Snapshot,
+        now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        stream.handle_delta(request, snapshot)
+        stream.handle_delta(request, snapshot, now)
     }
 
     fn message(response: &Response) -> DeltaMessage {
         response.to_delta()
     }
 
-    fn holds_something(request: &DeltaDiscoveryRequest) -> bool {
-        !request.initial_resource_versions.is_empty()
+    fn type_url(request: &DeltaDiscoveryRequest) -> &str {
+        &request.type_url
+    }
+
+    fn client(request: &DeltaDiscoveryRequest) -> Option<&str> {
+        request.node.as_ref().map(|it| it.id.as_str())
+    }
+
+    fn claim(request: &DeltaDiscoveryRequest, snapshot: &Snapshot) -> Claim {
+        Claim::of_delta(request, snapshot)
     }
 }
 
@@ -65,15 +81,24 @@ impl Variant for Sotw {
         stream: &mut Stream,
         request: DiscoveryRequest,
         snapshot: &Snapshot,
+        now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        stream.handle_sotw(request, snapshot)
+        stream.handle_sotw(request, snapshot, now)
     }
 
     fn message(response: &Response) -> SotwMessage {
         response.to_sotw()
     }
 
-    fn holds_something(request: &DiscoveryRequest) -> bool {
-        request.response_nonce.is_empty() && !request.version_info.is_empty()
+    fn type_url(request: &DiscoveryRequest) -> &str {
+        &request.type_url
+    }
+
+    fn client(request: &DiscoveryRequest) -> Option<&str> {
+        request.node.as_ref().map(|it| it.id.as_str())
+    }
+
+    fn claim(request: &DiscoveryRequest, snapshot: &Snapshot) -> Claim {
+        Claim::of_sotw(request, snapshot)
     }
 }

@@ -1,5 +1,7 @@
 //! What the service counts, for whoever watches it.
 
+use std::time::Duration;
+
 use proto::quorate::v1::Health;
 
 use crate::shared::Shared;
@@ -9,6 +11,16 @@ use crate::shared::Shared;
 pub struct Figures {
     /// Open streams of Envoys and gRPC clients, and sessions of data nodes.
     pub streams: usize,
+    /// Open streams of Envoys and gRPC clients.
+    pub xds_streams: usize,
+    /// Of those, the streams with a response that its client has not answered for long.
+    pub xds_unanswered: usize,
+    /// How long the oldest unanswered response has waited.
+    pub xds_oldest_unanswered: Duration,
+    /// Resources that clients do not take: one for each client and resource.
+    pub xds_rejected: usize,
+    /// Responses that clients have rejected since the start.
+    pub xds_rejections: u64,
     /// The log index up to which this server has applied.
     pub revision: u64,
     pub services: usize,
@@ -30,8 +42,14 @@ impl Figures {
             let healthy = healthy.filter(|it| it.silent_since.is_none()).count();
             (registry.services().count(), registry.instances().count(), healthy, silent)
         });
+        let xds = shared.clients.figures(shared.now());
         Self {
             streams: shared.tasks.len(),
+            xds_streams: xds.open,
+            xds_unanswered: xds.unanswered,
+            xds_oldest_unanswered: xds.oldest_unanswered,
+            xds_rejected: xds.rejected,
+            xds_rejections: xds.rejections,
             revision: shared.board.revision(),
             services,
             instances,

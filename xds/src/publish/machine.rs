@@ -83,12 +83,13 @@ impl RegistryMachine {
             Snapshot::empty().with_changes(applied, everything)
         } else {
             let changes = translation::translate(&self.registry, &batch.outcome.touched);
-            // Most commands renew or repeat something: their step would only push a step out of
-            // the snapshot's memory.
-            if changes.is_empty() {
+            let next = self.snapshot.with_changes(applied, changes);
+            // Most commands repeat something: their step would wake every stream for nothing, and
+            // push a step out of the snapshot's memory.
+            if !next.differs_from(&self.snapshot) {
                 return;
             }
-            self.snapshot.with_changes(applied, changes)
+            next
         };
         self.snapshot = next;
         self.publisher.announce_snapshot(Arc::new(self.snapshot.clone()));

@@ -9,7 +9,7 @@ use proto::quorate::v1::DeregisterRequest;
 use tonic::Code;
 
 use crate::harness::{
-    CLUSTER, Delta, Disk, ENDPOINTS, Server, Sotw, eventually, instance, register,
+    CLUSTER, Delta, Disk, ENDPOINTS, LISTENER, Server, Sotw, eventually, instance, register,
 };
 
 async fn deregister(server: &Server, service: &str, id: &str) {
@@ -124,6 +124,51 @@ async fn a_malformed_request_ends_only_its_stream() {
     assert_eq!(broken.receive_raw().await.unwrap_err().code(), Code::InvalidArgument);
     other.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     other.receive().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_too_much_is_told_so() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut stream = Delta::open(&server).await.unwrap();
+    let names: Vec<String> = (0..70_000).map(|it| it.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    stream.subscribe(ENDPOINTS, &names, BTreeMap::new()).await;
+    let refused = stream.receive_raw().await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("names"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_freed_brings_its_listener() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    for service in ["orders", "payments"] {
+        registry.register(register(instance(service, "i1", "10.0.0.1:80"))).await.unwrap();
+    }
+    let mut stream = Sotw::open(&server).await.unwrap();
+    stream.subscribe(LISTENER, &[]).await;
+    let busy = "sidecar/payments";
+    let names = stream.receive_unless(&[], &[busy]).await;
+    assert_eq!(names, ["sidecar/orders", busy]);
+    assert_eq!(stream.receive_unless(&[], &[busy]).await, ["sidecar/orders"], "without it");
+    // Whatever comes meanwhile arrives. The busy one is tried again, until its port is free.
+    registry.register(register(instance("web", "i1", "10.0.0.2:80"))).await.unwrap();
+    let mut rejections = 1;
+    while rejections < 3 {
+        let names = stream.receive_unless(&[], &[busy]).await;
+        rejections += usize::from(names.iter().any(|it| it == busy));
+    }
+    loop {
+        let names = stream.receive_unless(&[], &[]).await;
+        if names.iter().any(|it| it == busy) {
+            assert_eq!(names, ["sidecar/orders", busy, "sidecar/web"]);
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -225,6 +225,100 @@ async fn every_server_knows_what_a_node_reported_to_any() {
 }
 
 #[tokio::test]
+async fn streams_leave_a_server_that_is_cut_off_from_the_majority() {
+    let mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let (cut, other) = (mesh.at((leader + 1) % 3), mesh.at((leader + 2) % 3));
+    cut.registry().register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+    let mut delta = Delta::open(cut).await.unwrap();
+    delta.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let clusters = delta.receive().await;
+    let has: BTreeMap<_, _> =
+        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let mut sotw = Sotw::open(cut).await.unwrap();
+    sotw.subscribe(CLUSTER, &[]).await;
+    sotw.receive(&[]).await;
+    cut.cut_off();
+
+    assert!(delta.receive_raw().await.expect("it ends in order").is_none());
+    assert!(sotw.receive_raw().await.expect("it ends in order").is_none());
+    let mut away = Delta::open(cut).await.unwrap();
+    away.subscribe(CLUSTER, &["*"], has.clone()).await;
+    let refused = away.receive_raw().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "it has not looked elsewhere: {refused}");
+    let mut elsewhere = Delta::open(other).await.unwrap();
+    elsewhere.subscribe(CLUSTER, &["*"], has.clone()).await;
+    assert_eq!(elsewhere.receive().await.resources, [], "it has everything");
+
+    // Had it found nobody, it would be served here, since it holds nothing else than what is here.
+    eventually("it is served what is there", || async {
+        let mut back = Delta::open(cut).await.unwrap();
+        back.subscribe(CLUSTER, &["*"], has.clone()).await;
+        back.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
+        back.receive_raw().await.ok()
+    })
+    .await;
+    let mut seen_more = has;
+    seen_more.insert("payments".to_owned(), "0123456789abcdef".to_owned());
+    let mut ahead = Delta::open(cut).await.unwrap();
+    ahead.subscribe(CLUSTER, &["*"], seen_more).await;
+    let refused = ahead.receive_raw().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "it would lose payments: {refused}");
+}
+
+#[tokio::test]
+async fn streams_stay_where_no_other_server_has_a_quorum() {
+    let mut mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let survivor = (leader + 1) % 3;
+    let request = register(instance("orders", "o1", "10.0.0.1:80"));
+    mesh.at(survivor).registry().register(request).await.unwrap();
+    let mut stream = Delta::open(mesh.at(survivor)).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let clusters = stream.receive().await;
+    let has: BTreeMap<_, _> =
+        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    mesh.kill(leader).await;
+    mesh.kill((leader + 2) % 3).await;
+    let server = mesh.at(survivor);
+    eventually("streams would have been ended by now", || async {
+        let reply = server.registry().list_services(ListServicesRequest {}).await.unwrap();
+        (reply.into_inner().meta.unwrap().stale_for_ms > 2 * 5_000).then_some(())
+    })
+    .await;
+    stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
+    stream.receive_endpoints("orders", &["10.0.0.1:80"]).await;
+    let mut back = Delta::open(server).await.unwrap();
+    back.subscribe(CLUSTER, &["*"], has).await;
+    assert_eq!(back.receive().await.resources, [], "it is served at once");
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_is_not_taken_back() {
+    let mesh = Mesh::start().await;
+    let leader = mesh.leader().await;
+    let (behind, other) = (mesh.at((leader + 1) % 3), mesh.at((leader + 2) % 3));
+    other.registry().register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+    let mut stream = Delta::open(behind).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    stream.receive().await;
+    behind.cut_off();
+    other.registry().register(register(instance("payments", "p1", "10.0.0.2:80"))).await.unwrap();
+    let mut stream = Delta::open(other).await.unwrap();
+    stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    let clusters = stream.receive().await;
+    let has: BTreeMap<_, _> =
+        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    assert!(has.contains_key("payments"));
+
+    // The server has heard a quorum a moment ago, and lacks a cluster that the client has.
+    let mut back = Delta::open(behind).await.unwrap();
+    back.subscribe(CLUSTER, &["*"], has).await;
+    let refused = back.receive_raw().await.expect_err("payments is taken away");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+}
+
+#[tokio::test]
 async fn a_node_keeps_its_session_and_its_lease_through_a_change_of_leader() {
     let mut mesh = Mesh::start().await;
     let leader = mesh.leader().await;

@@ -28,9 +28,9 @@ fn what_the_client_has_is_retired_only_when_it_may_be() {
     take(&mut subscription, &before).unwrap();
 
     let after = snapshot(&[]);
-    subscription.changed(["a".into()]);
+    subscription.changed(["a".into()], &before);
     assert_eq!(subscription.due("a", &after), Due::Retire);
-    assert!(subscription.take(&after, false, &BTreeMap::new()).is_none());
+    assert!(subscription.take(&after, false).is_none());
     assert!(subscription.has_due(&after));
     assert_eq!(take(&mut subscription, &after).unwrap().gone, ["a".into()]);
     assert!(!subscription.has_due(&after));
@@ -58,16 +58,18 @@ fn rejected_content_is_due_again_when_it_changes() {
 }
 
 #[test]
-fn rejected_content_does_not_help_a_cluster_that_waits() {
+fn a_cluster_that_waits_is_answered_again_whatever_the_answer_was() {
     let snapshot = snapshot(&["a", "b"]);
-    let mut subscription = asking(&["a", "b"], &snapshot);
+    let mut subscription = asking(&["a", "b", "missing"], &snapshot);
     take(&mut subscription, &snapshot).unwrap();
     subscription.reject(&"a".into(), listener("a").version());
 
-    subscription.send_again(&"a".into());
-    subscription.send_again(&"b".into());
-    subscription.send_again(&"never".into());
-    assert_eq!(take(&mut subscription, &snapshot).unwrap().puts, [listener("b")]);
+    for (name, is_asked) in [("a", true), ("b", true), ("missing", true), ("never", false)] {
+        assert_eq!(subscription.send_again(&name.into()), is_asked, "{name}");
+    }
+    let batch = take(&mut subscription, &snapshot).unwrap();
+    assert_eq!(batch.puts, [listener("a"), listener("b")]);
+    assert_eq!(batch.gone, ["missing".into()]);
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn asking(names: &[&str], snapshot: &Snapshot) -> Subscription {
 }
 
 fn take(subscription: &mut Subscription, snapshot: &Snapshot) -> Option<Batch> {
-    subscription.take(snapshot, true, &BTreeMap::new())
+    subscription.take(snapshot, true)
 }
 
 fn snapshot(names: &[&str]) -> Snapshot {

@@ -18,8 +18,14 @@ pub(crate) struct Character {
     pub variant: Variant,
     /// Rejects responses with bad resources; the good ones among them it keeps.
     pub picky: bool,
-    /// Keeps nothing of a difference that it rejects.
+    /// Keeps nothing of a response that it rejects.
     pub strict: bool,
+    /// Says in its error which resources it rejects.
+    pub talkative: bool,
+    /// Has no port for some listeners, for a while.
+    pub busy: bool,
+    /// Takes what it is sent, and never answers.
+    pub silent: bool,
 }
 
 impl Character {
@@ -27,9 +33,25 @@ impl Character {
         let mut all = Vec::new();
         for behavior in [Behavior::Envoy, Behavior::Grpc, Behavior::Wild] {
             for variant in [Variant::Delta, Variant::Sotw] {
-                for (picky, strict) in [(false, false), (true, false), (true, true)] {
-                    all.push(Self { behavior, variant, picky, strict });
-                }
+                let plain = Self {
+                    behavior,
+                    variant,
+                    picky: false,
+                    strict: false,
+                    talkative: false,
+                    busy: false,
+                    silent: false,
+                };
+                let picky = Self { picky: true, ..plain };
+                all.extend([
+                    plain,
+                    picky,
+                    Self { strict: true, ..picky },
+                    Self { strict: true, talkative: true, ..picky },
+                    Self { busy: true, talkative: true, ..plain },
+                    Self { busy: true, strict: true, ..plain },
+                    Self { silent: true, ..plain },
+                ]);
             }
         }
         all

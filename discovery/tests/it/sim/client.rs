@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use discovery::lease::Time;
 use discovery::resource::ResourceType;
 use discovery::snapshot::Snapshot;
 use discovery::stream::{Response, Stream, Variant};
@@ -11,7 +12,7 @@ use rand::prelude::*;
 
 use super::character::{Behavior, Character};
 use super::wire::{Item, Message, Request, text_of};
-use super::world::{SERVICES, is_bad, touched, uses};
+use super::world::{SERVICES, World, is_bad, touched, uses};
 use ResourceType::{Cluster, Endpoints, Listener, Route};
 
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Client {
     /// Clusters that wait for endpoints before they are used.
     warming: BTreeSet<String>,
     reconnected: bool,
+    /// Listeners that it has no port for.
+    taken_ports: BTreeSet<String>,
     requests: VecDeque<Request>,
     responses: VecDeque<Message>,
     stream: Stream,
@@ -32,6 +35,8 @@ struct TypeState {
     wildcard: bool,
     names: BTreeSet<String>,
     held: BTreeMap<String, Item>,
+    /// SotW: the version of the response that was accepted last, on any stream.
+    version: String,
     /// On this stream: a request was made, one with a name was, the latest nonce that was seen,
     /// responses that the server has no answer to, and the latest text of each name.
     asked: bool,
@@ -39,6 +44,10 @@ struct TypeState {
     nonce: String,
     unanswered: usize,
     latest: BTreeMap<String, u64>,
+    /// A response came.
+    served: bool,
+    /// The stream began with a version, and no response on it was accepted.
+    returned: bool,
 }
 
 impl Client {
@@ -48,6 +57,7 @@ impl Client {
             types: Default::default(),
             warming: BTreeSet::new(),
             reconnected: false,
+            taken_ports: BTreeSet::new(),
             requests: VecDeque::new(),
             responses: VecDeque::new(),
             stream: Stream::new(character.variant, "replica".to_owned()),
@@ -81,6 +91,8 @@ impl Client {
                 wildcard: state.wildcard,
                 names: std::mem::take(&mut state.names),
                 held: std::mem::take(&mut state.held),
+                returned: !state.version.is_empty(),
+                version: std::mem::take(&mut state.version),
                 ..TypeState::default()
             };
         }
@@ -96,13 +108,32 @@ impl Client {
         }
     }
 
-    pub(crate) fn notify(&mut self, snapshot: &Snapshot) {
-        let responses = self.stream.snapshot_changed(snapshot);
+    pub(crate) fn notify(&mut self, world: &World) {
+        let responses = self.stream.snapshot_changed(&world.snapshot, world.now);
         self.sent(&responses);
     }
 
+    /// The stream acts, if it asked for a moment that has come.
+    pub(crate) fn tick(&mut self, now: Time) {
+        if self.stream.next_deadline().is_some_and(|at| at <= now) {
+            let responses = self.stream.tick(now);
+            self.sent(&responses);
+        }
+        let next = self.stream.next_deadline();
+        assert!(next.is_none_or(|at| at > now), "a deadline is met for ever: {self:?}");
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.stream.next_deadline()
+    }
+
+    /// Whatever held the ports of listeners has let go of them.
+    pub(crate) fn free_ports(&mut self) {
+        self.taken_ports.clear();
+    }
+
     /// The server takes a request.
-    pub(crate) fn take_request(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn take_request(&mut self, world: &World) {
         let Some(request) = self.requests.pop_front() else {
             return;
         };
@@ -110,7 +141,7 @@ impl Client {
             self.types[request.kind.index()].unanswered -= 1;
         }
         let type_url = request.kind.type_url().to_owned();
-        let error_detail = request.error.then(Status::default);
+        let error_detail = request.error.map(|message| Status { message, ..Status::default() });
         let responses = match self.character.variant {
             Variant::Delta => self.stream.handle_delta(
                 DeltaDiscoveryRequest {
@@ -122,17 +153,20 @@ impl Client {
                     error_detail,
                     ..DeltaDiscoveryRequest::default()
                 },
-                snapshot,
+                &world.snapshot,
+                world.now,
             ),
             Variant::Sotw => self.stream.handle_sotw(
                 DiscoveryRequest {
                     type_url,
                     resource_names: request.names,
+                    version_info: request.version,
                     response_nonce: request.nonce,
                     error_detail,
                     ..DiscoveryRequest::default()
                 },
-                snapshot,
+                &world.snapshot,
+                world.now,
             ),
         };
         self.sent(&responses.expect("no client here breaks the protocol"));
@@ -144,22 +178,40 @@ impl Client {
             return;
         };
         let (kind, nonce) = (message.kind, message.nonce.clone());
-        let error = self.character.picky && message.puts.values().any(|it| is_bad(&it.text));
-        self.apply(message, error);
-        self.types[kind.index()].nonce.clone_from(&nonce);
+        let bad: Vec<&str> = message
+            .puts
+            .iter()
+            .filter(|(name, it)| self.rejects(kind, name, it))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let said = if self.character.talkative { bad.join(": no; ") } else { String::new() };
+        let error = (!bad.is_empty()).then_some(said);
+        let version = message.version.clone();
+        self.apply(message, error.is_some());
+        let state = &mut self.types[kind.index()];
+        state.nonce.clone_from(&nonce);
+        if error.is_none() && self.character.variant == Variant::Sotw {
+            state.version = version;
+            state.returned = false;
+        }
         let answers_first = rng.random_bool(0.5);
         if answers_first {
-            self.answer(kind, &nonce, error);
+            self.answer(kind, &nonce, error.clone());
         }
         self.follow();
         if !answers_first {
-            self.answer(kind, &nonce, error);
+            self.answer(kind, &nonce, error.clone());
         }
         self.invariant_cluster_is_known_before_its_route();
     }
 
     /// Changes its mind about what it wants.
     pub(crate) fn act(&mut self, rng: &mut StdRng) {
+        if self.character.busy {
+            self.taken_ports.clear();
+            let services = SERVICES.into_iter().filter(|_| rng.random_bool(0.3));
+            self.taken_ports.extend(services.map(|it| format!("sidecar/{it}")));
+        }
         match self.character.behavior {
             Behavior::Envoy => {}
             Behavior::Grpc => {
@@ -174,6 +226,10 @@ impl Client {
                 Variant::Sotw => self.act_wild_sotw(rng),
             },
         }
+    }
+
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.character.silent
     }
 
     pub(crate) fn has_messages(&self) -> bool {
@@ -309,7 +365,10 @@ impl Client {
             Variant::Sotw => BTreeMap::new(),
         };
         self.push(kind, names, Vec::new(), String::new());
-        self.requests.back_mut().expect("just pushed").have = have;
+        let version = self.state(kind).version.clone();
+        let request = self.requests.back_mut().expect("just pushed");
+        request.have = have;
+        request.version = version;
     }
 
     fn push(
@@ -322,19 +381,23 @@ impl Client {
         let state = &mut self.types[kind.index()];
         state.asked = true;
         state.named |= !names.is_empty();
-        let (have, is_answer, error) = (BTreeMap::new(), false, false);
+        let (have, is_answer, error) = (BTreeMap::new(), false, None);
         self.requests.push_back(Request {
             kind,
             names,
             unsubscribe,
             have,
             nonce,
+            version: String::new(),
             is_answer,
             error,
         });
     }
 
-    fn answer(&mut self, kind: ResourceType, nonce: &str, error: bool) {
+    fn answer(&mut self, kind: ResourceType, nonce: &str, error: Option<String>) {
+        if self.character.silent {
+            return;
+        }
         let state = self.state(kind);
         let names = match self.character.variant {
             Variant::Delta => Vec::new(),
@@ -356,11 +419,17 @@ impl Client {
             };
             let state = &mut self.types[message.kind.index()];
             state.unanswered += 1;
-            assert!(state.unanswered <= 1, "two unanswered responses: {message:?}");
+            state.served = true;
+            // What a silent client asks for may pass for an answer, which is not counted here.
+            let one = state.unanswered <= 1 || self.character.silent;
+            assert!(one, "two unanswered responses: {message:?}");
             for (name, item) in &message.puts {
                 let latest = state.latest.entry(name.clone()).or_default();
-                assert!(*latest <= touched(&item.text), "{name} went back: {message:?}");
-                *latest = touched(&item.text);
+                // Back to what the client has, if it rejected what came after.
+                let is_held = state.held.get(name).is_some_and(|it| it.text == item.text);
+                let is_later = *latest <= touched(&item.text);
+                assert!(is_later || is_held, "{name} went back: {message:?}");
+                *latest = touched(&item.text).max(*latest);
             }
             for name in &message.removed {
                 assert!(!message.puts.contains_key(name), "{name} twice: {message:?}");
@@ -372,10 +441,15 @@ impl Client {
     fn apply(&mut self, message: Message, error: bool) {
         let kind = message.kind;
         let is_full_set = self.character.variant == Variant::Sotw && kind.has_wildcard();
-        if error && self.character.strict && !is_full_set {
+        if error && self.character.strict {
             return;
         }
-        let picky = self.character.picky;
+        let rejected: BTreeSet<String> = message
+            .puts
+            .iter()
+            .filter(|(name, it)| self.rejects(kind, name, it))
+            .map(|(name, _)| name.clone())
+            .collect();
         let state = &mut self.types[kind.index()];
         if is_full_set {
             state.held.retain(|name, _| message.puts.contains_key(name));
@@ -384,7 +458,7 @@ impl Client {
             state.held.remove(name);
         }
         for (name, item) in message.puts {
-            if (picky && is_bad(&item.text)) || !state.wants(&name) {
+            if rejected.contains(&name) || !state.wants(&name) {
                 continue;
             }
             if kind == Endpoints {
@@ -401,13 +475,22 @@ impl Client {
         }
     }
 
+    /// Whether the client takes no resource of this content at present. Who serves at a port
+    /// already goes on to do so.
+    fn rejects(&self, kind: ResourceType, name: &str, item: &Item) -> bool {
+        let is_new = || self.state(kind).held.get(name).is_none_or(|it| it.text != item.text);
+        (self.character.picky && is_bad(&item.text))
+            || (kind == Listener && self.taken_ports.contains(name) && is_new())
+    }
+
     // === Invariants ===
 
     /// An Envoy that has seen one stream and rejects nothing never has a route to a cluster that
     /// it does not have.
     fn invariant_cluster_is_known_before_its_route(&self) {
         let is_envoy = self.character.behavior == Behavior::Envoy;
-        if !is_envoy || self.character.picky || self.reconnected {
+        let rejects = self.character.picky || self.character.busy;
+        if !is_envoy || rejects || self.character.silent || self.reconnected {
             return;
         }
         for cluster in self.used_by(Route) {
@@ -420,11 +503,16 @@ impl Client {
     pub(crate) fn invariant_has_what_there_is(&self, snapshot: &Snapshot) {
         for kind in ResourceType::all() {
             let state = self.state(kind);
+            // What it holds from elsewhere is not known, so no culprit is looked for.
+            if self.character.strict && state.returned && kind.has_wildcard() {
+                continue;
+            }
             for resource in snapshot.resources(kind) {
                 let wanted = state.names.contains(&**resource.name())
                     || (state.wildcard && resource.in_wildcard());
                 let text = text_of(resource);
-                if self.character.picky && is_bad(&text) {
+                let item = Item { text: text.clone(), version: String::new() };
+                if self.rejects(kind, resource.name(), &item) {
                     continue;
                 }
                 let held = state.held.get(&**resource.name()).map(|it| &it.text);
@@ -437,6 +525,17 @@ impl Client {
                     assert!(there_is, "{kind} {name} is gone, not at {self:?}");
                 }
             }
+        }
+    }
+
+    /// Who never answers is still sent something of all it asked for.
+    pub(crate) fn invariant_has_something_of_all(&self, snapshot: &Snapshot) {
+        for kind in ResourceType::all() {
+            let state = self.state(kind);
+            let wanted = snapshot.resources(kind).any(|it| {
+                state.names.contains(&**it.name()) || (state.wildcard && it.in_wildcard())
+            });
+            assert!(!wanted || state.served, "no {kind} at {self:?}");
         }
     }
 

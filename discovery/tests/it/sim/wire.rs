@@ -20,14 +20,17 @@ pub(crate) struct Request {
     pub unsubscribe: Vec<String>,
     pub have: BTreeMap<String, String>,
     pub nonce: String,
+    /// SotW: the version that the client accepted last.
+    pub version: String,
     pub is_answer: bool,
-    pub error: bool,
+    pub error: Option<String>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Message {
     pub kind: ResourceType,
     pub nonce: String,
+    pub version: String,
     pub puts: BTreeMap<String, Item>,
     pub removed: Vec<String>,
 }
@@ -46,7 +49,8 @@ impl Message {
             .collect();
         assert_eq!(puts.len(), count, "a name comes twice");
         let kind = ResourceType::from_type_url(&proto.type_url).expect("a known type");
-        Self { kind, nonce: proto.nonce, puts, removed: proto.removed_resources }
+        let version = proto.system_version_info;
+        Self { kind, nonce: proto.nonce, version, puts, removed: proto.removed_resources }
     }
 
     pub(crate) fn from_sotw(response: &Response) -> Self {
@@ -56,7 +60,8 @@ impl Message {
             items.map(|it| (it.name, Item { text: it.text, version: String::new() })).collect();
         assert_eq!(puts.len(), proto.resources.len(), "a name comes twice");
         let kind = ResourceType::from_type_url(&proto.type_url).expect("a known type");
-        Self { kind, nonce: proto.nonce, puts, removed: Vec::new() }
+        let version = proto.version_info;
+        Self { kind, nonce: proto.nonce, version, puts, removed: Vec::new() }
     }
 }
 

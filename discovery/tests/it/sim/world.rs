@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use discovery::lease::Time;
 use discovery::resource::{Resource, ResourceChange, ResourceType};
 use discovery::snapshot::Snapshot;
 use rand::prelude::*;
@@ -16,6 +17,7 @@ use crate::fixture::resource;
 #[derive(Debug)]
 pub(crate) struct World {
     pub snapshot: Snapshot,
+    pub now: Time,
     services: BTreeSet<String>,
     /// What other service a route leads to as well.
     detours: BTreeMap<String, String>,
@@ -36,6 +38,7 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self {
             snapshot: Snapshot::empty(),
+            now: Time::ZERO,
             services: BTreeSet::new(),
             detours: BTreeMap::new(),
             without_endpoints: BTreeSet::new(),

@@ -119,6 +119,14 @@ fn a_command_that_changes_nothing_makes_no_snapshot() {
     machine.publish(2);
     assert!(!snapshots.has_changed().unwrap());
     assert_eq!(board.revision(), 2);
+    // The same registration, word for word but for its lease.
+    machine.apply(entry(3), &register("orders", "o1"), &mut rows).unwrap();
+    machine.publish(3);
+    assert!(!snapshots.has_changed().unwrap(), "every stream is woken");
+    assert_eq!(board.revision(), 3);
+    machine.apply(entry(4), &register("orders", "o2"), &mut rows).unwrap();
+    machine.publish(4);
+    assert!(snapshots.has_changed().unwrap());
 }
 
 #[test]

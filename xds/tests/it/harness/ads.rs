@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use envoy_types::pb::envoy::{
-    config::{
-        core::v3::Node,
-        endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::Node,
+            endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+            listener::v3::Listener,
+        },
+        service::discovery::v3::{
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+            aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+        },
     },
-    service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
+    google::rpc::Status as Rejection,
 };
 use prost::Message;
 use tokio::{sync::mpsc, time::timeout};
@@ -133,6 +137,32 @@ impl Sotw {
         };
         self.requests.send(ack).await.unwrap();
         response
+    }
+
+    /// The names of the listeners in the next response, which is rejected if one of these is in it.
+    pub(crate) async fn receive_unless(&mut self, names: &[&str], bad: &[&str]) -> Vec<String> {
+        let response = self.receive_raw().await.expect("the stream failed").expect("it ended");
+        let listeners = response.resources.iter();
+        let mut found: Vec<String> =
+            listeners.map(|it| Listener::decode(&*it.value).expect("a listener").name).collect();
+        found.sort();
+        let culprits: Vec<&str> =
+            bad.iter().copied().filter(|it| found.iter().any(|name| name == it)).collect();
+        let error_detail = (!culprits.is_empty()).then(|| Rejection {
+            code: 13,
+            message: format!("{}: cannot bind", culprits.join(", ")),
+            ..Rejection::default()
+        });
+        let answer = DiscoveryRequest {
+            type_url: response.type_url,
+            version_info: response.version_info,
+            response_nonce: response.nonce,
+            resource_names: names.iter().map(|it| (*it).to_owned()).collect(),
+            error_detail,
+            ..DiscoveryRequest::default()
+        };
+        self.requests.send(answer).await.unwrap();
+        found
     }
 
     pub(crate) async fn receive_raw(&mut self) -> Result<Option<DiscoveryResponse>, Status> {

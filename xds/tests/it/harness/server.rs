@@ -31,6 +31,8 @@ pub(crate) struct Server {
     pub(crate) ready: watch::Receiver<Readiness>,
     shutdown: CancellationToken,
     cut: CancellationToken,
+    /// Takes connections and never answers: what a server that is cut off finds in place of others.
+    void: std::net::TcpListener,
     ended: Ended,
     runtime: Option<Runtime>,
 }
@@ -80,7 +82,8 @@ impl Server {
             .await
             .unwrap();
         let runtime = Some(runtime);
-        Self { address, host, ready: disco.ready(), shutdown, cut, ended, runtime }
+        let void = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { address, host, ready: disco.ready(), shutdown, cut, void, ended, runtime }
     }
 
     pub(crate) async fn ready(&self) {
@@ -134,7 +137,7 @@ impl Server {
         self.cut.cancel();
         let own_id = self.host.identity().node_id;
         for hint in self.host.mesh().book().hints().into_iter().filter(|it| it.node_id != own_id) {
-            let address = "127.0.0.1:1".parse().unwrap();
+            let address = self.void.local_addr().unwrap();
             self.host.mesh().book().learn(Hint { moves: u64::MAX, address, ..hint });
         }
     }
@@ -249,5 +252,6 @@ fn disco_config(single: bool) -> DiscoConfig {
         data_voters_wanted: if single { 1 } else { 3 },
         single,
         latch_patience: LATCH_PATIENCE,
+        stale_streams_after: Duration::from_secs(5),
     }
 }

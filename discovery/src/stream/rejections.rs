@@ -1,0 +1,228 @@
+//! What a client rejected: who is to blame, and when it is tried again.
+//!
+//! A NACK rejects a response, not a resource. Those of its resources that the client has not
+//! accepted before are suspects. They are sent again in smaller and smaller groups, until each is
+//! accepted or rejected alone. The text of the error often names the bad ones, which is a hint: they
+//! are tried apart from the others, and blamed only if they are rejected apart.
+//!
+//! A resource rejected alone is in *quarantine*: the client keeps what it has of it, and nothing
+//! else waits for it. It leaves quarantine when its content changes. Until then it is tried again
+//! after a pause that grows, since the reason may lie with the client and pass: a port that was in
+//! use is free by now.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::subscription::Subscription;
+use crate::lease::Time;
+use crate::resource::Version;
+use crate::snapshot::Snapshot;
+
+#[cfg(test)]
+mod tests;
+
+/// The pause before a resource that was rejected alone is tried again. It doubles each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause: how long a reason that has passed goes unnoticed, and how little a resource
+/// costs that is bad for good.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Names that the text of an error gives are tried one by one up to so many.
+const MOST_HINTS: usize = 16;
+
+/// So much of an error's text is searched for names.
+const HINT_LIMIT: usize = 8 << 10;
+
+/// A longer reason is cut: it comes from outside and is kept as long as the stream.
+const REASON_LIMIT: usize = 512;
+
+/// Stands for a set that was rejected without a word about who is to blame.
+pub(super) const WHOLE_SET: &str = "*";
+
+/// The rejected resources of one type on one stream.
+#[derive(Debug, Default)]
+pub(super) struct Rejections {
+    /// Groups of suspects, each to be sent by itself.
+    trials: VecDeque<Vec<Arc<str>>>,
+    quarantine: BTreeMap<Arc<str>, Quarantine>,
+}
+
+/// A resource that the client rejected alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    pub version: Version,
+    /// The client's words, cut to a length that can be kept.
+    pub reason: Arc<str>,
+    /// When it was rejected first.
+    pub since: Time,
+    /// How often it has been rejected.
+    pub times: u32,
+    retry_at: Time,
+}
+
+/// The suspects of one rejected response.
+#[derive(Debug)]
+pub(super) struct Suspects<'a> {
+    pub names: Vec<(Arc<str>, Version)>,
+    /// The response held more than these, but for what the client had accepted before.
+    pub had_more: bool,
+    pub reason: &'a str,
+}
+
+impl Rejections {
+    /// Takes the suspects of a rejected response. Gives back those that are in quarantine for it
+    /// and were not before.
+    pub(super) fn add(&mut self, suspects: Suspects<'_>, now: Time) -> Vec<Arc<str>> {
+        let Suspects { names, had_more, reason } = suspects;
+        if let [(name, version)] = &*names
+            && !had_more
+        {
+            return self.blame(name, *version, reason, now).into_iter().collect();
+        }
+        let text = cut(reason, HINT_LIMIT);
+        let (hinted, others): (Vec<_>, Vec<_>) =
+            names.iter().cloned().partition(|(name, _)| names_it(text, name));
+        if !hinted.is_empty() && hinted.len() <= MOST_HINTS {
+            return self.follow_hints(hinted, others, reason, now);
+        }
+        let names: Vec<Arc<str>> = names.into_iter().map(|(name, _)| name).collect();
+        // Each group holds less than the response did, so this ends.
+        if had_more || names.len() == 1 {
+            self.plan(&names);
+        } else {
+            let (left, right) = names.split_at(names.len() / 2);
+            self.plan(left);
+            self.plan(right);
+        }
+        Vec::new()
+    }
+
+    fn follow_hints(
+        &mut self,
+        hinted: Vec<(Arc<str>, Version)>,
+        others: Vec<(Arc<str>, Version)>,
+        reason: &str,
+        now: Time,
+    ) -> Vec<Arc<str>> {
+        let others: Vec<Arc<str>> = others.into_iter().map(|(name, _)| name).collect();
+        self.plan(&others);
+        let mut blamed = Vec::new();
+        for (name, version) in hinted {
+            // What was rejected alone before need not be tried apart once more.
+            if self.quarantine.get(&name).is_some_and(|it| it.version == version) {
+                blamed.extend(self.blame(&name, version, reason, now));
+            } else {
+                self.plan(&[name]);
+            }
+        }
+        blamed
+    }
+
+    fn plan(&mut self, names: &[Arc<str>]) {
+        if !names.is_empty() {
+            self.trials.push_back(names.to_vec());
+        }
+    }
+
+    /// Puts a resource into quarantine. Its name, if it was not there with this content.
+    pub(super) fn blame(
+        &mut self,
+        name: &Arc<str>,
+        version: Version,
+        reason: &str,
+        now: Time,
+    ) -> Option<Arc<str>> {
+        let reason: Arc<str> = cut(reason, REASON_LIMIT).into();
+        match self.quarantine.get_mut(name).filter(|it| it.version == version) {
+            Some(known) => {
+                known.times = known.times.saturating_add(1);
+                known.reason = reason;
+                known.retry_at = now + pause(known.times);
+                None
+            }
+            None => {
+                let retry_at = now + pause(1);
+                let it = Quarantine { version, reason, since: now, times: 1, retry_at };
+                self.quarantine.insert(Arc::clone(name), it);
+                Some(Arc::clone(name))
+            }
+        }
+    }
+
+    /// The client accepted a resource. Whether it was in quarantine.
+    pub(super) fn accept(&mut self, name: &str, version: Version) -> bool {
+        let is_known = self.quarantine.get(name).is_some_and(|it| it.version == version);
+        if is_known {
+            self.quarantine.remove(name);
+        }
+        is_known
+    }
+
+    /// The client accepted a set, or says what it holds.
+    pub(super) fn accept_set(&mut self) -> bool {
+        self.quarantine.remove(WHOLE_SET).is_some()
+    }
+
+    /// Drops what has nothing to say any more.
+    pub(super) fn prune(&mut self, subscription: &Subscription, snapshot: &Snapshot) {
+        self.trials
+            .retain(|names| names.iter().any(|it| subscription.rejected(it, snapshot).is_some()));
+        self.quarantine.retain(|name, it| {
+            &**name == WHOLE_SET || subscription.wanted_version(name, snapshot) == Some(it.version)
+        });
+    }
+
+    /// The next group to be tried: of suspects, or of those in quarantine whose pause is over.
+    pub(super) fn next_trial(&mut self, now: Time) -> Option<Vec<Arc<str>>> {
+        self.trials.pop_front().or_else(|| {
+            let due: Vec<Arc<str>> = self
+                .quarantine
+                .iter_mut()
+                .filter(|(_, it)| it.retry_at <= now)
+                .map(|(name, it)| {
+                    it.retry_at = now + pause(it.times + 1);
+                    Arc::clone(name)
+                })
+                .collect();
+            (!due.is_empty()).then_some(due)
+        })
+    }
+
+    pub(super) fn has_trials(&self) -> bool {
+        !self.trials.is_empty()
+    }
+
+    /// When [`Rejections::next_trial`] next has one, if there is none at present.
+    pub(super) fn next_retry(&self) -> Option<Time> {
+        self.quarantine.values().map(|it| it.retry_at).min()
+    }
+
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = (&Arc<str>, &Quarantine)> {
+        self.quarantine.iter()
+    }
+}
+
+fn pause(times: u32) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << times.saturating_sub(1).min(16));
+    doubled.min(LAST_RETRY)
+}
+
+/// Whether a text names a resource: as a word of its own, not as a part of a longer name.
+pub(super) fn names_it(text: &str, name: &str) -> bool {
+    let is_part = |it: char| it.is_alphanumeric() || "-_./:".contains(it);
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let mut after = text[at + name.len()..].chars();
+        // A sign that ends a clause may follow a name.
+        let next = after.next().filter(|it| is_part(*it));
+        let ends =
+            next.is_none_or(|it| matches!(it, '.' | ':') && !after.next().is_some_and(is_part));
+        ends && !before.is_some_and(is_part)
+    })
+}
+
+fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(text.len().min(limit))]
+}

@@ -1,0 +1,89 @@
+//! Asks the other DISCO servers whether they have a quorum, while this one has none.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use futures::future::join_all;
+use mesh::dial::endpoint;
+use proto::quorate::v1::{AnswerMeta, ListGroupsRequest, registry_client::RegistryClient};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    clients::{Other, Outlook},
+    shared::{Formed, Shared},
+};
+
+/// How long another server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked at whether this server has a quorum, and whether others may.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Follows where the clients of this server should be.
+pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
+    loop {
+        tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            () = sleep(ASK_EVERY) => {}
+        }
+        let others = if shared.stale_for().is_zero() {
+            Vec::new()
+        } else {
+            ask_others(shared, formed).await
+        };
+        let stale_for = shared.stale_for();
+        let outlook = Outlook::new(stale_for, shared.config.stale_streams_after, &others);
+        let before = *shared.outlook.borrow();
+        if outlook == before {
+            continue;
+        }
+        shared.outlook.send_replace(outlook);
+        if outlook == Outlook::Leave {
+            let streams = shared.clients.figures(shared.now()).open;
+            tracing::warn!(
+                streams,
+                ?stale_for,
+                "this server has no quorum; its streams of discovery are ended, so that their \
+                 clients can find a server that has one"
+            );
+        }
+    }
+}
+
+/// Asks the other members of the DISCO group.
+async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<Other> {
+    let own_id = shared.host.identity().node_id;
+    let members = formed.group.status().members;
+    let others = members.iter().filter(|it| it.node_id != own_id);
+    let mesh = shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
+    let asked = others.map(|it| {
+        let (address, mesh) = (shared.host.mesh().book().address(it.node_id), mesh.as_deref());
+        async move {
+            let Some(address) = address else { return Other::Silent };
+            timeout(PATIENCE, ask(address, mesh)).await.unwrap_or(Other::Silent)
+        }
+    });
+    join_all(asked).await
+}
+
+async fn ask(address: SocketAddr, mesh: Option<&str>) -> Other {
+    match TcpStream::connect(address).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Other::Down,
+        Err(_) => return Other::Silent,
+    }
+    let Ok(channel) = endpoint(address).connect().await else { return Other::Silent };
+    match RegistryClient::new(channel).list_groups(ListGroupsRequest {}).await {
+        Ok(reply) => {
+            let AnswerMeta { mesh_id, stale_for_ms, .. } =
+                reply.into_inner().meta.unwrap_or_default();
+            match (mesh == Some(&*mesh_id), stale_for_ms) {
+                (true, 0) => Other::HasQuorum,
+                (true, _) | (false, _) => Other::NoQuorum,
+            }
+        }
+        Err(_) => Other::NoQuorum,
+    }
+}

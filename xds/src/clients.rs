@@ -1,0 +1,264 @@
+//! The clients that are connected, as an operator sees them.
+//!
+//! A stream writes about itself here, so that counting does not ask thousands of tasks.
+
+mod outlook;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use discovery::{lease::Time, resource::ResourceType, stream::PATIENCE};
+use tonic::Status;
+
+pub(crate) use self::outlook::{Other, Outlook, SentAway};
+
+/// Streams that this server serves at once. Each holds memory, whatever its client does.
+const MOST_STREAMS: usize = 1 << 14;
+
+/// Streams that one connection of a client may have open. A client needs one.
+const MOST_STREAMS_OF_A_CONNECTION: usize = 100;
+
+/// No time: nothing is unanswered.
+const NEVER: u64 = u64::MAX;
+
+/// A resource that a client does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedResource {
+    pub client: String,
+    pub kind: ResourceType,
+    /// `*` for a whole set.
+    pub name: String,
+    /// The client's words.
+    pub reason: String,
+}
+
+/// What the streams count together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamFigures {
+    pub(crate) open: usize,
+    /// Streams whose client has not answered a response for long.
+    pub(crate) unanswered: usize,
+    /// How long the response that waits longest for its answer has waited.
+    pub(crate) oldest_unanswered: Time,
+    /// Resources that clients do not take.
+    pub(crate) rejected: usize,
+    /// Responses that were rejected since the start.
+    pub(crate) rejections: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    table: Mutex<Table>,
+    rejections: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    entries: BTreeMap<u64, Arc<Entry>>,
+    by_connection: BTreeMap<SocketAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    client: Mutex<String>,
+    /// When the response was sent that has waited longest, in milliseconds of the server's clock.
+    unanswered_since: AtomicU64,
+    rejected: Mutex<Vec<Rejected>>,
+}
+
+/// A resource that a client does not take: its type, its name, and the client's reason.
+type Rejected = (ResourceType, Arc<str>, Arc<str>);
+
+/// One stream in the table. It leaves when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    clients: Arc<Clients>,
+    pub(crate) number: u64,
+    connection: Option<SocketAddr>,
+    entry: Arc<Entry>,
+}
+
+impl Clients {
+    /// Lets a stream in, if there is room.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        connection: Option<SocketAddr>,
+    ) -> Result<Connected, Status> {
+        let mut table = lock(&self.table);
+        if table.entries.len() >= MOST_STREAMS {
+            return Err(Status::resource_exhausted(format!(
+                "this server has {MOST_STREAMS} streams of discovery open, which is the limit; try \
+                 another server"
+            )));
+        }
+        if let Some(connection) = connection {
+            let open = table.by_connection.entry(connection).or_default();
+            if *open >= MOST_STREAMS_OF_A_CONNECTION {
+                return Err(Status::resource_exhausted(format!(
+                    "this connection has {MOST_STREAMS_OF_A_CONNECTION} streams of discovery open, \
+                     which is the limit; one is enough"
+                )));
+            }
+            *open += 1;
+        }
+        let number = table.next;
+        table.next += 1;
+        let entry = Arc::new(Entry {
+            client: Mutex::default(),
+            unanswered_since: AtomicU64::new(NEVER),
+            rejected: Mutex::default(),
+        });
+        table.entries.insert(number, Arc::clone(&entry));
+        Ok(Connected { clients: Arc::clone(self), number, connection, entry })
+    }
+
+    pub(crate) fn figures(&self, now: Time) -> StreamFigures {
+        let entries: Vec<Arc<Entry>> = lock(&self.table).entries.values().cloned().collect();
+        let mut figures = StreamFigures {
+            open: entries.len(),
+            rejections: self.rejections.load(Ordering::Relaxed),
+            ..StreamFigures::default()
+        };
+        for entry in entries {
+            figures.rejected += lock(&entry.rejected).len();
+            let since = entry.unanswered_since.load(Ordering::Relaxed);
+            if since != NEVER {
+                let age = now.saturating_sub(Time::from_millis(since));
+                figures.oldest_unanswered = figures.oldest_unanswered.max(age);
+                figures.unanswered += usize::from(age >= PATIENCE);
+            }
+        }
+        figures
+    }
+
+    /// What clients do not take, at most so many.
+    pub(crate) fn rejected(&self, limit: usize) -> Vec<RejectedResource> {
+        let entries: Vec<Arc<Entry>> = lock(&self.table).entries.values().cloned().collect();
+        let mut found = Vec::new();
+        for entry in entries {
+            let client = lock(&entry.client).clone();
+            for (kind, name, reason) in &*lock(&entry.rejected) {
+                if found.len() == limit {
+                    return found;
+                }
+                found.push(RejectedResource {
+                    client: client.clone(),
+                    kind: *kind,
+                    name: name.to_string(),
+                    reason: reason.to_string(),
+                });
+            }
+        }
+        found
+    }
+}
+
+impl Connected {
+    pub(crate) fn is_client(&self, id: &str) {
+        id.clone_into(&mut lock(&self.entry.client));
+    }
+
+    pub(crate) fn waits_since(&self, since: Option<Time>) {
+        let since = since.map_or(NEVER, |it| u64::try_from(it.as_millis()).unwrap_or(NEVER));
+        self.entry.unanswered_since.store(since, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_rejection(&self) {
+        self.clients.rejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_rejected(
+        &self,
+        rejected: impl IntoIterator<Item = (ResourceType, Arc<str>, Arc<str>)>,
+    ) {
+        let mut known = lock(&self.entry.rejected);
+        known.clear();
+        known.extend(rejected);
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut table = lock(&self.clients.table);
+        table.entries.remove(&self.number);
+        if let Some(connection) = self.connection
+            && let Some(open) = table.by_connection.get_mut(&connection)
+        {
+            *open -= 1;
+            if *open == 0 {
+                table.by_connection.remove(&connection);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn connection(port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    #[test]
+    fn a_connection_has_a_limit_of_its_own() {
+        let clients = Arc::new(Clients::default());
+        let mut open: Vec<_> =
+            (0..MOST_STREAMS_OF_A_CONNECTION).map(|_| clients.enter(connection(1))).collect();
+        let refused = clients.enter(connection(1)).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(refused.message().contains("one is enough"), "{refused}");
+        assert!(clients.enter(connection(2)).is_ok());
+        open.pop();
+        assert!(clients.enter(connection(1)).is_ok());
+    }
+
+    #[test]
+    fn a_server_has_a_limit() {
+        let clients = Arc::new(Clients::default());
+        let open: Vec<_> = (0..MOST_STREAMS).map(|_| clients.enter(None)).collect();
+        let refused = clients.enter(connection(1)).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        drop(open);
+        assert!(clients.enter(connection(1)).is_ok());
+        assert_eq!(clients.figures(Time::ZERO).open, 0);
+        assert!(lock(&clients.table).by_connection.is_empty());
+    }
+
+    #[test]
+    fn an_operator_sees_who_does_not_answer_and_what_is_rejected() {
+        let clients = Arc::new(Clients::default());
+        let stream = clients.enter(None).unwrap();
+        stream.is_client("front");
+        stream.waits_since(Some(Duration::from_secs(5)));
+        stream.count_rejection();
+        stream.set_rejected(vec![(ResourceType::Listener, "l".into(), "in use".into())]);
+        let figures = clients.figures(Duration::from_secs(20));
+        let wanted = StreamFigures {
+            open: 1,
+            unanswered: 1,
+            oldest_unanswered: Duration::from_secs(15),
+            rejected: 1,
+            rejections: 1,
+        };
+        assert_eq!(figures, wanted);
+        assert_eq!(clients.rejected(0), []);
+        assert_eq!(clients.rejected(9)[0].client, "front");
+        drop(stream);
+        assert_eq!(clients.rejected(9), []);
+        assert_eq!(clients.figures(Duration::ZERO).rejections, 1);
+    }
+}
