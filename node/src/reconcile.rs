@@ -10,7 +10,8 @@
 //!
 //! 1. finish a joint membership;
 //! 2. reach the wanted number of voters with learners that have caught up;
-//! 3. replace a voter whose node has been down for longer than the patience: the replacement has
+//! 3. replace a voter that DISCO has listed as down, and that has answered the leader nothing, for
+//!    longer than the patience: the replacement has
 //!    the data before the voter loses its seat, in one joint change. With more voters than wanted,
 //!    the dead one just loses its seat;
 //! 4. let assigned nodes that are up copy the group as learners;
@@ -47,6 +48,24 @@ pub struct Advice {
     pub nodes: BTreeMap<NodeId, Standing>,
 }
 
+impl Advice {
+    /// The advice of somebody who hears the members too: `heard` says how long ago a member last
+    /// answered, and `tenure` for how long the leader has been listening.
+    ///
+    /// DISCO hears of a node by another way than its group does, and that way may be broken alone. A
+    /// node that answers its leader is not gone, whatever DISCO says.
+    #[must_use]
+    pub fn as_heard(mut self, heard: &BTreeMap<NodeId, Duration>, tenure: Duration) -> Self {
+        for (id, standing) in &mut self.nodes {
+            if let Presence::Down(told) = standing.presence {
+                let silent = heard.get(id).copied().unwrap_or(tenure);
+                standing.presence = Presence::Down(told.min(silent));
+            }
+        }
+        self
+    }
+}
+
 /// How DISCO sees one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -60,7 +79,7 @@ pub enum Presence {
     Up,
     /// Stops, or was not heard of for a while; expected back.
     Away,
-    /// Listed as down, without a break for this long.
+    /// Listed as down, and not heard by the leader, without a break for this long.
     Down(Duration),
 }
 

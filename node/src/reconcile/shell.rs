@@ -5,7 +5,7 @@ mod tests;
 
 use std::time::Duration;
 
-use raft::{ChangeError, Group, Role};
+use raft::{ChangeError, Group, Role, Status};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -27,11 +27,13 @@ pub(crate) struct Reconciler {
     group: Group,
     outlook: watch::Receiver<Outlook>,
     patience: Duration,
+    /// The term in which this node leads, and since when it is looked at.
+    leads: Option<(u64, Instant)>,
 }
 
 impl Reconciler {
     pub(crate) fn new(group: Group, outlook: watch::Receiver<Outlook>, patience: Duration) -> Self {
-        Self { group, outlook, patience }
+        Self { group, outlook, patience, leads: None }
     }
 
     /// Reconciles until it is dropped.
@@ -51,9 +53,10 @@ impl Reconciler {
     async fn look(&mut self) -> bool {
         let status = self.group.status();
         if status.role != Role::Leader {
+            self.leads = None;
             return false;
         }
-        let advice = self.advice();
+        let advice = self.advice(&status);
         let Some(step) = next_step(&status, advice.as_ref(), self.patience) else {
             return false;
         };
@@ -70,9 +73,19 @@ impl Reconciler {
         }
     }
 
-    fn advice(&mut self) -> Option<Advice> {
-        let outlook = self.outlook.borrow_and_update();
-        outlook.advice(self.group.id(), Instant::now())
+    /// What DISCO advises, as far as this leader has heard no better of its members.
+    fn advice(&mut self, status: &Status) -> Option<Advice> {
+        let term = status.term;
+        let now = Instant::now();
+        let since = match self.leads {
+            Some((led, since)) if led == term => since,
+            Some(_) | None => now,
+        };
+        self.leads = Some((term, since));
+        let advice = self.outlook.borrow_and_update().advice(self.group.id(), now)?;
+        let tenure = now.saturating_duration_since(since);
+        let heard = status.members.iter().filter_map(|it| Some((it.node_id, it.heard?))).collect();
+        Some(advice.as_heard(&heard, tenure))
     }
 
     async fn take(&self, step: Step, looked_at: Option<(u64, u64)>) -> Result<(), ChangeError> {

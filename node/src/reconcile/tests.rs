@@ -42,6 +42,22 @@ fn a_joint_membership_is_finished_first() {
     assert_eq!(step(&status, &advice), expected);
 }
 
+/// S6: DISCO and a node may be cut off from each other while the group has its voter.
+#[test]
+fn a_voter_that_answers_its_leader_keeps_its_seat_whatever_disco_says() {
+    let status = leader([voter(1), voter(2), voter(3), learner(4, 0)]);
+    let down = || advice([1, 2, 3, 4]).with(3, LONG);
+    let replaced = Some(set([1, 2, 4], Reason::Replace { dead: 3 }));
+    let as_heard = |heard: &[(NodeId, Duration)], tenure| {
+        step(&status, &down().as_heard(&heard.iter().copied().collect(), tenure))
+    };
+    let moment = Duration::from_millis(150);
+    assert_eq!(as_heard(&[(3, moment)], PATIENCE), None, "it answered a moment ago");
+    assert_eq!(as_heard(&[(3, PATIENCE)], PATIENCE), replaced);
+    assert_eq!(as_heard(&[], moment), None, "the leader has only begun to listen");
+    assert_eq!(as_heard(&[(2, moment)], PATIENCE), replaced);
+}
+
 #[test]
 fn an_assigned_node_that_is_up_becomes_a_learner() {
     let status = leader([voter(1), voter(2), voter(3)]);
@@ -266,6 +282,7 @@ fn leader(members: impl IntoIterator<Item = MemberStatus>) -> Status {
         quorum: Quorum::Held,
         quorum_age: Some(Duration::ZERO),
         without_quorum: Duration::ZERO,
+        doubt: None,
         purged: 0,
     }
 }
