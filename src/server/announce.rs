@@ -35,6 +35,9 @@ impl Announce {
             let Some(loud) = loud_line(&server).await else { return };
             if !had_mesh {
                 output::line(&loud);
+                if server.config.start == Start::Alone && self == Self::FirstStart {
+                    output::line(&empty(&server));
+                }
             }
             if self == Self::Guide {
                 readiness.ready().await;
@@ -68,6 +71,16 @@ async fn is_founder(server: &Server, node_id: u64) -> bool {
     let told = formation.wait_for(Option::is_some);
     let Ok(Ok(formation)) = timeout(FORMATION_TOLD, told).await else { return false };
     formation.as_ref().is_some_and(|it| it.members.iter().any(|it| it.node_id == node_id))
+}
+
+/// A server alone forms a mesh wherever it finds an empty directory, also one that was meant to be
+/// another.
+fn empty(server: &Server) -> String {
+    format!(
+        "The mesh is empty, in {}. If there should be data, stop this server and look at --data-dir; \
+         with --mesh ID it starts in no other mesh",
+        server.config.data_dir.display()
+    )
 }
 
 fn guide(server: &Server) -> String {
