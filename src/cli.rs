@@ -167,7 +167,7 @@ impl Run {
             Command::Group(args) => args.run(format).await,
             Command::Register(args) => args.run().await,
             Command::Deregister(args) => args.run(format).await,
-            Command::Envoy(args) => args.run(),
+            Command::Envoy(args) => args.run().await,
             Command::Completions(args) => args.run(Cli::command()),
             Command::Man(args) => args.run(Cli::command()),
             Command::Version(args) => Ok(args.run(format)),

@@ -2,18 +2,29 @@
 
 mod bootstrap;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
+use futures::future::join_all;
+use mesh::{MeshId, ParseMeshIdError};
+use tokio::time::timeout;
 
 use self::bootstrap::{Bootstrap, Inbound, Role, Variant};
+use super::init::identify;
 use crate::{
     config::DEFAULT_DISCO,
     failure::Failure,
     machine::host_name,
-    output,
+    output::{self, progress},
     values::{Addresses, ValueError, address, addresses, name},
 };
+
+/// How long a DISCO server may take to say which mesh it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Make configurations for Envoy.
 #[derive(Args, Debug)]
@@ -61,6 +72,10 @@ struct BootstrapArgs {
     /// Zone that the Envoy is in.
     #[arg(long, value_name = "NAME", value_parser = name)]
     zone: Option<String>,
+    /// The mesh that the Envoy belongs to, or `none`; DISCO is asked unless it is given. Servers of
+    /// another mesh refuse the Envoy, so that it keeps what it has if addresses are used again.
+    #[arg(long, value_name = "ID", value_parser = mesh_or_none)]
+    mesh: Option<String>,
     /// Port of Envoy's own admin interface, on loopback; or an address.
     #[arg(long, value_name = "PORT", value_parser = on_loopback, default_value = "9901")]
     admin_port: SocketAddr,
@@ -79,19 +94,23 @@ struct BootstrapArgs {
 }
 
 impl EnvoyArgs {
-    pub(crate) fn run(self) -> Result<u8, Failure> {
+    pub(crate) async fn run(self) -> Result<u8, Failure> {
         match self.command {
-            EnvoyCommand::Bootstrap(args) => args.run(),
+            EnvoyCommand::Bootstrap(args) => args.run().await,
         }
     }
 }
 
 impl BootstrapArgs {
-    fn run(self) -> Result<u8, Failure> {
+    async fn run(self) -> Result<u8, Failure> {
         if self.disco.0.is_empty() {
             return Err(Failure::usage("--disco names no server")
                 .hint("an Envoy finds DISCO by IP: --disco IP:PORT,…"));
         }
+        let mesh = match self.mesh {
+            Some(mesh) => mesh,
+            None => mesh_of(&self.disco.0).await?,
+        };
         let service = self.service.unwrap_or_else(|| "front".to_owned());
         let node_id = self.node_id.unwrap_or_else(|| format!("{service}-{}", host_name()));
         let role = self
@@ -105,6 +124,7 @@ impl BootstrapArgs {
             service,
             region: self.region.unwrap_or_default(),
             zone: self.zone.unwrap_or_default(),
+            mesh,
             disco: self.disco.0,
             admin: self.admin_port,
             variant: self.variant,
@@ -124,6 +144,35 @@ fn warning(role: Role) -> Option<String> {
              a port alone stays on loopback"
         )
     })
+}
+
+/// The mesh of the DISCO servers, as far as they answer; empty if none says.
+async fn mesh_of(disco: &[SocketAddr]) -> Result<String, Failure> {
+    let asking = disco.iter().map(|address| timeout(ANSWER_TIMEOUT, identify(*address)));
+    let answers = join_all(asking).await;
+    let meshes: BTreeSet<String> = answers
+        .into_iter()
+        .filter_map(|answer| Some(answer.ok()?.ok()?.mesh_id))
+        .filter(|mesh| !mesh.is_empty())
+        .collect();
+    if meshes.len() > 1 {
+        let meshes: Vec<_> = meshes.into_iter().collect();
+        let message = format!("the DISCO servers belong to several meshes: {}", meshes.join(", "));
+        return Err(Failure::refused(message).hint("name servers of one mesh with --disco"));
+    }
+    let mesh = meshes.into_iter().next().unwrap_or_default();
+    if mesh.is_empty() {
+        progress(
+            "note: no DISCO server said which mesh it is, so the bootstrap names none, and the Envoy \
+             would follow servers of another mesh at these addresses; --mesh names it",
+        );
+    }
+    Ok(mesh)
+}
+
+/// A mesh id, or nothing for `none`.
+fn mesh_or_none(text: &str) -> Result<String, ParseMeshIdError> {
+    if text == "none" { Ok(String::new()) } else { Ok(text.parse::<MeshId>()?.to_string()) }
 }
 
 fn inbound(text: &str) -> Result<Inbound, ValueError> {

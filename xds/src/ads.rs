@@ -48,6 +48,7 @@ use crate::{MESSAGE_LIMIT, shared::Shared};
 
 mod conversation;
 mod elsewhere;
+mod membership;
 mod text;
 mod variant;
 

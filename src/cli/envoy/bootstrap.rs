@@ -25,6 +25,9 @@ pub(crate) struct Bootstrap {
     pub(crate) service: String,
     pub(crate) region: String,
     pub(crate) zone: String,
+    /// The mesh that the Envoy belongs to; empty if nobody could say. DISCO servers of another one
+    /// refuse it then, whatever becomes of their addresses.
+    pub(crate) mesh: String,
     pub(crate) disco: Vec<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) variant: Variant,
@@ -92,15 +95,23 @@ impl Bootstrap {
   locality:
     region: {region}
     zone: {zone}
-admin:
+{metadata}admin:
   address: {admin}
 "#,
+            metadata = self.metadata(),
             id = quoted(&self.node_id),
             service = quoted(&self.service),
             region = quoted(&self.region),
             zone = quoted(&self.zone),
             admin = socket(self.admin),
         )
+    }
+
+    fn metadata(&self) -> String {
+        if self.mesh.is_empty() {
+            return String::new();
+        }
+        format!("  metadata:\n    quorate: {{mesh: {}}}\n", quoted(&self.mesh))
     }
 
     fn dynamic_resources(&self) -> String {

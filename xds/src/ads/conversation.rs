@@ -14,6 +14,7 @@ use tokio::{
 use tonic::{Code, Status, Streaming};
 
 use super::{
+    membership::check_mesh,
     text::{Few, Foreign},
     variant::Variant,
 };
@@ -206,7 +207,15 @@ impl<V: Variant> Conversation<V> {
         time * share / 64
     }
 
+    /// Servers of another mesh at the same addresses have nothing for this client.
+    fn check_mesh(&self, request: &V::Request) -> Result<(), End> {
+        let Some(node) = V::node(request) else { return Ok(()) };
+        let ours = self.shared.host.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default();
+        check_mesh(node, &ours).map_err(End::Failed)
+    }
+
     async fn take(&mut self, request: V::Request) -> Result<Vec<Response>, End> {
+        self.check_mesh(&request)?;
         let is_first = self.stream.client().is_none();
         self.confirm(&request).await?;
         if !self.sent_any && self.first_sync.is_none() {

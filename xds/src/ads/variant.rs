@@ -5,7 +5,10 @@ use discovery::{
     snapshot::Snapshot,
     stream::{self, Claim, DeltaMessage, Response, SotwMessage, Stream, Violation},
 };
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+};
 use prost::Message;
 
 /// What differs between the variants: the messages, and which method of the machine takes them.
@@ -24,6 +27,9 @@ pub(super) trait Variant: Send + 'static {
     ) -> Result<Vec<Response>, Violation>;
 
     fn message(response: &Response) -> Self::Response;
+
+    /// Who asks, which a stream says once.
+    fn node(request: &Self::Request) -> Option<&Node>;
 
     /// The type that the request is of.
     fn type_url(request: &Self::Request) -> &str;
@@ -58,6 +64,10 @@ impl Variant for Delta {
         response.to_delta()
     }
 
+    fn node(request: &DeltaDiscoveryRequest) -> Option<&Node> {
+        request.node.as_ref()
+    }
+
     fn type_url(request: &DeltaDiscoveryRequest) -> &str {
         &request.type_url
     }
@@ -88,6 +98,10 @@ impl Variant for Sotw {
 
     fn message(response: &Response) -> SotwMessage {
         response.to_sotw()
+    }
+
+    fn node(request: &DiscoveryRequest) -> Option<&Node> {
+        request.node.as_ref()
     }
 
     fn type_url(request: &DiscoveryRequest) -> &str {

@@ -58,12 +58,23 @@ fn a_text_cannot_leave_its_place() {
     assert_eq!(quoted("a\"\n: {"), r#""a\"\n: {""#);
 }
 
+/// D12: an Envoy whose DISCO addresses went to another mesh keeps what it has.
+#[test]
+fn the_mesh_stands_in_the_nodes_metadata_if_it_is_known() {
+    let unknown = bootstrap("web", Variant::Delta, Role::Sidecar { inbound: None });
+    assert!(!unknown.to_string().contains("metadata"));
+    let known = Bootstrap { mesh: "0190".to_owned(), ..unknown };
+    let text = known.to_string();
+    assert!(text.contains("  metadata:\n    quorate: {mesh: \"0190\"}\nadmin:"), "{text}");
+}
+
 fn bootstrap(service: &str, variant: Variant, role: Role) -> Bootstrap {
     Bootstrap {
         node_id: format!("{service}-1"),
         service: service.to_owned(),
         region: String::new(),
         zone: "a".to_owned(),
+        mesh: String::new(),
         disco: vec![
             SocketAddr::from(([10, 0, 0, 1], 7400)),
             SocketAddr::from(([10, 0, 0, 2], 7400)),
