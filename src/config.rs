@@ -1,6 +1,11 @@
 //! What a server is told, complete and checked.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use mesh::MeshId;
 
@@ -47,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) seeds: Vec<SocketAddr>,
     /// Where the data service finds DISCO, apart from this process.
     pub(crate) disco: Vec<SocketAddr>,
+    /// By namespace: the entry after which an operator gives everything up.
+    pub(crate) accept_losses: BTreeMap<String, u64>,
     /// How long a voter's node must be down before another one takes its seat.
     pub(crate) replace_after: Duration,
     pub(crate) latch_patience: Duration,

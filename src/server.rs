@@ -426,6 +426,7 @@ fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
             Failure::other("cannot open the data", &error)
         }
     })?;
+    host.accept_losses(config.accept_losses.clone());
     Ok((host, had_mesh))
 }
 

@@ -4,6 +4,7 @@
 //! else works yet, so names are refused here and nowhere looked up.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -28,6 +29,10 @@ pub(crate) enum ValueError {
     Ports(String),
     #[error("`{0}` is no check: use http://IP:PORT/PATH, http:/PATH, tcp, or grpc[:SERVICE]")]
     Check(String),
+    #[error("`{0}` is no NAMESPACE@INDEX; the refusal of a server says which one to give")]
+    Loss(String),
+    #[error("`{0}` names an address twice")]
+    Twice(String),
     #[error(
         "`{0}` is no name: use up to 128 letters, digits and `-_.`, beginning with a letter or digit"
     )]
@@ -63,6 +68,13 @@ pub(crate) fn addresses(text: &str) -> Result<Addresses, ValueError> {
     Ok(Addresses(all))
 }
 
+/// The same, where naming one twice is a mistake that must not pass.
+pub(crate) fn distinct_addresses(text: &str) -> Result<Addresses, ValueError> {
+    let named = text.split(',').filter(|part| !part.trim().is_empty()).count();
+    let addresses = addresses(text)?;
+    if addresses.0.len() == named { Ok(addresses) } else { Err(ValueError::Twice(text.to_owned())) }
+}
+
 pub(crate) fn address(text: &str) -> Result<SocketAddr, ValueError> {
     let text = text.trim();
     if let Ok(address) = text.parse() {
@@ -76,6 +88,21 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, ValueError> {
         && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'));
     let text = text.to_owned();
     Err(if is_name { ValueError::Name(text) } else { ValueError::Address(text) })
+}
+
+/// What an operator gives up: by namespace, the entry after which everything may be lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Losses(pub(crate) BTreeMap<String, u64>);
+
+pub(crate) fn losses(text: &str) -> Result<Losses, ValueError> {
+    let mut losses = BTreeMap::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let refused = || ValueError::Loss(part.to_owned());
+        let (namespace, index) = part.rsplit_once('@').ok_or_else(refused)?;
+        let index = index.parse().map_err(|_| refused())?;
+        losses.insert(name(namespace)?, index);
+    }
+    Ok(Losses(losses))
 }
 
 /// `500ms`, `8s`, `2m`, `1h`; a bare number is seconds.

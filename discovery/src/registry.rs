@@ -22,6 +22,7 @@ mod instances;
 mod key;
 mod members;
 pub mod name;
+mod progress;
 mod query;
 mod record;
 mod refusal;
@@ -45,6 +46,7 @@ pub use self::{
     groups::{DEFAULT_NAMESPACE, MAX_REPLICAS, ordered},
     key::RecordKey,
     name::may_be_registered,
+    progress::{Acknowledged, Progress},
     query::ServerStatus,
     record::{
         Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported, Server, Service,

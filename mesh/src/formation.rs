@@ -27,6 +27,8 @@ pub(crate) struct Candidate {
     pub(crate) mesh: Option<MeshId>,
     /// The only mesh that it may be in, if it was told one.
     pub(crate) expected_mesh: Option<MeshId>,
+    /// The mesh that servers belong to which this one was told of.
+    pub(crate) met_mesh: Option<MeshId>,
     pub(crate) formation: Option<pb::Formation>,
     pub(crate) awaits_forming: bool,
 }
@@ -46,6 +48,11 @@ pub(crate) enum FormError {
     NotAMember,
     #[error("this server already belongs to mesh {0}")]
     InMesh(MeshId),
+    #[error(
+        "this server was told of servers of mesh {0}; if it was a member, start it with the data \
+         directory that it had, else with other --peers"
+    )]
+    Met(MeshId),
     #[error("this server may only be in mesh {0}")]
     NotExpected(MeshId),
     #[error("this server does not wait to be formed")]
@@ -75,6 +82,12 @@ impl Reservations {
     ) -> Result<(), FormError> {
         if check(candidate, formation)? == Standing::Formed {
             return Ok(());
+        }
+        // A formation that is there already is adopted all the same: it names this server.
+        if let Some(met) = &candidate.met_mesh
+            && met.as_str() != formation.mesh_id
+        {
+            return Err(FormError::Met(met.clone()));
         }
         self.check_free_for(formation, now)?;
         self.held = Some((formation.clone(), now + RESERVATION));

@@ -165,6 +165,7 @@ impl Mesh {
             store_id: self.inner.identity.store_id,
             mesh: self.id(),
             expected_mesh: self.inner.expected_mesh.clone(),
+            met_mesh: self.met_mesh().borrow().clone(),
             formation: self.inner.formation.borrow().clone(),
             awaits_forming: self.inner.config.awaits_forming,
         }

@@ -31,7 +31,7 @@ use tonic::{Request, Status, transport::Channel};
 pub(crate) use self::answer::answer;
 use crate::{
     book::Hint,
-    ids::{NodeId, node_hex},
+    ids::{MeshId, NodeId, node_hex},
     part::Mesh,
     peers::{MESSAGE_BYTES, channel_to},
     proof,
@@ -109,6 +109,8 @@ struct Greeter {
     answered: BTreeSet<SocketAddr>,
     /// Addresses that answered for another mesh, already named.
     foreign: BTreeSet<SocketAddr>,
+    /// Addresses that answered for a mesh while this server belongs to none.
+    met: BTreeMap<SocketAddr, MeshId>,
     /// Connections of the last round, used again.
     channels: BTreeMap<SocketAddr, Channel>,
     round: usize,
@@ -123,6 +125,7 @@ impl Greeter {
             seeds,
             answered: BTreeSet::new(),
             foreign: BTreeSet::new(),
+            met: BTreeMap::new(),
             channels: BTreeMap::new(),
             round: 0,
             word: None,
@@ -140,6 +143,7 @@ impl Greeter {
                 self.tell_other_start(overtaken).await;
                 return overtaken;
             }
+            self.mesh.set_greeted();
             time::sleep(REST).await;
             let settled = self.mesh.id().is_some()
                 && self.seeds.iter().all(|seed| self.answered.contains(seed));
@@ -253,7 +257,7 @@ impl Greeter {
             return None;
         }
         let Some(ours) = self.mesh.id() else {
-            self.take_in_blank(server.mesh_id.clone(), reply.formation).await;
+            self.take_in_blank(address, server.mesh_id.clone(), reply.formation).await;
             return None;
         };
         let is_stranger = target != Target::Seed && self.mesh.book().hint(server.node_id).is_none();
@@ -342,14 +346,24 @@ impl Greeter {
     }
 
     /// What another server says, as long as this one belongs to no mesh.
-    async fn take_in_blank(&self, mesh_id: String, formation: Option<pb::Formation>) {
+    async fn take_in_blank(
+        &mut self,
+        address: SocketAddr,
+        mesh_id: String,
+        formation: Option<pb::Formation>,
+    ) {
         if let Some(formation) = formation
             && formation.mesh_id == mesh_id
         {
             self.adopt(formation).await;
-        } else if let Ok(theirs) = mesh_id.parse() {
-            self.mesh.meet(theirs);
+            return;
         }
+        // A server that is wiped and begins again has no mesh any more.
+        match mesh_id.parse() {
+            Ok(theirs) => self.met.insert(address, theirs),
+            Err(_) => self.met.remove(&address),
+        };
+        self.mesh.meet(self.met.values().next().cloned());
     }
 
     async fn adopt(&self, formation: pb::Formation) {

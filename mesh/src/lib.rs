@@ -31,8 +31,8 @@ pub use crate::{
     forming::{AdoptError, FormAloneError, MeshMismatch},
     hello::Overtaken,
     identity::{Claim, DataDir, DataDirError, DirLock, Identity},
-    ids::{GroupId, Member, MeshId, NodeId, node_hex},
+    ids::{GroupId, Member, MeshId, NodeId, ParseMeshIdError, node_hex},
     part::{Mesh, MeshConfig},
-    peers::{MESSAGE_BYTES, Peers, surely_not_sent},
+    peers::{MESSAGE_BYTES, Peers, channel_to, surely_not_sent},
     starts::Start,
 };

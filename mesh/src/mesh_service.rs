@@ -1,5 +1,7 @@
 //! The gRPC service `Mesh`: who is here, where others are, and forming.
 
+use std::time::Duration;
+
 use proto::quorate::v1::{
     self as pb,
     form_request::Step,
@@ -12,6 +14,10 @@ use crate::{
     formation::FormError, forming::FormStepError, hello, part::Mesh, peers::MESSAGE_BYTES,
 };
 
+/// How long a server that waits to be formed may take to have looked for others. Whoever asks it who
+/// it is may be about to form it, beside a mesh that it was a member of.
+const GREETED_WITHIN: Duration = Duration::from_millis(1500);
+
 /// Answers for a server.
 struct MeshService<G> {
     mesh: Mesh,
@@ -21,10 +27,10 @@ struct MeshService<G> {
 
 impl Mesh {
     /// The gRPC service that every server of a mesh answers. `groups` tells of the groups that run
-    /// on this server.
+    /// on this server, and of what it remembers of others.
     pub fn service<G>(&self, groups: G) -> MeshServer<impl mesh_server::Mesh + use<G>>
     where
-        G: Fn() -> Vec<pb::HostedGroup> + Send + Sync + 'static,
+        G: Fn(&pb::HostedGroupsRequest) -> pb::HostedGroupsReply + Send + Sync + 'static,
     {
         MeshServer::new(MeshService { mesh: self.clone(), groups })
             .max_decoding_message_size(MESSAGE_BYTES)
@@ -35,12 +41,13 @@ impl Mesh {
 #[tonic::async_trait]
 impl<G> mesh_server::Mesh for MeshService<G>
 where
-    G: Fn() -> Vec<pb::HostedGroup> + Send + Sync + 'static,
+    G: Fn(&pb::HostedGroupsRequest) -> pb::HostedGroupsReply + Send + Sync + 'static,
 {
     async fn identify(
         &self,
         _: Request<pb::IdentifyRequest>,
     ) -> Result<Response<pb::ServerIdentity>, Status> {
+        self.mesh.greeted(GREETED_WITHIN).await;
         Ok(Response::new(self.mesh.server_identity()))
     }
 
@@ -86,9 +93,8 @@ where
 
     async fn hosted_groups(
         &self,
-        _: Request<pb::HostedGroupsRequest>,
+        request: Request<pb::HostedGroupsRequest>,
     ) -> Result<Response<pb::HostedGroupsReply>, Status> {
-        let mesh_id = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        Ok(Response::new(pb::HostedGroupsReply { mesh_id, groups: (self.groups)() }))
+        Ok(Response::new((self.groups)(request.get_ref())))
     }
 }

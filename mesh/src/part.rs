@@ -9,10 +9,11 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use proto::quorate::v1 as pb;
-use tokio::{sync::watch, task};
+use tokio::{sync::watch, task, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) expected_mesh: Option<MeshId>,
     /// The mesh of the servers that this one greets, while it belongs to none.
     met_mesh: watch::Sender<Option<MeshId>>,
+    /// Whether every server that this one was told of has been greeted once.
+    greeted: watch::Sender<bool>,
     pub(crate) formation: watch::Sender<Option<pb::Formation>>,
     pub(crate) reservations: Mutex<Reservations>,
     pub(crate) rumors: Rumors,
@@ -75,6 +78,7 @@ impl Mesh {
             mesh: watch::Sender::new(identity.mesh_id.clone()),
             expected_mesh: dir.expected_mesh().cloned(),
             met_mesh: watch::Sender::new(None),
+            greeted: watch::Sender::new(config.seeds.is_empty()),
             formation: watch::Sender::new(None),
             reservations: Mutex::default(),
             rumors: Rumors::default(),
@@ -124,6 +128,11 @@ impl Mesh {
     /// The formation by which this server became a member, if it was formed.
     pub fn formation(&self) -> watch::Receiver<Option<pb::Formation>> {
         self.inner.formation.subscribe()
+    }
+
+    /// The other servers that this one was told of.
+    pub fn seeds(&self) -> &[SocketAddr] {
+        &self.inner.config.seeds
     }
 
     pub fn advertise(&self) -> SocketAddr {
@@ -260,13 +269,27 @@ impl Mesh {
         self.lock_dir().set_overtaken()
     }
 
-    /// Takes note of the mesh of a server that answered, while this one belongs to none.
-    pub(crate) fn meet(&self, theirs: MeshId) {
+    /// Takes note of the mesh of the servers that answered, while this one belongs to none.
+    pub(crate) fn meet(&self, theirs: Option<MeshId>) {
         self.inner.met_mesh.send_if_modified(|met| {
-            let news = met.as_ref() != Some(&theirs);
-            *met = Some(theirs);
+            let news = *met != theirs;
+            *met = theirs;
             news
         });
+    }
+
+    /// Notes that every server that this one was told of has been greeted.
+    pub(crate) fn set_greeted(&self) {
+        self.inner.greeted.send_if_modified(|greeted| !std::mem::replace(greeted, true));
+    }
+
+    /// Waits until a server that may be formed knows whether the others have a mesh, or for a while.
+    pub(crate) async fn greeted(&self, limit: Duration) {
+        if self.inner.config.awaits_forming && self.id().is_none() {
+            let mut greeted = self.inner.greeted.subscribe();
+            // Whoever asks has other means too, and must not wait for servers that are down.
+            let _ = time::timeout(limit, greeted.wait_for(|greeted| *greeted)).await;
+        }
     }
 
     pub(crate) fn own_hint(&self) -> Hint {
@@ -295,6 +318,14 @@ impl Mesh {
             boot_epoch: identity.boot_epoch,
             start: identity.start,
             moves: 0,
+            met_mesh_id: self
+                .inner
+                .met_mesh
+                .borrow()
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            seeds: self.inner.config.seeds.iter().map(ToString::to_string).collect(),
         }
     }
 

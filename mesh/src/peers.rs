@@ -93,7 +93,7 @@ impl fmt::Debug for Peers {
 }
 
 /// A connection to an address, made when it is first used.
-pub(crate) fn channel_to(address: SocketAddr) -> Channel {
+pub fn channel_to(address: SocketAddr) -> Channel {
     connect(move || Ok(address))
 }
 

@@ -20,13 +20,12 @@ mod cache;
 mod formation;
 mod goodbye;
 mod hosting;
-mod peers;
 mod readiness;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use mesh::GroupId;
-use raft::{Host, StartGroupError, StorageError};
+use raft::{Host, StartGroupError, StorageError, start::Refusal};
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -46,7 +45,6 @@ use crate::{
     etcd::Etcd,
     namespaces::{Absence, Namespaces},
     session::{Introduction, Session, SessionError, SessionHandle, Told},
-    start::Refusal,
 };
 
 /// How long a replica's node must be down before another one takes its seat, unless told otherwise.

@@ -9,12 +9,12 @@
 //! ```
 //!
 //! [`data`] runs the service: it learns which groups to host, from DISCO by way of [`session`], from
-//! the formation where there is no DISCO, or from what its disk remembers; asks [`start`] whether
+//! the formation where there is no DISCO, or from what its disk remembers; asks [`raft::start`] whether
 //! and how this disk may take part; and hosts the groups. [`reconcile`] keeps each group's
 //! membership as advised, on its leader. [`kv`] is what a group replicates, [`etcd`] how clients
 //! reach it, [`namespaces`] which groups are here.
 //!
-//! The rules are pure: `kv`, `start`, and the decisions of `reconcile` and `session`.
+//! The rules are pure: `kv`, and the decisions of `reconcile` and `session`.
 
 pub mod data;
 pub mod etcd;
@@ -22,7 +22,6 @@ pub mod kv;
 pub mod namespaces;
 pub mod reconcile;
 pub mod session;
-pub mod start;
 
 pub use crate::data::{Data, DataConfig, DataError, Ready};
 

@@ -8,7 +8,9 @@
 //! Any DISCO server will do. The session tries the seeds and every DISCO server in the book, in
 //! random order, until one accepts; when that one is lost it goes to another, and when that one has
 //! lost its quorum, to one that has not, if there is one. While none answers the node serves what it
-//! has. Losing DISCO is never an error here; being refused by it is.
+//! has. Losing DISCO is never an error here. Being refused is, if the node's own mesh refuses it, or
+//! if every seed does: one server of another mesh at one address ends nothing, since the others may
+//! be the node's own.
 
 mod dial;
 mod elsewhere;
@@ -18,14 +20,16 @@ mod report;
 mod tests;
 mod verdict;
 
-use std::{future::pending, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, future::pending, net::SocketAddr, pin::Pin, sync::Arc, time::Duration,
+};
 
-use mesh::{AdoptError, MeshId, MeshMismatch};
+use mesh::{AdoptError, GroupId, MeshId, MeshMismatch};
 use proto::quorate::v1::{
-    Directive, NodeHello, NodeReport, NodeStopping, node_report::Report,
+    Directive, GroupProgress, NodeHello, NodeReport, NodeStopping, node_report::Report,
     registry_client::RegistryClient,
 };
-use raft::{Group, Host, StorageError};
+use raft::{Group, Host, StorageError, start::Refusal};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -44,7 +48,6 @@ use self::{
     dial::{backoff, belongs_to, order},
     verdict::{Verdict, judge},
 };
-use crate::start::Refusal;
 
 /// How long a DISCO server may take from the first byte to the first directive. It commits the
 /// node's record in between, perhaps through another leader than it thought.
@@ -52,6 +55,12 @@ const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reports on their way to DISCO. A report that finds no room is dropped: a later one says more.
 const REPORT_QUEUE: usize = 4;
+
+/// The number of DISCO's own group, in every mesh.
+const DISCO_GROUP: GroupId = 1;
+
+/// Rounds without a session before the log says so: a few seconds.
+const PATIENT_ROUNDS: u32 = 5;
 
 /// The lease assumed until DISCO names one.
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
@@ -78,6 +87,8 @@ pub(crate) struct Told {
     pub(crate) link: Link,
     /// The revision of the registry behind the orders.
     revision: u64,
+    /// The last revision that any server told. DISCO's log must have it.
+    seen: u64,
     /// DISCO has committed that this node stops.
     pub(crate) stopping_noted: bool,
 }
@@ -171,6 +182,8 @@ enum Next {
 enum Ended {
     /// Try another server.
     Lost(Status),
+    /// This server will never accept the node; another one may.
+    Refused(SessionError),
     /// Try none.
     Fatal(SessionError),
 }
@@ -184,6 +197,8 @@ impl Session {
     ) -> (Self, SessionHandle) {
         let told = watch::Sender::new(Told::default());
         let handle = SessionHandle { told: told.subscribe(), stopping: CancellationToken::new() };
+        let seen = told.subscribe();
+        host.remember(move |group| seen.borrow().disco_progress(group));
         let session = Self {
             host,
             seeds,
@@ -212,6 +227,7 @@ impl Session {
         let mut failed_rounds = 0;
         loop {
             let mut lost = false;
+            let mut refusals = BTreeMap::new();
             for address in order(&self.seeds, self.host.mesh().book().hints(), last) {
                 let mut address = address;
                 let stay = self.stay(&mut address).await;
@@ -226,12 +242,22 @@ impl Session {
                         break;
                     }
                     Ended::Lost(status) => debug!(%address, %status, "no session with DISCO here"),
+                    Ended::Refused(error) => {
+                        if failed_rounds == 0 {
+                            warn!(%error, "refused by one DISCO server; trying the others");
+                        }
+                        refusals.insert(address, error);
+                    }
                 }
+            }
+            if let Some(error) = refused_by_all(&self.seeds, refusals) {
+                return error;
             }
             if !lost {
                 self.told.send_if_modified(|told| told.set_link(Link::Unreached));
             }
-            if failed_rounds == 1 {
+            // Servers that start together do not find each other at once.
+            if failed_rounds == PATIENT_ROUNDS {
                 warn!(seeds = ?self.seeds, "no DISCO server accepts this node; trying on");
             }
             sleep(backoff(failed_rounds, rand::random())).await;
@@ -380,24 +406,28 @@ impl Session {
                 Err(Ended::Lost(Status::failed_precondition("another mesh")))
             }
             Err(AdoptError::Mismatch(MeshMismatch { ours, theirs })) => {
-                Err(Ended::Fatal(SessionError::AnotherMesh { ours, theirs, address }))
+                Err(Ended::Refused(SessionError::AnotherMesh { ours, theirs, address }))
             }
             Err(error @ AdoptError::Io(_)) => Err(Ended::Fatal(SessionError::Adopt(error))),
         }
     }
 
     async fn judged(&self, address: SocketAddr, status: Status) -> Ended {
-        let mesh = self.host.mesh().watch_id().borrow().clone();
-        let fatal = match (judge(status.code(), self.accepted_before), mesh) {
-            (Verdict::Fatal, _) => true,
-            (Verdict::FatalFromOwnMesh, Some(mesh)) => belongs_to(address, &mesh).await,
-            (Verdict::FatalFromOwnMesh, None) | (Verdict::TryAnother, _) => false,
+        let verdict = judge(status.code(), self.accepted_before);
+        if verdict == Verdict::TryAnother {
+            return Ended::Lost(status);
+        }
+        let refused = SessionError::Refused { address, message: status.message().to_owned() };
+        let mesh = self.host.mesh().id();
+        let is_own = match mesh {
+            Some(mesh) => belongs_to(address, &mesh).await,
+            None => false,
         };
-        if fatal {
-            let message = status.message().to_owned();
-            Ended::Fatal(SessionError::Refused { address, message })
-        } else {
-            Ended::Lost(status)
+        match verdict {
+            Verdict::Final if is_own => Ended::Fatal(refused),
+            Verdict::Final if self.accepted_before => Ended::Lost(status),
+            Verdict::Final => Ended::Refused(refused),
+            Verdict::TryAnother => Ended::Lost(status),
         }
     }
 
@@ -413,6 +443,9 @@ impl Told {
     }
 
     fn follow(&mut self, orders: Orders, revision: u64) {
+        // A quorum that knows less may be a server that is a moment behind. Or an operator of DISCO
+        // has accepted a loss, and then this memory must not stand against it for ever.
+        self.seen = if orders.fresh { revision } else { self.seen.max(revision) };
         self.orders = match self.orders.take() {
             Some(known) if !orders.fresh && revision < self.revision => {
                 Some(Arc::new(Orders { fresh: false, ..Orders::clone(&known) }))
@@ -422,6 +455,12 @@ impl Told {
                 Some(Arc::new(orders))
             }
         };
+    }
+
+    /// What this node can say of how far the DISCO group had come.
+    fn disco_progress(&self, group: GroupId) -> Option<GroupProgress> {
+        let seen = GroupProgress { committed_index: self.seen, ..GroupProgress::default() };
+        (group == DISCO_GROUP && self.seen > 0).then_some(seen)
     }
 
     /// Whether that changed anything.
@@ -442,6 +481,16 @@ impl SessionHandle {
             Ok(Err(_)) | Err(_) => false,
         }
     }
+}
+
+/// Why the node ends, if every seed has refused it in this round. A seed that does not answer may be
+/// of the node's own mesh.
+fn refused_by_all(
+    seeds: &[SocketAddr],
+    mut refusals: BTreeMap<SocketAddr, SessionError>,
+) -> Option<SessionError> {
+    let all = !seeds.is_empty() && seeds.iter().all(|seed| refusals.contains_key(seed));
+    all.then(|| refusals.pop_first()).flatten().map(|(_, error)| error)
 }
 
 /// Dials, introduces the node and waits for the first directive.

@@ -41,6 +41,7 @@ pub use self::{
 };
 use crate::{
     db::Db,
+    history::History,
     level::Commands,
     log_store::GroupLog,
     network::Line,
@@ -69,6 +70,7 @@ struct Inner {
     mesh_id: MeshId,
     raft: Raft,
     log: GroupLog,
+    history: History,
     published: Arc<Published>,
     db: Arc<Db>,
     contacts: Contacts,
@@ -90,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) mesh_id: MeshId,
     pub(crate) raft: Raft,
     pub(crate) log: GroupLog,
+    pub(crate) history: History,
     pub(crate) published: Arc<Published>,
     pub(crate) db: Arc<Db>,
     pub(crate) contacts: Contacts,
@@ -119,7 +122,8 @@ pub enum InitializeError {
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { id, namespace, node_id, mesh, mesh_id, raft, log, published, db, .. } = parts;
-        let Parts { contacts, commands, .. } = parts;
+        let Parts { history, contacts, commands, .. } = parts;
+        history.begin(raft.metrics());
         let (reads, read_queue) = mpsc::channel(read::QUEUE);
         let (status_tx, status) =
             watch::channel(with_metrics(&raft, |it| status::of(it, &contacts)));
@@ -161,6 +165,7 @@ impl Group {
             mesh_id,
             raft,
             log,
+            history,
             published,
             db,
             contacts,
@@ -215,11 +220,13 @@ impl Group {
     }
 
     pub fn status(&self) -> Status {
-        with_metrics(&self.inner.raft, |metrics| status::of(metrics, &self.inner.contacts))
+        let status = with_metrics(&self.inner.raft, |it| status::of(it, &self.inner.contacts));
+        let doubt = self.inner.history.doubt(status.term, status.leader.is_some());
+        Status { doubt, ..status }
     }
 
     /// The status as it changes. A change of nothing but the time since somebody was heard is not
-    /// told; ask [`Group::status`] for that.
+    /// told, nor is a doubt; ask [`Group::status`] for those.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
     }
@@ -278,6 +285,10 @@ impl Group {
                 return self.status().no_quorum(self.inner.node_id);
             }
         }
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.inner.history
     }
 
     pub(crate) fn raft(&self) -> &Raft {

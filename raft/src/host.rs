@@ -1,5 +1,6 @@
 //! What a server holds of groups: their stores, the groups that run, and the end of all of them.
 
+mod entering;
 mod stored;
 
 use std::{
@@ -17,8 +18,9 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-pub use self::stored::StoredReplica;
+use self::entering::Memory;
 use crate::{
+    completeness::Claim,
     group::{Failed, Group, Parts, Role},
     log_store::LogStore,
     network::NetworkFactory,
@@ -46,6 +48,12 @@ struct Inner {
     groups: Mutex<BTreeMap<GroupId, Group>>,
     /// Held while a group starts, so that none starts twice.
     starting: AsyncMutex<()>,
+    /// What this server remembers of groups, for those who ask.
+    memories: Mutex<Vec<Memory>>,
+    /// What others said of groups that have not started yet.
+    claims: Mutex<BTreeMap<GroupId, Vec<Claim>>>,
+    /// By namespace: the entry after which an operator has given everything up.
+    accepted_losses: Mutex<BTreeMap<String, u64>>,
     failures: mpsc::Sender<(GroupId, Failed)>,
     supervised: Mutex<Option<Supervised>>,
     /// Ends what other servers have open here.
@@ -146,6 +154,9 @@ impl Host {
             state,
             groups: Mutex::default(),
             starting: AsyncMutex::default(),
+            memories: Mutex::default(),
+            claims: Mutex::default(),
+            accepted_losses: Mutex::default(),
             failures,
             supervised: Mutex::new(Some(Supervised { failures: failed, writer })),
             stopping: CancellationToken::new(),
@@ -178,6 +189,7 @@ impl Host {
             return Err(StartGroupError::Running);
         }
         let record = self.record_of(id, namespace).await?;
+        let last_index = self.stored_replica(id)?.unwrap_or_default().last_index;
         let log = self.inner.log.group(id).await?;
         let (store, log_store) = (self.inner.state.clone(), self.inner.log.clone());
         let commands = machine.commands();
@@ -197,6 +209,7 @@ impl Host {
         {
             return Err(StartGroupError::StateBehind { applied, purged: purged.index });
         }
+        let history = self.history_of(id, namespace, log.clone(), last_index);
         let node_id = self.identity().node_id;
         let contacts = Contacts::new(&self.inner.timing);
         let network = NetworkFactory {
@@ -205,6 +218,7 @@ impl Host {
             group: id,
             contacts: contacts.clone(),
             store: self.inner.state.clone(),
+            history: history.clone(),
         };
         let config = self.raft_config(id)?;
         let raft = Raft::new(node_id, config, network, log.clone(), state).await.map_err(
@@ -221,6 +235,7 @@ impl Host {
             mesh_id,
             raft,
             log,
+            history,
             published,
             db: self.inner.state.db.clone(),
             contacts,

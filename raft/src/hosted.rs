@@ -9,15 +9,21 @@ impl Host {
     /// The gRPC service `Mesh` of this server, which tells of its groups too.
     pub fn mesh_service(&self) -> mesh_server::MeshServer<impl mesh_server::Mesh + use<>> {
         let host = self.clone();
-        Mesh::service(self.mesh(), move || host.hosted_groups())
+        Mesh::service(self.mesh(), move |request| host.hosted_groups(request))
     }
 
-    fn hosted_groups(&self) -> Vec<pb::HostedGroup> {
+    fn hosted_groups(&self, request: &pb::HostedGroupsRequest) -> pb::HostedGroupsReply {
+        let asked = (request.group != 0).then_some(request.group);
         // What a stopped replica knew may have been overtaken.
         let running = self.groups().into_iter().filter_map(|group| {
             let status = group.status();
-            (status.role != Role::Stopped).then(|| group.describe())
+            let told = asked.is_none_or(|asked| asked == group.id());
+            (told && status.role != Role::Stopped).then(|| group.describe())
         });
-        running.collect()
+        pb::HostedGroupsReply {
+            mesh_id: self.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default(),
+            groups: running.collect(),
+            remembered: asked.and_then(|group| self.remembered(group)),
+        }
     }
 }

@@ -19,8 +19,10 @@
 //! is resolved at every dial. This is the only crate that names openraft or rocksdb.
 
 mod codec;
+mod completeness;
 mod db;
 mod group;
+mod history;
 mod host;
 mod hosted;
 mod level;
@@ -28,7 +30,9 @@ mod log_store;
 mod network;
 mod quorum;
 mod raft_service;
+mod recall;
 pub mod rows;
+pub mod start;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -37,14 +41,16 @@ mod types;
 mod view;
 
 pub use crate::{
+    completeness::{Contradiction, Doubt, Shortfall},
     group::{
         Applied, ChangeError, Group, InitializeError, MemberStatus, ReadError, Role, Status,
         WriteError,
     },
-    host::{Host, HostError, OpenError, StartGroupError, StoredReplica},
+    host::{Host, HostError, OpenError, StartGroupError},
     level::Commands,
     quorum::{NoQuorum, Quorum, VoterContact, VoterHeard},
     rows::{EntryMeta, MemoryRows, StateMachine, StorageError},
+    start::StoredReplica,
     timing::Timing,
     view::View,
 };

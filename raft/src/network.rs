@@ -30,6 +30,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     codec,
+    history::History,
     quorum::Contacts,
     state::{SnapshotData, SnapshotFile, StateStore},
     types::{LogId, Node, TypeConfig, Vote},
@@ -50,6 +51,7 @@ pub(crate) struct NetworkFactory {
     pub(crate) group: GroupId,
     pub(crate) contacts: Contacts,
     pub(crate) store: StateStore,
+    pub(crate) history: History,
 }
 
 /// A client for one member of one group, over the connection that all share.
@@ -57,6 +59,7 @@ pub(crate) struct Network {
     line: Line,
     contacts: Contacts,
     store: StateStore,
+    history: History,
 }
 
 /// The way from one member of a group to another.
@@ -106,7 +109,12 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             target,
             target_store_id: node.store_id,
         };
-        Network { line, contacts: self.contacts.clone(), store: self.store.clone() }
+        Network {
+            line,
+            contacts: self.contacts.clone(),
+            store: self.store.clone(),
+            history: self.history.clone(),
+        }
     }
 }
 
@@ -142,6 +150,19 @@ impl Network {
                 timeout: option.soft_ttl(),
             })),
         }
+    }
+
+    /// A replica that knows less than was acknowledged asks nobody for a vote, so it is not elected.
+    async fn may_ask(&self, rpc: &VoteRequest<TypeConfig>) -> Rpc<()> {
+        // Who hands its leadership over has everything, and so has who takes it.
+        if rpc.leadership_transfer {
+            return Ok(());
+        }
+        let last_index = rpc.last_log_id.map_or(0, |last| last.index);
+        let allowed = self.history.may_stand(rpc.vote.leader_id.term, last_index).await;
+        allowed.map_err(|shortfall| {
+            RPCError::Unreachable(Unreachable::from_string(shortfall.to_string()))
+        })
     }
 
     fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
@@ -248,6 +269,7 @@ impl NetVote<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.may_ask(&rpc).await?;
         let mut client = self.client();
         let call = client.vote(self.vote_request(&rpc));
         vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
@@ -258,6 +280,7 @@ impl NetVote<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
+        self.may_ask(&rpc).await?;
         let mut client = self.client();
         let call = client.pre_vote(self.vote_request(&rpc));
         vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)

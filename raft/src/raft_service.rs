@@ -201,8 +201,10 @@ async fn append(
     // openraft takes requests, not failures: a failure ends its input and is told at the end.
     let failure = Arc::new(Mutex::new(None));
     let told = failure.clone();
+    let follower = group.clone();
     let input = stream::unfold((Some(first), requests), move |(first, mut requests)| {
         let (host, failure) = (host.clone(), failure.clone());
+        let follower = follower.clone();
         async move {
             let next = match first {
                 Some(first) => Ok(Some(first)),
@@ -222,7 +224,11 @@ async fn append(
                     })
                     .transpose()
             });
-            match checked {
+            let followed = match checked {
+                Ok(Some(request)) => may_follow(&follower, &request).await.map(|()| Some(request)),
+                Ok(None) | Err(_) => checked,
+            };
+            match followed {
                 Ok(request) => Some((request?, (None, requests))),
                 Err(status) => {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
@@ -243,6 +249,16 @@ async fn append(
         );
     let replies = replies.chain(end.filter_map(|failure| async { failure }));
     Ok(replies.take_until(group.stopping()))
+}
+
+/// openraft would truncate committed entries at the word of a leader that has others.
+async fn may_follow(
+    group: &Group,
+    request: &AppendEntriesRequest<TypeConfig>,
+) -> Result<(), Status> {
+    let (term, prev) = (request.vote.leader_id.term, request.prev_log_id.as_ref());
+    let followed = group.history().may_follow(term, prev, &request.entries).await;
+    followed.map_err(|found| Status::failed_precondition(format!("this member {found}")))
 }
 
 /// Receives a table file and makes a generation of it. Everything that can be wrong with it shows

@@ -63,6 +63,9 @@ impl Timing {
             quorum_loss_probe_interval: Some(2 * election_max),
             // A restarted leader is elected like everybody else.
             enable_leader_restore: Some(false),
+            // A follower that lost entries is sent them again. Who comes with less than it acknowledged
+            // is refused by name before it runs; if that is missed, a healthy leader must not end.
+            allow_log_reversion: Some(true),
             // Reported by our own rule, after a flush.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.log_kept,

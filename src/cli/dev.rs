@@ -11,7 +11,7 @@ use crate::{
     machine::local_address_towards,
     server::{self, Announce},
     telemetry::TelemetryArgs,
-    values::{Addresses, address},
+    values::{Addresses, Losses, address},
 };
 
 /// Run everything in one process on loopback, and print what to try next.
@@ -61,6 +61,7 @@ impl DevArgs {
             zone: None,
             name: Some("dev".to_owned()),
             mesh: None,
+            accept_loss: Losses::default(),
             replace_after: Duration::from_secs(600),
             latch_patience: Duration::from_secs(120),
             stale_streams_after: Duration::from_secs(30),

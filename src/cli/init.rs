@@ -4,10 +4,20 @@
 //! Before them every server is asked who it is; one that does not answer, or that belongs to a
 //! mesh, ends the command with nothing done. A server that misses the commit adopts it from
 //! another member, so a commit is never taken back once one server has it.
+//!
+//! A mesh is formed for good, so the list of servers is compared with what the servers were told
+//! themselves: see [`wiring`].
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+mod wiring;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use clap::Args;
+use futures::future::join_all;
 use mesh::MeshId;
 use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, HostedGroupsRequest, IdentifyRequest, ServerIdentity,
@@ -20,7 +30,7 @@ use super::{client, listed};
 use crate::{
     failure::{Code, Failure},
     output::{self, Format, node_id, progress},
-    values::{Addresses, addresses, duration},
+    values::{Addresses, distinct_addresses, duration},
 };
 
 /// How long one server may take to answer one question.
@@ -29,13 +39,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between attempts while waiting for a server or a leader.
 const POLL: Duration = Duration::from_millis(200);
 
+/// How often it says again what it waits for.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
 /// Form a mesh of blank servers, once.
 #[derive(Args, Debug)]
 #[command(long_about = "\
 Form a mesh of blank servers, once. The servers were started with --peers and wait for this.
 
-It refuses, with nothing done, if any listed server does not answer, or belongs to a mesh already.
-Three servers go on working when one fails, five when two fail.
+It refuses, with nothing done, if any listed server does not answer, belongs to a mesh already, or
+was told of servers that are not listed. Three servers go on working when one fails, five when two
+fail.
 
   quorate init --servers 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400
 
@@ -43,8 +57,11 @@ In a script that may run again, and that starts together with the servers:
   quorate init --servers 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400 --if-needed --wait 60s")]
 pub(crate) struct InitArgs {
     /// All servers of the group, as IP:PORT of their mesh ports.
-    #[arg(long, value_name = "IP:PORT,…", value_parser = addresses, required = true)]
+    #[arg(long, value_name = "IP:PORT,…", value_parser = distinct_addresses, required = true)]
     servers: Addresses,
+    /// Form the mesh of the listed servers only, although they were told of others; for good.
+    #[arg(long)]
+    subset: bool,
     /// Succeed, and do nothing, if all listed servers belong to one mesh already.
     #[arg(long)]
     if_needed: bool,
@@ -65,7 +82,12 @@ impl InitArgs {
         }
         let deadline = Instant::now() + self.wait;
         let mut servers = self.identify_all(deadline).await?;
+        let mut told = false;
         while self.if_needed && is_half_formed(&servers) && Instant::now() < deadline {
+            if !told {
+                progress("some of the servers belong to a mesh; waiting for the others to join it");
+                told = true;
+            }
             sleep(POLL).await;
             servers = self.identify_all(deadline).await?;
         }
@@ -80,6 +102,7 @@ impl InitArgs {
             return Ok(0);
         }
         check(&servers)?;
+        wiring::check(&servers, &unlisted(&servers).await, self.subset)?;
         advise(servers.len());
         let formation = formation(&servers);
         form(&servers, &formation).await?;
@@ -94,14 +117,14 @@ impl InitArgs {
     async fn identify_all(&self, deadline: Instant) -> Result<Vec<Server>, Failure> {
         let mut servers = Vec::new();
         for &address in &self.servers.0 {
-            let mut told = false;
+            let mut told: Option<Instant> = None;
             let identity = loop {
                 match identify(address).await {
                     Ok(identity) => break identity,
                     Err(failure) if failure.retryable() && Instant::now() < deadline => {
-                        if !told {
-                            progress(&format!("waiting for {address}"));
-                            told = true;
+                        if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                            progress(&format!("waiting for {address}: {}", failure.message));
+                            told = Some(Instant::now());
                         }
                         sleep(POLL).await;
                     }
@@ -120,7 +143,7 @@ struct Server {
     identity: ServerIdentity,
 }
 
-async fn identify(address: SocketAddr) -> Result<ServerIdentity, Failure> {
+pub(super) async fn identify(address: SocketAddr) -> Result<ServerIdentity, Failure> {
     let asked = async {
         let mut mesh = client::mesh(address).await?;
         let reply = mesh.identify(IdentifyRequest {}).await;
@@ -129,6 +152,15 @@ async fn identify(address: SocketAddr) -> Result<ServerIdentity, Failure> {
             .map_err(|status| Failure::from_status(address, &status))
     };
     answered(address, asked).await
+}
+
+/// The servers that the listed ones were told of and that are not listed, by address, as far as they
+/// answer.
+async fn unlisted(servers: &[Server]) -> BTreeMap<SocketAddr, Option<ServerIdentity>> {
+    let asking = wiring::unlisted(servers)
+        .into_iter()
+        .map(|address| async move { (address, identify(address).await.ok()) });
+    join_all(asking).await.into_iter().collect()
 }
 
 async fn answered<T>(
@@ -284,7 +316,7 @@ async fn await_leader(addresses: &[SocketAddr], deadline: Instant) -> Result<u64
 async fn leader(address: SocketAddr) -> Option<u64> {
     let asked = async {
         let mut mesh = client::mesh(address).await?;
-        mesh.hosted_groups(HostedGroupsRequest {})
+        mesh.hosted_groups(HostedGroupsRequest::default())
             .await
             .map(tonic::Response::into_inner)
             .map_err(|status| Failure::from_status(address, &status))

@@ -12,7 +12,7 @@ use crate::{
     machine::local_address_towards,
     server::{self, Announce},
     telemetry::TelemetryArgs,
-    values::{Addresses, address, addresses, duration, name},
+    values::{Addresses, Losses, address, addresses, duration, losses, name},
 };
 
 /// Run a server: DISCO, a data node, or both.
@@ -80,6 +80,10 @@ pub(crate) struct ServeArgs {
     /// Refuse to start in any mesh but this one.
     #[arg(long, value_name = "ID")]
     pub(crate) mesh: Option<String>,
+    /// Start with a disk that was restored and knows less than was acknowledged, for good: the loss of
+    /// what came after this entry of this namespace. Only as a refusal says, and only once.
+    #[arg(long, value_name = "NAMESPACE@INDEX,…", value_parser = losses, default_value = "", hide_default_value = true)]
+    pub(crate) accept_loss: Losses,
     /// How long a voter of a data group may be down before another node takes its seat.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10m")]
     pub(crate) replace_after: Duration,

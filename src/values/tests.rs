@@ -58,3 +58,21 @@ fn a_time_that_the_registry_would_not_grant_is_refused() {
         assert_eq!(ttl(wrong), Err(ValueError::Ttl), "{wrong}");
     }
 }
+
+#[test]
+fn an_address_named_twice_is_refused_where_it_matters() {
+    let twice = "10.0.0.1:7400, 10.0.0.2:7400,10.0.0.2:7400";
+    assert_eq!(addresses(twice).unwrap().0.len(), 2);
+    assert_eq!(distinct_addresses(twice), Err(ValueError::Twice(twice.to_owned())));
+    assert_eq!(distinct_addresses("10.0.0.1:7400,,").unwrap().0.len(), 1);
+}
+
+#[test]
+fn a_loss_is_a_namespace_and_an_index() {
+    let given = losses("default@12, disco@0").unwrap().0;
+    assert_eq!(given, [("default".to_owned(), 12), ("disco".to_owned(), 0)].into());
+    assert_eq!(losses("").unwrap(), Losses::default());
+    for wrong in ["default", "default@", "default@x", "@3", "a b@3"] {
+        assert!(losses(wrong).is_err(), "{wrong}");
+    }
+}

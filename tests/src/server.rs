@@ -13,6 +13,7 @@ use crate::{
     Process,
     address::{free, list, next_ip},
     cli, http,
+    wait::LATE,
 };
 
 /// A server of a mesh, running or stopped. Its data directory outlives the process.
@@ -24,6 +25,8 @@ pub struct Server {
     /// Where this server finds the others: `--peers` or `--disco`, and the addresses.
     seeds: Option<(&'static str, Vec<SocketAddr>)>,
     addresses: Addresses,
+    /// Flags beside the usual ones.
+    flags: Vec<String>,
     process: Option<Process>,
 }
 
@@ -50,6 +53,7 @@ impl Server {
             directory: directory.to_owned(),
             seeds: None,
             addresses: Addresses::on(next_ip()),
+            flags: Vec::new(),
             process: None,
         }
     }
@@ -66,6 +70,11 @@ impl Server {
 
     pub fn kv(&self) -> SocketAddr {
         self.addresses.kv
+    }
+
+    /// Whether it has the data service.
+    pub fn kv_is_served(&self) -> bool {
+        self.services != "disco"
     }
 
     pub fn admin(&self) -> SocketAddr {
@@ -105,7 +114,14 @@ impl Server {
         if let Some((name, addresses)) = &self.seeds {
             flag(name, list(addresses));
         }
+        args.extend(self.flags.iter().cloned());
         args
+    }
+
+    /// Gives a stopped server flags beside the usual ones, in place of those that it had.
+    pub fn with_flags(&mut self, flags: &[&str]) {
+        assert!(self.process.is_none(), "{} still runs", self.name);
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     pub fn start(&mut self) {
@@ -142,6 +158,33 @@ impl Server {
         }
     }
 
+    /// Copies the disk of a stopped server, as a backup does.
+    pub fn back_up(&self) {
+        assert!(self.process.is_none(), "{} still runs", self.name);
+        let backup = self.backup();
+        if backup.exists() {
+            fs::remove_dir_all(&backup).expect("a backup is a directory");
+        }
+        copy(&self.data_dir(), &backup);
+    }
+
+    /// Puts a stopped server's disk back to what it was at the backup.
+    pub fn restore(&mut self) {
+        self.wipe();
+        copy(&self.backup(), &self.data_dir());
+    }
+
+    /// Awaits that the server ends by itself.
+    pub async fn ends(&mut self) -> ExitStatus {
+        let mut process = self.running();
+        process.wait(LATE).await
+    }
+
+    /// Whether the process is there, and has not ended by itself.
+    pub fn goes_on(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
     /// Gives a stopped server an empty disk.
     pub fn wipe(&mut self) {
         assert!(self.process.is_none(), "{} still runs", self.name);
@@ -162,7 +205,24 @@ impl Server {
             .is_ok_and(|answer| answer.status == 200)
     }
 
+    fn backup(&self) -> PathBuf {
+        self.directory.join(format!("{}.backup", self.name))
+    }
+
     fn running(&mut self) -> Process {
         self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the test's directory is writable");
+    for entry in fs::read_dir(from).expect("a directory can be listed") {
+        let entry = entry.expect("a directory can be listed");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("an entry has a type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a file can be copied");
+        }
     }
 }

@@ -6,11 +6,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use mesh::Member;
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
-use raft::{Group, Host, Role};
+use raft::{
+    Group, Host, Role,
+    start::{Disk, Record, Start, decide},
+};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +68,8 @@ impl Disco {
         let (readiness, ready) = watch::channel(Readiness::not_formed());
         let leases = Leases::new(config.latch_patience);
         let shared = Shared::new(host, config, board, leases, Gate::new(ready));
+        let memory = Arc::downgrade(&shared);
+        shared.host.remember(move |group| memory.upgrade()?.progress(group));
         Self { shared, readiness, publisher: Arc::new(Mutex::new(Some(publisher))) }
     }
 
@@ -116,6 +121,8 @@ impl Disco {
 
     async fn serve(&self, publisher: Publisher) -> Result<(), DiscoError> {
         let formation = self.formation().await?;
+        let voters: Vec<Member> = formation.members.iter().map(member).collect();
+        let start = self.decide(&voters).await?;
         let machine = RegistryMachine::new(publisher, self.shared.leases.clone());
         let group = self
             .shared
@@ -124,8 +131,7 @@ impl Disco {
             .await
             .map_err(DiscoError::StartGroup)?;
         let was_blank = group.is_blank();
-        if was_blank {
-            let voters: Vec<Member> = formation.members.iter().map(member).collect();
+        if start == Start::Form {
             group.initialize(&voters).await.map_err(DiscoError::Initialize)?;
         }
         let shared = &self.shared;
@@ -139,6 +145,22 @@ impl Disco {
         };
         let formed = shared.formed.get_or_init(|| formed).clone();
         self.supervise(formed, was_blank).await
+    }
+
+    /// Whether and how this server takes part in its group, as far as its disk and the other members
+    /// say. It votes from the moment the group runs, so that comes first.
+    async fn decide(&self, voters: &[Member]) -> Result<Start, DiscoError> {
+        let host = &self.shared.host;
+        let is_blank = host.stored_replica(GROUP)?.is_none_or(|stored| stored.is_blank);
+        let disk = if is_blank { Disk::Blank } else { Disk::Holding };
+        let others = voters.iter().map(|voter| voter.node_id);
+        let (disk, membership) = host.compare(GROUP, NAMESPACE, disk, others).await?;
+        // The formation is the decision, and the only one: it does not say whether the others have
+        // begun.
+        match decide(disk, Record::FirstVoter { formed: false }, membership) {
+            Start::Refuse(refusal) => Err(DiscoError::Unfit(refusal)),
+            start @ (Start::Form | Start::Resume | Start::AwaitLeader | Start::Leave) => Ok(start),
+        }
     }
 
     /// Runs the parts until one ends, which none should.
@@ -204,17 +226,21 @@ impl Disco {
         let mut caught_up = Box::pin(catch_up(&self.shared, &group));
         let mut patience = Box::pin(sleep(CATCH_UP_PATIENCE));
         let mut probe = Box::pin(probe_quorum(&self.shared, &group));
+        let mut looks = interval(PROBE_EVERY);
         let (mut answering, mut serving) = (false, false);
         loop {
             status.mark_unchanged();
-            let lacks = self.shared.lacks(&group.status());
+            let now = group.status();
+            let lacks = self.shared.lacks(&now);
             self.readiness.send_if_modified(|it| {
-                let next = Readiness::of_group(answering, serving, lacks);
+                let next = Readiness::of_group(answering, serving, lacks, now.doubt);
                 let changed = *it != next;
                 *it = next;
                 changed
             });
             tokio::select! {
+                // A doubt is not announced.
+                _ = looks.tick() => {}
                 () = &mut caught_up, if !serving => (answering, serving) = (true, true),
                 () = &mut patience, if !answering && !was_blank => {
                     let revision = self.shared.board.revision();

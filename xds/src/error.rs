@@ -1,7 +1,7 @@
 //! Why the service ended.
 
 use mesh::FormAloneError;
-use raft::{InitializeError, StartGroupError};
+use raft::{InitializeError, StartGroupError, StorageError, start::Refusal};
 use thiserror::Error;
 
 /// Why the service ended although nobody asked it to.
@@ -13,6 +13,10 @@ pub enum DiscoError {
     FormAlone(#[source] FormAloneError),
     #[error("the formation of the mesh cannot be followed any more")]
     FormationLost,
+    #[error("the disco group must not run on this disk")]
+    Unfit(#[source] Refusal),
+    #[error("what this disk holds of the disco group cannot be read")]
+    Storage(#[from] StorageError),
     #[error("the disco group cannot be started")]
     StartGroup(#[source] StartGroupError),
     #[error("the disco group cannot be given its first voters")]
@@ -31,6 +35,7 @@ impl DiscoError {
         matches!(
             self,
             Self::Refused(_)
+                | Self::Unfit(_)
                 | Self::FormAlone(FormAloneError::Expected(_))
                 | Self::StartGroup(StartGroupError::Outdated(_))
         )

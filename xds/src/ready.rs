@@ -8,6 +8,7 @@
 //! leader.
 
 use mesh::MeshId;
+use raft::Doubt;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -44,8 +45,16 @@ impl Readiness {
     }
 
     /// `lacks` is what the group lacks.
-    pub(crate) fn of_group(answering: bool, serving: bool, lacks: Option<&str>) -> Self {
+    pub(crate) fn of_group(
+        answering: bool,
+        serving: bool,
+        lacks: Option<&str>,
+        doubt: Option<Doubt>,
+    ) -> Self {
         let mut reasons = Vec::new();
+        if let Some(doubt) = doubt {
+            reasons.push(format!("the disco group's replica here {doubt}"));
+        }
         if !serving {
             reasons.push("the registry has not caught up since the start".to_owned());
         }

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use discovery::lease::Time;
-use proto::quorate::v1::AnswerMeta;
+use discovery::{lease::Time, registry::Progress};
+use mesh::GroupId;
+use proto::quorate::v1::{AnswerMeta, GroupProgress};
 use raft::{Group, Host, Quorum, Role, Status as GroupStatus};
 use tokio::{
     sync::{Notify, watch},
@@ -145,6 +146,18 @@ impl Shared {
             return Err(Status::unavailable("this server is stopping"));
         }
         Ok(())
+    }
+
+    /// How far a data group had come, as its leaders told: what is recorded, and what nodes have said
+    /// here since.
+    pub(crate) fn progress(&self, group: GroupId) -> Option<GroupProgress> {
+        let recorded = self.board.read(|registry| Some(registry.group(group)?.progress.clone()))?;
+        let reports = self.reports.all();
+        let hosted = reports.values().flat_map(|status| &status.groups);
+        let leads = hosted.filter(|it| it.group == group && it.role == "leader");
+        let latest =
+            leads.map(Progress::reported).fold(recorded, |known, report| known.after(report));
+        Some(latest.to_proto())
     }
 
     pub(crate) fn next_session(&self) -> u64 {

@@ -157,6 +157,7 @@ fn members(mesh: &mut Mesh, members: &[u64]) {
         term: 1,
         serving: Vec::new(),
         members: members.to_vec(),
+        progress: None,
     };
     mesh.run(Command::ReportLeader(report)).unwrap();
 }

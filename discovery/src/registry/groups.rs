@@ -10,6 +10,7 @@ use super::{
     Effects, Registry,
     key::RecordKey,
     name::check_name,
+    progress::Progress,
     record::{Group, Leader, Member},
     refusal::{Refusal, malformed},
 };
@@ -65,6 +66,7 @@ impl Registry {
             voters_wanted: command.voters_wanted,
             serving: Vec::new(),
             members: Vec::new(),
+            progress: Progress::default(),
         };
         self.put_group(decided, effects);
         Ok(RegistryDone { group, changed: true, ..RegistryDone::default() })
@@ -130,7 +132,10 @@ impl Registry {
         if members.is_empty() {
             members.clone_from(&group.members);
         }
-        let reported = Group { leader: Some(leader), serving, members, ..group.clone() };
+        let progress = command.progress.map(Progress::from_proto);
+        let progress =
+            progress.map_or_else(|| group.progress.clone(), |report| group.progress.after(report));
+        let reported = Group { leader: Some(leader), serving, members, progress, ..group.clone() };
         let changed = reported != *group;
         let done = RegistryDone { group: group.group, changed, ..RegistryDone::default() };
         if changed {

@@ -9,6 +9,7 @@ use proto::quorate::v1::{self as wire, Health, NodeState};
 
 use super::{
     name::{check_id, check_label, check_metadata, check_name, parse_address},
+    progress::Progress,
     refusal::{Refusal, malformed},
     ttl::allowed_ttl,
 };
@@ -130,6 +131,7 @@ pub struct Group {
     pub serving: Vec<u64>,
     /// Members of the group, as the leader reported. Empty: not reported.
     pub members: Vec<u64>,
+    pub progress: Progress,
 }
 
 /// Ordered as reports are weighed: the later term wins, and within a term the higher id, which is
@@ -459,6 +461,7 @@ impl Group {
             voters_wanted: record.voters_wanted,
             serving: record.serving,
             members: record.members,
+            progress: record.progress.map(Progress::from_proto).unwrap_or_default(),
         })
     }
 
@@ -474,6 +477,7 @@ impl Group {
             voters_wanted: self.voters_wanted,
             serving: self.serving.clone(),
             members: self.members.clone(),
+            progress: Some(self.progress.to_proto()),
         }
     }
 

@@ -520,7 +520,14 @@ fn leader_of_the_highest_term_wins() {
     mesh.decide("default", &[1, 2, 3]).unwrap();
     let report = |leader_id, term, serving: &[u64]| {
         let (serving, members) = (serving.to_vec(), Vec::new());
-        Command::ReportLeader(ReportLeader { group: 2, leader_id, term, serving, members })
+        Command::ReportLeader(ReportLeader {
+            group: 2,
+            leader_id,
+            term,
+            serving,
+            members,
+            progress: None,
+        })
     };
     let unchanged = Ok(RegistryDone { group: 2, ..RegistryDone::default() });
     let accepted = Ok(RegistryDone { group: 2, ..changed() });
@@ -757,7 +764,7 @@ impl Mesh {
     pub(crate) fn lead(&mut self, group: u32, leader_id: u64, term: u64) {
         let serving = Vec::new();
         let members = Vec::new();
-        let report = ReportLeader { group, leader_id, term, serving, members };
+        let report = ReportLeader { group, leader_id, term, serving, members, progress: None };
         self.run(Command::ReportLeader(report)).unwrap();
     }
 }

@@ -409,8 +409,13 @@ fn replica_that_does_not_serve_yet_is_left_out() {
     let mut mesh = three_nodes();
     mesh.run(Command::RecordNode(node(4, 1, 4))).unwrap();
     mesh.assign(2, 4).unwrap();
-    let report =
-        |serving| ReportLeader { group: 2, leader_id: 1, term: 7, serving, members: Vec::new() };
+    let report = |serving| ReportLeader {
+        group: 2,
+        leader_id: 1,
+        term: 7,
+        serving,
+        ..ReportLeader::default()
+    };
     mesh.run(Command::ReportLeader(report(vec![1, 2, 3]))).unwrap();
     let hosts = |mesh: &Mesh| Told::of(mesh).endpoints("kv/default").concat().matches(':').count();
     assert_eq!(hosts(&mesh), 1 + 3);

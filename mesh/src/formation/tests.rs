@@ -69,6 +69,7 @@ fn a_formation_must_name_this_server_and_make_sense() {
     let joins = Candidate { awaits_forming: false, ..candidate(1) };
     let told = MeshId::generate();
     let elsewhere = Candidate { expected_mesh: Some(told.clone()), ..candidate(1) };
+    let lost = Candidate { met_mesh: Some(told.clone()), ..candidate(1) };
     let wiped = Candidate { store_id: 99, ..candidate(1) };
     let mut twice = formation(&[1, 2]);
     twice.members.push(twice.members[0].clone());
@@ -78,7 +79,8 @@ fn a_formation_must_name_this_server_and_make_sense() {
         (candidate(3), formation(&[1, 2]), FormError::NotAMember),
         (wiped, formation(&[1, 2]), FormError::NotAMember),
         (joins, formation(&[1, 2]), FormError::NotAwaited),
-        (elsewhere, formation(&[1, 2]), FormError::NotExpected(told)),
+        (elsewhere, formation(&[1, 2]), FormError::NotExpected(told.clone())),
+        (lost, formation(&[1, 2]), FormError::Met(told)),
         (candidate(1), twice, FormError::Malformed("members are not distinct servers")),
         (
             candidate(1),
@@ -99,6 +101,7 @@ fn candidate(node_id: NodeId) -> Candidate {
         store_id: node_id * 10,
         mesh: None,
         expected_mesh: None,
+        met_mesh: None,
         formation: None,
         awaits_forming: true,
     }

@@ -6,14 +6,17 @@
 //! takes it for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     future::{Future, pending},
     net::SocketAddr,
     time::Duration,
 };
 
 use mesh::{GroupId, Identity, Member, NodeId, node_hex};
-use raft::{Group, Host, InitializeError, Quorum, Status, StoredReplica};
+use raft::{
+    Group, Host, InitializeError, Quorum, Status, StoredReplica,
+    start::{self, Disk, Membership, Record, Start},
+};
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
@@ -22,18 +25,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{
-    DataError,
-    cache::Cache,
-    peers::{self, Answers},
-};
+use super::{DataError, cache::Cache};
 use crate::{
     chain,
     kv::KvMachine,
     namespaces::{Hosted, MemberAddress, Namespaces},
     reconcile::{Outlook, Reconciler},
     session::{Assignment, Orders},
-    start::{self, Disk, Membership, Record, Start},
 };
 
 /// The groups of this node.
@@ -201,21 +199,13 @@ impl Hosting {
     /// say.
     async fn decide(&self, assignment: &Assignment) -> Result<Start, DataError> {
         let identity = self.host.identity();
-        let own_id = identity.node_id;
         let stored = self.host.stored_replica(assignment.group)?;
         let disk = self.disk(assignment.group, stored);
-        let answers = match disk {
-            Disk::Blank | Disk::Holding => self.ask(assignment).await,
-            Disk::Lost | Disk::Reverted(_) | Disk::AnotherMesh | Disk::RolledBack => {
-                Answers::default()
-            }
-        };
-        let disk = match (disk, answers.later(own_id, stored.unwrap_or_default())) {
-            (Disk::Blank, Some(_)) => Disk::Lost,
-            (Disk::Holding, Some(later)) => Disk::Reverted(later),
-            (disk, _) => disk,
-        };
-        match start::decide(disk, record(assignment, &identity), answers.membership(own_id)) {
+        let members = assignment.first_voters.iter().chain(&assignment.replicas);
+        let (group, namespace) = (assignment.group, &assignment.namespace);
+        let others = members.map(|member| member.node_id);
+        let (disk, membership) = self.host.compare(group, namespace, disk, others).await?;
+        match start::decide(disk, record(assignment, &identity), membership) {
             Start::Refuse(refusal) => Err(DataError::Refused {
                 group: assignment.group,
                 namespace: assignment.namespace.clone(),
@@ -223,15 +213,6 @@ impl Hosting {
             }),
             start @ (Start::Form | Start::Resume | Start::AwaitLeader | Start::Leave) => Ok(start),
         }
-    }
-
-    async fn ask(&self, assignment: &Assignment) -> Answers {
-        let own_id = self.host.identity().node_id;
-        let members = assignment.first_voters.iter().chain(&assignment.replicas);
-        let others: BTreeSet<NodeId> =
-            members.map(|member| member.node_id).filter(|id| *id != own_id).collect();
-        let mesh = self.host.mesh().watch_id().borrow().clone();
-        peers::ask(self.host.mesh().book(), mesh.as_ref(), assignment.group, others).await
     }
 
     fn disk(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {

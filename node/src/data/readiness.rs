@@ -75,6 +75,9 @@ pub(crate) fn readiness<'a>(
 }
 
 fn lacks(namespace: &str, status: &Status) -> Option<String> {
+    if let Some(doubt) = status.doubt {
+        return Some(format!("namespace {namespace} {doubt}"));
+    }
     if status.members.is_empty() {
         return Some(format!("namespace {namespace} waits for its leader"));
     }
@@ -182,6 +185,7 @@ mod tests {
             quorum: Quorum::Held,
             quorum_age: None,
             without_quorum: Duration::ZERO,
+            doubt: None,
             purged: 0,
         }
     }

@@ -7,8 +7,10 @@ use proto::quorate::v1::{
 use tonic::Code;
 
 use super::{
+    SessionError,
     dial::{backoff, order},
     orders::{self, Assignment, NodeState, Orders, Peer},
+    refused_by_all,
     verdict::{Verdict, judge},
 };
 
@@ -33,7 +35,7 @@ const ALL_CODES: [Code; 17] = [
 ];
 
 #[test]
-fn what_is_said_about_this_node_is_fatal() {
+fn what_is_said_about_this_node_is_final() {
     let expected = [
         Code::InvalidArgument,
         Code::AlreadyExists,
@@ -41,15 +43,28 @@ fn what_is_said_about_this_node_is_fatal() {
         Code::FailedPrecondition,
         Code::Unauthenticated,
     ];
-    assert_eq!(codes(Verdict::Fatal, false), expected);
-    assert_eq!(codes(Verdict::FatalFromOwnMesh, false), []);
+    assert_eq!(codes(Verdict::Final, false), expected);
 }
 
 #[test]
-fn a_node_that_was_accepted_is_stopped_by_its_own_mesh_only() {
+fn to_a_node_that_was_accepted_only_its_disk_is_news() {
     let expected = [Code::AlreadyExists, Code::FailedPrecondition];
-    assert_eq!(codes(Verdict::FatalFromOwnMesh, true), expected);
-    assert_eq!(codes(Verdict::Fatal, true), []);
+    assert_eq!(codes(Verdict::Final, true), expected);
+}
+
+#[test]
+fn only_the_refusal_of_every_seed_ends_a_node() {
+    let seeds = [address(1), address(2)];
+    let refusal = |n| {
+        let message = "another mesh".to_owned();
+        (address(n), SessionError::Refused { address: address(n), message })
+    };
+    assert!(refused_by_all(&seeds, BTreeMap::new()).is_none());
+    assert!(refused_by_all(&seeds, BTreeMap::from([refusal(2)])).is_none());
+    assert!(refused_by_all(&seeds, BTreeMap::from([refusal(2), refusal(3)])).is_none());
+    let all = BTreeMap::from([refusal(1), refusal(2)]);
+    assert!(refused_by_all(&seeds, all).is_some());
+    assert!(refused_by_all(&[], BTreeMap::new()).is_none());
 }
 
 #[test]

@@ -42,7 +42,11 @@ pub(crate) struct Disco {
 
 impl Disco {
     pub(crate) async fn start(mesh: &MeshId) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::start_at(mesh, (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    pub(crate) async fn start_at(mesh: &MeshId, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let listener = listener.into_std().unwrap();
         let (told, reports) = mpsc::channel(REPORTS);

@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use node::{
-    DataError,
+use node::DataError;
+use raft::{
+    Role,
     start::{Later, Refusal},
 };
-use raft::Role;
 use tempfile::{TempDir, tempdir};
 
 use crate::server::{Ports, Server, form, open_host, until};

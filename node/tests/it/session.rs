@@ -135,6 +135,31 @@ async fn a_node_of_another_mesh_is_stopped_with_both_ids() {
     assert_eq!((here, there, address), (ours, theirs, foreign.address));
 }
 
+/// D12: an address that was given to another mesh must not end a node whose own mesh is down.
+#[tokio::test]
+async fn one_seed_of_another_mesh_ends_no_node_while_others_may_be_its_own() {
+    let directory = tempdir().unwrap();
+    let ours = MeshId::generate();
+    let first = Disco::start(&ours).await;
+    let own = first.address;
+    let server = Server::join(directory.path(), &[own]).await;
+    server.is_ready().await;
+    server.put("key", "value").await;
+    server.stop().await;
+    first.kill().await;
+
+    let mut foreign = Disco::start(&MeshId::generate()).await;
+    let server = Server::join(directory.path(), &[foreign.address, own]).await;
+    for _ in 0..3 {
+        foreign.hears_hello().await;
+    }
+    server.is_ready().await;
+    assert_eq!(server.get("key").await.as_deref(), Some("value"));
+    let mut returned = Disco::start_at(&ours, own).await;
+    returned.hears_status().await;
+    server.stop().await;
+}
+
 /// The term of a group that a node reports to lead.
 fn leads(report: Report) -> Option<u64> {
     match report {

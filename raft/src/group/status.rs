@@ -7,6 +7,7 @@ use openraft::{Instant as _, ServerState, vote::RaftLeaderId as _};
 use tokio::time::Instant;
 
 use crate::{
+    completeness::Doubt,
     quorum::{Contacts, NoQuorum, Quorum, VoterContact, VoterHeard},
     types::{LogId, Metrics},
 };
@@ -47,6 +48,8 @@ pub struct Status {
     pub quorum_age: Option<Duration>,
     /// The same, or else the time since the start.
     pub without_quorum: Duration,
+    /// What keeps the replica from its part although it runs.
+    pub doubt: Option<Doubt>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +163,7 @@ pub(super) fn of(metrics: &Metrics, contacts: &Contacts) -> Status {
         joint: membership.get_joint_config().len() > 1,
         quorum_age: heard.age,
         without_quorum: heard.without,
+        doubt: None,
     }
 }
 

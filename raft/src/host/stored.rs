@@ -9,19 +9,9 @@ use super::{Host, StartGroupError};
 use crate::{
     log_store::StoredLog,
     rows::StorageError,
+    start::StoredReplica,
     state::{read_applied, read_membership},
 };
-
-/// The part of a replica that Raft counts on being remembered, as it is on disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StoredReplica {
-    /// The latest term that it voted in, or followed a leader of; zero if there is none.
-    pub term: u64,
-    /// The last entry, in the log or in the state; zero if there is none.
-    pub last_index: u64,
-    /// Whether it has a vote, an entry or a state at all.
-    pub is_blank: bool,
-}
 
 /// Entries of a log that are looked through at once.
 const ENTRIES: u64 = 256;

@@ -134,6 +134,12 @@ impl GroupLog {
         self.state().purged
     }
 
+    /// The entry at an index; none if it is gone, or cannot be read, which the next read tells.
+    pub(crate) async fn log_id_at(&self, index: u64) -> Option<LogId> {
+        let entries = self.read(index, index.saturating_add(1), READ_BYTES).await.ok()?;
+        entries.first().map(|entry| entry.log_id).filter(|id| id.index == index)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -24,6 +24,8 @@ async fn a_server_says_who_it_is() {
         boot_epoch: 1,
         start: server.host.identity().start,
         moves: 0,
+        met_mesh_id: String::new(),
+        seeds: Vec::new(),
     };
     assert_eq!(identity.into_inner(), expected);
     server.host.mesh().form_alone().unwrap();
@@ -101,9 +103,14 @@ async fn a_seed_of_another_mesh_is_left_alone() {
     let seeds = vec![gone, foreign.address, a.address];
     let b = Server::start(&dir.path().join("b"), Setup { seeds, ..Setup::default() }).await;
     let formation = formation(&[&a, &b]);
+    // It is not reserved for a formation, since it may be a member of that mesh; it adopts one that a
+    // member tells of.
+    let met = b.host.mesh().met_mesh();
+    until("b to meet the other mesh", || met.borrow().clone()).await;
+    let refused = form(&b, &formation, Step::Reserve).await.unwrap_err();
+    assert!(refused.message().contains("data directory that it had"), "{refused}");
     for step in [Step::Reserve, Step::Commit] {
         form(&a, &formation, step).await.unwrap();
-        form(&b, &formation, step).await.unwrap();
     }
     // A hint with an epoch was told by the server itself.
     let told = |server: &Server, of: u64| {

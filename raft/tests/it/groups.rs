@@ -278,7 +278,7 @@ async fn a_stopped_group_can_be_started_again() {
     group.stop().await;
     assert!(follower.host.group(2).is_none());
     let mut mesh = MeshClient::connect(format!("http://{}", follower.address)).await.unwrap();
-    let hosted = mesh.hosted_groups(HostedGroupsRequest {}).await.unwrap().into_inner();
+    let hosted = mesh.hosted_groups(HostedGroupsRequest::default()).await.unwrap().into_inner();
     assert_eq!(hosted.groups, [], "a stopped replica is not told of");
     let refused = group.write(Bytes::from("put b 2"), DEADLINE).await;
     assert!(matches!(refused, Err(WriteError::Stopped)));

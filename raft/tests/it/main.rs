@@ -5,6 +5,7 @@ mod copies;
 mod fleet;
 mod forming;
 mod groups;
+mod history;
 mod levels;
 mod membership;
 mod refusals;

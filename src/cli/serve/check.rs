@@ -53,6 +53,7 @@ impl Config {
             kv,
             admin_listen: args.admin_listen,
             seeds,
+            accept_losses: args.accept_loss.0.clone(),
             replace_after: args.replace_after,
             latch_patience: args.latch_patience,
             stale_streams_after: args.stale_streams_after,

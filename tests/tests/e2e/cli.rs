@@ -155,6 +155,39 @@ async fn init_forms_nothing_while_a_server_is_missing() {
     assert_eq!(needed.code, 0, "{needed:#?}");
 }
 
+/// U4: a mesh is formed for good, so a list that the servers were not told is refused.
+#[tokio::test]
+async fn init_forms_what_the_servers_were_told_and_nothing_else() {
+    let directory = TempDir::new().unwrap();
+    let mut servers = crate::modes::started(directory.path(), "disco");
+    for server in &servers {
+        eventually("the server answers", SOON, async || server.is_alive().await).await;
+    }
+    let [one, two, three] = [0, 1, 2].map(|n| servers[n].mesh().to_string());
+    let init = async |servers: &str, flags: &[&str]| {
+        quorate(&[&["init", "--servers", servers], flags].concat()).await
+    };
+    let twice = init(&format!("{one},{two},{two}"), &[]).await;
+    assert_refused(&twice, "twice");
+    for subset in [one.clone(), format!("{one},{two}")] {
+        let refused = init(&subset, &[]).await;
+        assert_eq!(refused.code, 7, "{refused:#?}");
+        assert!(refused.stderr.contains(&three), "{refused:#?}");
+        assert!(refused.stderr.contains("--subset"), "{refused:#?}");
+    }
+    let mut stranger = Server::new(directory.path(), "stranger", "disco");
+    stranger = stranger.seeded("--peers", &servers.iter().map(Server::mesh).collect::<Vec<_>>());
+    stranger.start();
+    eventually("the server answers", SOON, async || stranger.is_alive().await).await;
+    let superset = init(&format!("{one},{two},{three},{}", stranger.mesh()), &[]).await;
+    assert_eq!(superset.code, 7, "{superset:#?}");
+    assert!(superset.stderr.contains("was not told of"), "{superset:#?}");
+
+    // The third server is down, and its operator does without it.
+    servers[2].kill();
+    assert_eq!(init(&format!("{one},{two}"), &["--subset"]).await.code, 0);
+}
+
 /// compose.yaml mounts these two files; they are what the binary prints.
 #[tokio::test]
 async fn the_bootstraps_of_compose_are_what_the_binary_prints() {
@@ -166,7 +199,9 @@ async fn the_bootstraps_of_compose_are_what_the_binary_prints() {
     let files: [(&str, &[&str]); 2] = [("front.yaml", &front), ("sidecar.yaml", &sidecar)];
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../envoy");
     for (name, args) in files {
-        let printed = quorate(&[&["envoy", "bootstrap", disco], args].concat()).await.ok();
+        // A file that is mounted before there is a mesh cannot name it.
+        let unnamed = ["envoy", "bootstrap", disco, "--mesh=none"];
+        let printed = quorate(&[&unnamed, args].concat()).await.ok();
         let path = folder.join(name);
         if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
             fs::write(&path, &printed).unwrap();

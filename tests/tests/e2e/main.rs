@@ -20,3 +20,4 @@ mod routing;
 mod silence;
 mod single;
 mod stopping;
+mod went_back;

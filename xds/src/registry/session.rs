@@ -43,6 +43,10 @@ pub(crate) const DIRECTIVE_QUEUE: usize = 1;
 /// How often a session looks at what nobody announces: addresses learned without the registry.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often it is recorded how far a node's groups have come, while they are written. What they
+/// acknowledged since is remembered by the members that run, and by this server if it was told.
+const PROGRESS: Duration = Duration::from_secs(10);
+
 /// Pause after a proposal that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -58,9 +62,12 @@ pub(crate) struct Session {
     directives: mpsc::Sender<Result<Directive, Status>>,
     /// The last directive, without its meta, and whether the meta said that it is old.
     told: Option<(Directive, bool)>,
+    /// The revision that the last directive named, and when.
+    told_revision: (u64, Instant),
     /// The proposal under way.
     work: Option<Work>,
     retry_at: Instant,
+    progress_at: Instant,
     /// Whether the last proposal found no leader or no quorum, which shows in the freshness of this
     /// server only later.
     cut_off: bool,
@@ -101,8 +108,10 @@ impl Session {
             reports,
             directives,
             told: None,
+            told_revision: (0, Instant::now()),
             work: None,
             retry_at: Instant::now(),
+            progress_at: Instant::now(),
             cut_off: false,
         };
         session.run().instrument(span).await;
@@ -192,7 +201,15 @@ impl Session {
         if self.work.is_some() || Instant::now() < self.retry_at {
             return;
         }
-        let Some(task) = self.shared.board.read(|registry| self.stay.next_task(registry)) else {
+        let progress_due = Instant::now() >= self.progress_at;
+        let task = self.shared.board.read(|registry| {
+            let progress = || progress_due.then(|| self.stay.progress_task(registry)).flatten();
+            self.stay.next_task(registry).or_else(progress)
+        });
+        let Some(task) = task else {
+            if progress_due {
+                self.progress_at = Instant::now() + PROGRESS;
+            }
             return;
         };
         let proposals = self.formed.proposals.clone();
@@ -238,10 +255,14 @@ impl Session {
         };
         let ttl = self.formed.renewals.ttl(lease_id);
         let next = Some((directive::of(&self.shared, &self.stay, ttl), is_old));
-        if self.told == next {
+        // Data nodes are the memory of DISCO's own group: they are told how far it has come.
+        let (revision, told_at) = self.told_revision;
+        let is_remembered = meta.revision == revision || told_at.elapsed() < PROGRESS;
+        if self.told == next && is_remembered {
             return Ok(());
         }
         self.told = next;
+        self.told_revision = (meta.revision, Instant::now());
         let Some((directive, _)) = &self.told else { return Ok(()) };
         let message = Directive { meta: Some(meta), ..directive.clone() };
         match timeout(WRITE_DEADLINE, self.directives.send(Ok(message))).await {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
+use proto::quorate::v1::{GroupProgress, ReplicaProgress};
+
 use super::*;
 use crate::{snapshot::Snapshot, translation};
 
@@ -236,7 +238,23 @@ fn group_command(random: &mut StdRng) -> Command {
             term: random.random_range(0..5),
             serving: (0..random.random_range(0..3)).map(|_| random.random_range(0..7)).collect(),
             members: (0..random.random_range(0..3)).map(|_| random.random_range(0..7)).collect(),
+            progress: random.random_bool(0.5).then(|| progress(random)),
         }),
+    }
+}
+
+fn progress(random: &mut StdRng) -> GroupProgress {
+    GroupProgress {
+        term: random.random_range(0..5),
+        last_index: random.random_range(0..9),
+        committed_index: random.random_range(0..9),
+        replicas: (0..3)
+            .map(|node_id| ReplicaProgress {
+                node_id,
+                term: random.random_range(0..5),
+                index: random.random_range(0..9),
+            })
+            .collect(),
     }
 }
 

@@ -11,11 +11,15 @@ use crate::shared::{Shared, millis};
 pub(super) fn of(shared: &Shared, stay: &Stay, ttl: Duration) -> Directive {
     let node_id = stay.node_id();
     let mut directive = shared.board.read(|registry| {
-        let groups = registry.groups_of_node(node_id);
+        let mut groups = registry.groups_of_node(node_id);
         let hosts: BTreeSet<u64> =
             groups.iter().flat_map(|it| &it.replicas).map(|it| it.node_id).collect();
         let mut members = registry.list_members(&Default::default());
         members.retain(|it| hosts.contains(&it.node_id));
+        for group in &mut groups {
+            // It changes all the time, and nodes ask for it when they need it.
+            group.progress = None;
+        }
         let standing = stay.standing(registry);
         Directive {
             meta: None,

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use discovery::registry::{Group, Leader, Node, Registry, ordered};
+use discovery::registry::{Group, Leader, Node, Progress, Registry, ordered};
 use proto::quorate::v1::{
     HostedGroup, Locality, NodeHello, NodeRecord, NodeState, NodeStatus, RecordNode, ReportLeader,
     SetNodeState, registry_command::Command,
@@ -132,27 +132,51 @@ impl Stay {
             .next()
     }
 
+    /// How far the groups have come that the node leads, if that is further than is recorded. It is
+    /// always further while they are written, so the caller must not ask all the time.
+    pub(crate) fn progress_task(&self, registry: &Registry) -> Option<Task> {
+        let Standing::Recorded { .. } = self.standing(registry) else { return None };
+        let leads = self.status.groups.iter().filter(|it| it.role == "leader");
+        leads
+            .filter_map(|hosted| {
+                let group = registry.group(hosted.group)?;
+                let report = self.to_report(group, hosted)?;
+                let is_current = group.leader.is_none_or(|known| known <= report.0);
+                let progress = report.1.progress.clone().map(Progress::from_proto)?;
+                let is_news = group.progress.after(progress) != group.progress;
+                (is_current && is_news).then_some(report.1)
+            })
+            .map(Task::ReportLeader)
+            .next()
+    }
+
     fn leader_report(&self, group: &Group, hosted: &HostedGroup) -> Option<ReportLeader> {
-        if !group.has_replica(self.node_id()) {
-            return None;
-        }
-        let leader = Leader { term: hosted.term, node_id: self.node_id() };
-        let (serving, members) = (serving(group, hosted), members(hosted));
+        let (leader, report) = self.to_report(group, hosted)?;
         let told = |it: &[u64], known: &[u64]| !it.is_empty() && it != known;
         let is_news = match group.leader {
             Some(known) if known == leader => {
-                told(&serving, &group.serving) || told(&members, &group.members)
+                told(&report.serving, &group.serving) || told(&report.members, &group.members)
             }
             Some(known) => known < leader,
             None => true,
         };
-        is_news.then_some(ReportLeader {
+        is_news.then_some(report)
+    }
+
+    fn to_report(&self, group: &Group, hosted: &HostedGroup) -> Option<(Leader, ReportLeader)> {
+        if !group.has_replica(self.node_id()) {
+            return None;
+        }
+        let leader = Leader { term: hosted.term, node_id: self.node_id() };
+        let report = ReportLeader {
             group: group.group,
             leader_id: leader.node_id,
             term: leader.term,
-            serving,
-            members,
-        })
+            serving: serving(group, hosted),
+            members: members(hosted),
+            progress: Some(Progress::reported(hosted).to_proto()),
+        };
+        Some((leader, report))
     }
 
     fn is_recorded(&self, node: &Node) -> bool {

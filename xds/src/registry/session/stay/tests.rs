@@ -1,3 +1,4 @@
+use discovery::registry::Acknowledged;
 use proto::quorate::v1::{
     DecideGroup, ExpireLease, GroupMember, Member, RegistryCommand, registry_reply::Outcome,
 };
@@ -147,4 +148,49 @@ fn a_stop_is_noted_once() {
     assert!(matches!(fed.settle(&stay)[..], [Task::Stop(_)]));
     let noted = Standing::Recorded { lease_id: LEASE, stopping: true };
     assert_eq!(stay.standing(&fed.registry), noted);
+}
+
+#[test]
+fn what_a_leader_knows_of_its_replicas_is_recorded() {
+    let mut fed = Fed::default();
+    let mut stay = stay(hello());
+    fed.settle(&stay);
+    fed.decide_group();
+    stay.report(at(3, 10, 9));
+    fed.settle(&stay);
+    let progress = |fed: &Fed| fed.registry.group(2).unwrap().progress.clone();
+    let expected = Progress {
+        term: 3,
+        last_index: 10,
+        committed: 9,
+        replicas: [
+            (1, Acknowledged { term: 3, index: 9 }),
+            (8, Acknowledged::default()),
+            (9, Acknowledged { term: 3, index: 6 }),
+        ]
+        .into(),
+    };
+    assert_eq!(progress(&fed), expected);
+    assert_eq!(stay.progress_task(&fed.registry), None);
+
+    stay.report(at(3, 20, 19));
+    assert!(fed.settle(&stay).is_empty(), "it is no news that must be told at once");
+    let task = stay.progress_task(&fed.registry).unwrap();
+    fed.apply(task.into_command());
+    assert_eq!(progress(&fed).committed, 19);
+    stay.report(at(2, 99, 99));
+    assert_eq!(stay.progress_task(&fed.registry), None, "an overtaken leader");
+}
+
+/// Node 1 leads; node 9 is four entries behind, and node 8 was never heard.
+fn at(term: u64, last_index: u64, committed_index: u64) -> NodeStatus {
+    let mut status = leads(term);
+    let hosted = &mut status.groups[0];
+    (hosted.last_index, hosted.committed_index) = (last_index, committed_index);
+    hosted.members = vec![
+        GroupMember { node_id: 1, voter: true, lag: Some(0), silent: false },
+        GroupMember { node_id: 8, voter: true, lag: Some(last_index), silent: false },
+        GroupMember { node_id: 9, voter: true, lag: Some(4), silent: false },
+    ];
+    status
 }

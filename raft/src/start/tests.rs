@@ -9,13 +9,15 @@ const KNOWN_LEARNER: Membership = Membership::Learner { acknowledged: true };
 const BURNT: Start = Start::Refuse(Refusal::Burnt);
 
 const ENTRIES: Later = Later::Entries { acknowledged: 9, last_index: 4 };
-const TERM: Later = Later::Term { voted: 3, remembered: 2 };
+const COMMITTED: Later = Later::Committed { acknowledged: 9, last_index: 4 };
+const TERM: Later = Later::Term { voted: 3, remembered: 2, last_index: 4 };
 
-const DISKS: [Disk; 7] = [
+const DISKS: [Disk; 8] = [
     Disk::Blank,
     Disk::Holding,
     Disk::Lost,
     Disk::Reverted(ENTRIES),
+    Disk::Reverted(COMMITTED),
     Disk::Reverted(TERM),
     Disk::AnotherMesh,
     Disk::RolledBack,
@@ -35,10 +37,11 @@ const MEMBERSHIPS: [Membership; 7] = [
 /// A line per disk and record, a letter per membership, in the orders above: **F**orm, **R**esume,
 /// **A**wait the leader, **L**eave; small letters refuse: **b**urnt, another **s**tore, another
 /// **m**esh, r**o**lled back, re**v**erted.
-const MATRIX: [[&str; 6]; 7] = [
+const MATRIX: [[&str; 6]; 8] = [
     ["LLLbbAb", "LLLbbAb", "FFAAbAb", "AAAAbAb", "AAAbbAb", "sssssss"],
     ["RRRRRRR", "RRLRRRR", "RRRRRRR", "RRRRRRR", "RRRRRRR", "sssssss"],
     ["bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "sssssss"],
+    ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["mmmmmmm", "mmmmmmm", "mmmmmmm", "mmmmmmm", "mmmmmmm", "mmmmmmm"],

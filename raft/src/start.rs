@@ -1,6 +1,6 @@
-//! May this node take part in this group, with this disk?
+//! May this server take part in this group, with this disk?
 //!
-//! Asked once per group, before the group's replica is started, since a replica votes from the
+//! Asked once per group, of the DISCO group as of data groups, before the group's replica is started, since a replica votes from the
 //! moment it runs. The answer compares three facts that can disagree (a lost disk, a copied disk, a
 //! restored disk, a server wired to another mesh):
 //!
@@ -25,9 +25,13 @@
 //! to have acknowledged entries, or a member its vote.
 //!
 //! That a store went back is known by the starts that the mesh has counted ([`Disk::RolledBack`]),
-//! and by what other members remember of the replica ([`Disk::Reverted`]): the leader what it has
-//! acknowledged, for as long as it leads; every member whom its own last vote was for. A copy that
-//! starts where nobody remembers is not told from the disk it was made of.
+//! and by what others remember of the replica ([`Disk::Reverted`]): the leader what it has
+//! acknowledged, for as long as it leads; every member whom its own last vote was for; and DISCO what
+//! leaders reported, see [`crate::recall`]. A copy that starts where nobody remembers is not told from
+//! the disk it was made of; then [`crate::completeness`] keeps it from leading.
+//!
+//! Where most disks of a group went back, refusing them all would end the group. An operator may
+//! accept the loss, and then such a replica goes on as [`Disk::Holding`].
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +39,17 @@ mod tests;
 use std::fmt;
 
 use thiserror::Error;
+
+/// The part of a replica that Raft counts on being remembered, as it is on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoredReplica {
+    /// The latest term that it voted in, or followed a leader of; zero if there is none.
+    pub term: u64,
+    /// The last entry, in the log or in the state; zero if there is none.
+    pub last_index: u64,
+    /// Whether it has a vote, an entry or a state at all.
+    pub is_blank: bool,
+}
 
 /// What the data directory holds of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +60,7 @@ pub enum Disk {
     Holding,
     /// Nothing, although the directory notes, or a member knows, that it held the group.
     Lost,
-    /// Less than a member knows it to have held: the disk was restored or copied.
+    /// Less than others know it to have held: the disk was restored or copied.
     Reverted(Later),
     /// The directory belongs to another mesh than the one that was reached.
     AnotherMesh,
@@ -53,13 +68,15 @@ pub enum Disk {
     RolledBack,
 }
 
-/// What a member of a group knows of a replica that the replica's disk does not.
+/// What others know of a replica that the replica's disk does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Later {
     /// The leader has its acknowledgment of entries up to a later one than the last one here.
     Entries { acknowledged: u64, last_index: u64 },
+    /// DISCO remembers that it acknowledged committed entries up to a later one.
+    Committed { acknowledged: u64, last_index: u64 },
     /// It voted in a later term than it remembers here, or followed that term's leader.
-    Term { voted: u64, remembered: u64 },
+    Term { voted: u64, remembered: u64, last_index: u64 },
 }
 
 /// What DISCO's committed record of the group says about this node. Without DISCO, the formation.
@@ -122,7 +139,10 @@ pub enum Refusal {
     RolledBack,
     #[error(
         "{0}: the disk was restored or copied, and could vote twice or lose acknowledged writes; \
-         start with an empty data directory to come back as a new node"
+         start with an empty data directory to come back as a new server. If that leaves the group \
+         without a quorum: --accept-loss NAMESPACE@{last} starts this disk as it is, and what only \
+         disks like it held after entry {last} is lost",
+        last = .0.last_index()
     )]
     Reverted(Later),
     #[error(
@@ -145,11 +165,27 @@ impl fmt::Display for Later {
                 "the group's leader has this node's acknowledgment of entries up to \
                  {acknowledged}, and the last entry on its disk is {last_index}"
             ),
-            Self::Term { voted, remembered } => write!(
+            Self::Committed { acknowledged, last_index } => write!(
                 f,
-                "this node voted in term {voted} of the group, and its disk remembers term \
-                 {remembered}"
+                "DISCO remembers that this node acknowledged entries up to {acknowledged}, and the \
+                 last entry on its disk is {last_index}"
             ),
+            Self::Term { voted, remembered, last_index } => write!(
+                f,
+                "this node voted in term {voted} of the group, and its disk, with a last entry \
+                 {last_index}, remembers term {remembered}"
+            ),
+        }
+    }
+}
+
+impl Later {
+    /// The last entry on the disk that went back.
+    pub const fn last_index(&self) -> u64 {
+        match self {
+            Self::Entries { last_index, .. }
+            | Self::Committed { last_index, .. }
+            | Self::Term { last_index, .. } => *last_index,
         }
     }
 }

@@ -1,0 +1,218 @@
+//! A replica's care for the group's history: see [`crate::completeness`] for the rules.
+//!
+//! Before it asks for votes, the replica asks the other members and those who may remember what they
+//! know to be committed. It waits a moment for their answers; of who does not answer, what it said
+//! before counts, at the start of the replica above all, when there is more time.
+//! A leader that hands over has everything, so whoever it names does not ask.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use mesh::{GroupId, Mesh, NodeId};
+use openraft::{alias::WatchReceiverOf, async_runtime::watch::WatchReceiver as _};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::{
+    completeness::{Claim, Contradiction, Doubt, Shortfall, compared, contradiction, shortfall},
+    log_store::GroupLog,
+    recall,
+    types::{Entry, LogId, Metrics, TypeConfig},
+};
+
+/// What openraft tells of the group. Unlike a handle it does not keep the group alive.
+type MetricsReceiver = WatchReceiverOf<TypeConfig, Metrics>;
+
+/// How long a group must be without a leader for a doubt of its candidates to be told.
+const LASTING: Duration = Duration::from_secs(5);
+
+/// See the module. Clones are handles to the same one.
+#[derive(Clone)]
+pub(crate) struct History {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    mesh: Mesh,
+    group: GroupId,
+    namespace: String,
+    log: GroupLog,
+    /// How long the others may take to answer.
+    patience: Duration,
+    /// Whether the operator accepted the loss of what only memory knows of.
+    loss_accepted: bool,
+    /// Set once the group runs.
+    metrics: OnceLock<MetricsReceiver>,
+    /// What others said, until a leader is followed.
+    claims: Mutex<Vec<Claim>>,
+    candidacy: AsyncMutex<Option<Candidacy>>,
+    doubt: Mutex<Option<Noted>>,
+}
+
+/// What came of asking, for the votes of one round.
+struct Candidacy {
+    term: u64,
+    last_index: u64,
+    asked: Instant,
+    outcome: Option<Shortfall>,
+}
+
+/// A doubt of the latest term in which there was one.
+#[derive(Clone, Copy)]
+struct Noted {
+    doubt: Doubt,
+    term: u64,
+    since: Instant,
+    /// Whether the log has it.
+    told: bool,
+}
+
+impl History {
+    pub(crate) fn new(
+        mesh: Mesh,
+        group: GroupId,
+        namespace: &str,
+        log: GroupLog,
+        patience: Duration,
+        loss_accepted: bool,
+        claims: Vec<Claim>,
+    ) -> Self {
+        let inner = Inner {
+            mesh,
+            group,
+            namespace: namespace.to_owned(),
+            log,
+            patience,
+            loss_accepted,
+            metrics: OnceLock::new(),
+            claims: Mutex::new(claims),
+            candidacy: AsyncMutex::default(),
+            doubt: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn begin(&self, metrics: MetricsReceiver) {
+        // A group is started once.
+        let _ = self.inner.metrics.set(metrics);
+    }
+
+    /// Whether this replica may stand for election in a term, with a log that ends at `last_index`.
+    /// Everybody is asked once a round, however many votes are asked for.
+    pub(crate) async fn may_stand(&self, term: u64, last_index: u64) -> Result<(), Shortfall> {
+        let Inner { mesh, group, patience, loss_accepted, .. } = &*self.inner;
+        let mut candidacy = self.inner.candidacy.lock().await;
+        // A round asks for votes twice; the next one comes later than this.
+        let current = candidacy.as_ref().filter(|it| {
+            (it.term, it.last_index) == (term, last_index) && it.asked.elapsed() < *patience * 2
+        });
+        if let Some(Candidacy { outcome, .. }) = current {
+            return outcome.map_or(Ok(()), Err);
+        }
+        let asked = Instant::now();
+        let answers = recall::ask(mesh, *group, self.members(), *patience).await;
+        let outcome = shortfall(last_index, *loss_accepted, &self.learn(answers.claims()));
+        *candidacy = Some(Candidacy { term, last_index, asked, outcome });
+        drop(candidacy);
+        self.note(term, outcome.map(Doubt::Incomplete));
+        outcome.map_or(Ok(()), Err)
+    }
+
+    /// Whether a leader's message may be taken in. Costs nothing while the leader sends what is not
+    /// committed yet.
+    pub(crate) async fn may_follow(
+        &self,
+        term: u64,
+        prev: Option<&LogId>,
+        entries: &[Entry],
+    ) -> Result<(), Contradiction> {
+        let known = self.with_metrics(|metrics| (metrics.current_term, metrics.local_committed));
+        // A leader that was overtaken is told so by openraft; what it sends may have been replaced.
+        let Some((_, Some(committed))) = known.filter(|(current, _)| *current <= term) else {
+            return Ok(());
+        };
+        let ids = entries.iter().map(|entry| &entry.log_id);
+        let found = match compared(prev, ids, committed) {
+            None => None,
+            Some(theirs) if theirs == committed => None,
+            Some(theirs) => {
+                let ours = self.entry_at(theirs.index, committed).await;
+                contradiction(theirs, ours, committed)
+            }
+        };
+        self.note(term, found.map(Doubt::Contradicted));
+        if let Some(found) = found {
+            return Err(found);
+        }
+        lock(&self.inner.claims).clear();
+        Ok(())
+    }
+
+    /// What keeps the replica from its part in or after `term`, if anything does.
+    pub(crate) fn doubt(&self, term: u64, has_leader: bool) -> Option<Doubt> {
+        let Noted { doubt, term: of, .. } = (*lock(&self.inner.doubt))?;
+        match doubt {
+            // Somebody else was elected since.
+            Doubt::Incomplete(_) if has_leader && term >= of => None,
+            Doubt::Incomplete(_) | Doubt::Contradicted(_) => Some(doubt),
+        }
+    }
+
+    fn members(&self) -> Vec<NodeId> {
+        let ids = self.with_metrics(|metrics| {
+            metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+        });
+        ids.unwrap_or_default()
+    }
+
+    /// All that is known after another round of answers.
+    fn learn(&self, latest: Vec<Claim>) -> Vec<Claim> {
+        let mut claims = lock(&self.inner.claims);
+        claims.retain(|known| !latest.iter().any(|claim| claim.source == known.source));
+        claims.extend(latest);
+        claims.clone()
+    }
+
+    fn with_metrics<R>(&self, look: impl FnOnce(&Metrics) -> R) -> Option<R> {
+        self.inner.metrics.get().map(|metrics| look(&metrics.borrow_watched()))
+    }
+
+    /// The entry here at an index at or below the committed one; none if it is gone from the log.
+    async fn entry_at(&self, index: u64, committed: LogId) -> Option<LogId> {
+        if index == committed.index {
+            return Some(committed);
+        }
+        self.inner.log.log_id_at(index).await
+    }
+
+    fn note(&self, term: u64, doubt: Option<Doubt>) {
+        let mut noted = lock(&self.inner.doubt);
+        let before = noted.take();
+        *noted = doubt.map(|doubt| match before {
+            Some(known) if known.doubt == doubt => Noted { term, ..known },
+            Some(_) | None => Noted { doubt, term, since: Instant::now(), told: false },
+        });
+        let due = noted.as_mut().filter(|it| !it.told && it.since.elapsed() >= it.grace());
+        if let Some(due) = due {
+            due.told = true;
+            let namespace = &self.inner.namespace;
+            tracing::error!(namespace, term, "this replica {}", due.doubt);
+        }
+    }
+}
+
+impl Noted {
+    /// How long the doubt must last to be told. In any election a replica that is a few entries behind
+    /// may be the first to want to stand; that passes.
+    fn grace(&self) -> Duration {
+        match self.doubt {
+            Doubt::Incomplete(_) => LASTING,
+            Doubt::Contradicted(_) => Duration::ZERO,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
