@@ -140,6 +140,11 @@ impl Server {
         self.running().terminate().await
     }
 
+    /// Awaits that the server ends by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        self.running().wait(LATE).await
+    }
+
     /// Freezes the server, or lets it go on.
     pub fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("the server runs").signal(signal);

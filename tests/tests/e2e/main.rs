@@ -6,6 +6,7 @@
 mod cli;
 mod coming_back;
 mod compose;
+mod copies;
 mod disco_down;
 mod envoy;
 mod failover;
