@@ -117,7 +117,7 @@ impl BootstrapArgs {
             .front
             .unwrap_or(Role::Sidecar { inbound: self.inbound, outbound: !self.inbound_only });
         if let Some(warning) = warning(role) {
-            output::progress(&warning);
+            progress(&warning);
         }
         let bootstrap = Bootstrap {
             node_id,

@@ -223,7 +223,9 @@ fn removed_node_goes_once_no_group_counts_it() {
     assert_eq!(state(&mesh).as_deref(), Some("removed"));
     let report = |members: &[u64]| {
         let (serving, members) = (Vec::new(), members.to_vec());
-        Command::ReportLeader(ReportLeader { group: 2, leader_id: 1, term: 1, serving, members })
+        let progress = None;
+        let (group, leader_id, term) = (2, 1, 1);
+        Command::ReportLeader(ReportLeader { group, leader_id, term, serving, members, progress })
     };
     mesh.run(report(&[1, 2, 3, 4])).unwrap();
     assert!(state(&mesh).is_some());

@@ -175,6 +175,7 @@ fn directive() -> Directive {
             voters_wanted: 3,
             serving: Vec::new(),
             members: Vec::new(),
+            progress: None,
         }],
         addresses: vec![
             AddressHint {

@@ -61,7 +61,8 @@ fn a_text_cannot_leave_its_place() {
 /// D12: an Envoy whose DISCO addresses went to another mesh keeps what it has.
 #[test]
 fn the_mesh_stands_in_the_nodes_metadata_if_it_is_known() {
-    let unknown = bootstrap("web", Variant::Delta, Role::Sidecar { inbound: None });
+    let role = Role::Sidecar { inbound: None, outbound: false };
+    let unknown = bootstrap("web", Variant::Delta, role);
     assert!(!unknown.to_string().contains("metadata"));
     let known = Bootstrap { mesh: "0190".to_owned(), ..unknown };
     let text = known.to_string();
