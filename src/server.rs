@@ -32,7 +32,8 @@ use std::{
 };
 
 use mesh::{Claim, DataDir, DataDirError, Mesh, MeshConfig};
-use raft::{Host, OpenError, Timing};
+use nix::sys::stat::{Mode, umask};
+use raft::{Host, HostError, OpenError, Timing};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinError, JoinSet},
@@ -53,6 +54,11 @@ use crate::{
 
 /// Of the time for a stop, what is kept for the listeners and the disk.
 const LAST_STEPS: Duration = Duration::from_millis(1500);
+
+/// What to do about a disk that does not hold what the server left on it.
+const DISK_FIX: &str = "check the disk, move this data directory away, and start with an empty one: \
+    the server joins as a new one and gets its data from the others. A server that is the only one \
+    needs the whole directory from a copy that was made while it was stopped";
 
 /// How long after a task has ended by itself the reason may show in another one.
 const REASON_WITHIN: Duration = Duration::from_secs(2);
@@ -77,6 +83,8 @@ pub(crate) struct Server {
 }
 
 pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failure> {
+    // What a server writes, RocksDB's files too, is for its own user.
+    umask(Mode::from_bits_truncate(0o077));
     config.tell();
     let mut stop =
         Stop::install().map_err(|error| Failure::other("cannot watch signals", &error))?;
@@ -241,6 +249,10 @@ fn knows_why(ended: &Result<Ended, JoinError>) -> bool {
 
 /// A task that ended although nobody asked it to.
 async fn fatal(ended: Option<Result<Ended, JoinError>>, host: &Host) -> Failure {
+    // Whichever task noticed it first.
+    if let Some(found) = host.damage() {
+        return refused(&HostError::Damaged(found), DISK_FIX);
+    }
     match ended {
         Some(Ok((_, Err(error)))) if is_overtaken(&error) => {
             // Durable before the process ends: under a supervisor, copies would take turns.
@@ -273,7 +285,7 @@ async fn fatal(ended: Option<Result<Ended, JoinError>>, host: &Host) -> Failure 
 fn is_refusal(error: &anyhow::Error) -> bool {
     let data = error.downcast_ref::<node::DataError>().is_some_and(node::DataError::is_refusal);
     let disco = error.downcast_ref::<xds::DiscoError>().is_some_and(xds::DiscoError::is_refusal);
-    let host = error.downcast_ref::<raft::HostError>().is_some_and(raft::HostError::is_refusal);
+    let host = error.downcast_ref::<HostError>().is_some_and(HostError::is_refusal);
     data || disco || host
 }
 
@@ -289,7 +301,7 @@ fn is_overtaken(error: &anyhow::Error) -> bool {
 /// Whether this version is too old for what a group has come to.
 fn is_outdated(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(raft::HostError::Outdated { .. }))
+        matches!(cause.downcast_ref(), Some(HostError::Outdated { .. }))
             || matches!(cause.downcast_ref(), Some(raft::StartGroupError::Outdated(_)))
     })
 }
@@ -408,6 +420,8 @@ fn dir_failure(error: DataDirError) -> Failure {
 
 /// Opens the data directory and the host on it; tells also whether it belonged to a mesh before.
 fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
+    let looked = claim.stores().map(|(id, made)| raft::check(claim.path(), id, made));
+    let looked = looked.transpose().map_err(store_failure)?;
     let dir = claim.open().map_err(dir_failure)?;
     let had_mesh = dir.identity().mesh_id.is_some();
     let mesh_config = MeshConfig {
@@ -417,17 +431,21 @@ fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
         version: env!("QUORATE_VERSION").to_owned(),
     };
     let mesh = Mesh::open(dir, mesh_config);
-    let host = Host::open(mesh, Timing::production()).map_err(|error| match &error {
-        OpenError::StoreMissing | OpenError::StoreSwapped { .. } => refused(
-            &error,
-            "restore the whole data directory, or start with an empty one as a new server",
-        ),
-        OpenError::Storage(_) | OpenError::Identity(_) => {
-            Failure::other("cannot open the data", &error)
-        }
-    })?;
+    let host = match looked {
+        Some(checked) => Host::open_checked(mesh, Timing::production(), &checked),
+        None => Host::open(mesh, Timing::production()),
+    };
+    let host = host.map_err(store_failure)?;
     host.accept_losses(config.accept_losses.clone());
     Ok((host, had_mesh))
+}
+
+fn store_failure(error: OpenError) -> Failure {
+    if error.is_refusal() {
+        refused(&error, DISK_FIX)
+    } else {
+        Failure::other("cannot open the data", &error)
+    }
 }
 
 /// What would do harm if it started: said loudly, with what to do.

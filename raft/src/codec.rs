@@ -11,6 +11,11 @@ use crate::types::{
     StoredMembership, Vote, log_id,
 };
 
+/// Terms and indexes beyond these are nonsense: a term a microsecond lasts for eight years. There is
+/// room left to count on, so that one message cannot end all elections.
+const LATEST_TERM: u64 = 1 << 48;
+const LAST_INDEX: u64 = 1 << 60;
+
 /// A message lacks a field that it must have, or contradicts itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
@@ -26,6 +31,9 @@ pub(crate) fn vote_to_proto(vote: &Vote) -> pb::Vote {
 
 pub(crate) fn vote_from_proto(vote: Option<pb::Vote>) -> Result<Vote, Malformed> {
     let vote = vote.ok_or(Malformed("vote"))?;
+    if vote.term > LATEST_TERM {
+        return Err(Malformed("vote: its term"));
+    }
     Ok(if vote.committed {
         impls::Vote::new_committed(vote.term, vote.node_id)
     } else {
@@ -39,6 +47,14 @@ pub(crate) fn log_id_to_proto(id: &LogId) -> pb::LogId {
 
 pub(crate) fn log_id_from_proto(id: pb::LogId) -> LogId {
     log_id(id.term, id.index)
+}
+
+/// A log id that somebody else names.
+pub(crate) fn bounded_log_id(id: pb::LogId) -> Result<LogId, Malformed> {
+    if id.term > LATEST_TERM || id.index > LAST_INDEX {
+        return Err(Malformed("log id"));
+    }
+    Ok(log_id_from_proto(id))
 }
 
 pub(crate) fn membership_to_proto(membership: &Membership) -> pb::Membership {

@@ -12,14 +12,12 @@ use rocksdb::{
     WriteOptions,
 };
 
-use crate::rows::StorageError;
+use crate::{damage::DamageAlarm, rows::StorageError};
 
 /// Memory for recent log entries not yet in a table file.
 const LOG_WRITE_BUFFER: usize = 64 << 20;
 /// Write-ahead log kept before RocksDB flushes to be rid of it.
 const LOG_WAL_MAX: u64 = 256 << 20;
-/// Log files kept for reuse, which saves a metadata sync per growth.
-const LOG_RECYCLED_FILES: usize = 4;
 /// Unflushed rows of one group.
 const STATE_WRITE_BUFFER: usize = 32 << 20;
 /// Unflushed rows of all groups.
@@ -27,45 +25,89 @@ const STATE_WRITE_BUFFERS: usize = 256 << 20;
 /// RocksDB's own text logs kept.
 const INFO_LOGS: usize = 4;
 
-/// The family that RocksDB insists on; `data/` keeps nothing in it.
+/// The family that RocksDB insists on; `data/` keeps in it only whose it is.
 pub(crate) const DEFAULT_FAMILY: &str = "default";
+/// The file without which a directory holds no database.
+pub(crate) const CURRENT: &str = "CURRENT";
 
 /// A database that holds its data directory locked until it is really closed.
 pub(crate) struct Db {
     inner: DB,
+    alarm: DamageAlarm,
     _lock: Arc<DirLock>,
 }
 
+/// Whether a database is expected on disk, or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Made,
+    MadeOrNot,
+}
+
 impl Db {
-    pub(crate) fn open_log(path: &Path, lock: Arc<DirLock>) -> Result<Self, StorageError> {
-        let mut options = base_options();
-        options.set_write_buffer_size(LOG_WRITE_BUFFER);
-        options.set_max_total_wal_size(LOG_WAL_MAX);
-        options.set_recycle_log_file_num(LOG_RECYCLED_FILES);
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_compression_type(DBCompressionType::None);
-        let inner = DB::open(&options, path).map_err(|error| {
-            StorageError::with_source(format!("cannot open {}", path.display()), error)
-        })?;
-        Ok(Self { inner, _lock: lock })
+    pub(crate) fn open_log(
+        path: &Path,
+        lock: Arc<DirLock>,
+        expect: Expect,
+        alarm: DamageAlarm,
+    ) -> Result<Self, StorageError> {
+        let mut options = log_options();
+        options.create_if_missing(expect == Expect::MadeOrNot);
+        let inner = DB::open(&options, path).map_err(|error| cannot_open(path, error))?;
+        Ok(Self { inner, alarm, _lock: lock })
     }
 
-    pub(crate) fn open_state(path: &Path, lock: Arc<DirLock>) -> Result<Self, StorageError> {
-        let context =
-            |error| StorageError::with_source(format!("cannot open {}", path.display()), error);
+    pub(crate) fn open_state(
+        path: &Path,
+        lock: Arc<DirLock>,
+        expect: Expect,
+        alarm: DamageAlarm,
+    ) -> Result<Self, StorageError> {
+        let context = |error| cannot_open(path, error);
         let mut options = base_options();
-        options.create_missing_column_families(true);
+        options.create_if_missing(expect == Expect::MadeOrNot);
         options.set_db_write_buffer_size(STATE_WRITE_BUFFERS);
-        let families = if path.join("CURRENT").exists() {
+        let families = if path.join(CURRENT).exists() {
             DB::list_cf(&options, path).map_err(context)?
         } else {
             vec![DEFAULT_FAMILY.to_owned()]
         };
-        let families =
-            families.into_iter().map(|name| ColumnFamilyDescriptor::new(name, state_options()));
-        let inner = DB::open_cf_descriptors(&options, path, families).map_err(context)?;
-        Ok(Self { inner, _lock: lock })
+        let inner =
+            DB::open_cf_descriptors(&options, path, described(families)).map_err(context)?;
+        Ok(Self { inner, alarm, _lock: lock })
     }
+
+    #[cfg(test)]
+    pub(crate) fn alarm(&self) -> &DamageAlarm {
+        &self.alarm
+    }
+
+    /// What a failed call of the database means. Damage ends the server.
+    pub(crate) fn failed(&self, context: impl Into<String>, error: rocksdb::Error) -> StorageError {
+        self.note(StorageError::of_database(context, error))
+    }
+
+    /// Passes an error on. Damage ends the server.
+    pub(crate) fn note(&self, error: StorageError) -> StorageError {
+        self.alarm.note(error)
+    }
+}
+
+/// Opens a log store so that nothing on disk is changed. Its write-ahead log is looked for in `wal`.
+pub(crate) fn read_log(path: &Path, wal: &Path) -> Result<DB, StorageError> {
+    let mut options = log_options();
+    options.set_wal_dir(wal);
+    let families = [ColumnFamilyDescriptor::new(DEFAULT_FAMILY, log_options())];
+    DB::open_cf_descriptors_read_only(&options, path, families, false)
+        .map_err(|error| cannot_open(path, error))
+}
+
+/// Opens a state store so that nothing on disk is changed.
+pub(crate) fn read_state(path: &Path) -> Result<DB, StorageError> {
+    let options = base_options();
+    let families = DB::list_cf(&options, path).map_err(|error| cannot_open(path, error))?;
+    DB::open_cf_descriptors_read_only(&options, path, described(families), false)
+        .map_err(|error| cannot_open(path, error))
 }
 
 impl Deref for Db {
@@ -94,9 +136,26 @@ pub(crate) fn without_wal() -> WriteOptions {
     options
 }
 
+fn cannot_open(path: &Path, error: rocksdb::Error) -> StorageError {
+    StorageError::of_database(format!("cannot open {}", path.display()), error)
+}
+
+fn described(families: Vec<String>) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+    families.into_iter().map(|name| ColumnFamilyDescriptor::new(name, state_options()))
+}
+
+fn log_options() -> Options {
+    let mut options = base_options();
+    options.set_write_buffer_size(LOG_WRITE_BUFFER);
+    options.set_max_total_wal_size(LOG_WAL_MAX);
+    // What RocksDB cuts off was looked at before, see `log_store::wal`.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_compression_type(DBCompressionType::None);
+    options
+}
+
 fn base_options() -> Options {
     let mut options = Options::default();
-    options.create_if_missing(true);
     options.set_keep_log_file_num(INFO_LOGS);
     options.set_max_background_jobs(2);
     options

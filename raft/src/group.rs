@@ -49,7 +49,7 @@ use crate::{
     rows::StorageError,
     state::Published,
     timing::Timing,
-    types::{Metrics, Node, Raft},
+    types::{LogId, Metrics, Node, Raft},
     view::View,
 };
 
@@ -298,6 +298,11 @@ impl Group {
     /// This server's part and who leads, as every write and read asks.
     pub(crate) fn leadership(&self) -> (Role, Option<NodeId>) {
         with_metrics(&self.inner.raft, |metrics| (status::role(metrics), metrics.current_leader))
+    }
+
+    /// The last entry that is known here to be committed.
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        with_metrics(&self.inner.raft, |metrics| metrics.local_committed.max(metrics.last_applied))
     }
 
     /// Whether a server is a member, as far as known here. Nobody can tell before the first

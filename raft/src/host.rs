@@ -20,7 +20,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::entering::Memory;
 use crate::{
+    check::{Checked, OpenError, check},
     completeness::Claim,
+    damage::DamageAlarm,
     group::{Failed, Group, Parts, Role},
     log_store::LogStore,
     network::NetworkFactory,
@@ -54,6 +56,7 @@ struct Inner {
     claims: Mutex<BTreeMap<GroupId, Vec<Claim>>>,
     /// By namespace: the entry after which an operator has given everything up.
     accepted_losses: Mutex<BTreeMap<String, u64>>,
+    alarm: DamageAlarm,
     failures: mpsc::Sender<(GroupId, Failed)>,
     supervised: Mutex<Option<Supervised>>,
     /// Ends what other servers have open here.
@@ -64,25 +67,6 @@ struct Inner {
 struct Supervised {
     failures: mpsc::Receiver<(GroupId, Failed)>,
     writer: oneshot::Receiver<()>,
-}
-
-/// Why a data directory cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("cannot open the stores of the data directory")]
-    Storage(#[from] StorageError),
-    #[error("cannot write the identity file")]
-    Identity(#[source] std::io::Error),
-    #[error(
-        "the log store is missing or empty although this server had one; \
-         restore the whole data directory, or start with an empty one as a new server"
-    )]
-    StoreMissing,
-    #[error(
-        "the log store is {found:016x}, the identity says {expected:016x}: \
-         raft/ belongs to another data directory"
-    )]
-    StoreSwapped { expected: u64, found: u64 },
 }
 
 /// Why a group is not started.
@@ -113,6 +97,8 @@ pub enum HostError {
     Outdated { group: GroupId, reason: String },
     #[error("the log-writer thread ended")]
     LogWriter,
+    #[error("the disk of this server is damaged")]
+    Damaged(#[source] StorageError),
     #[error("the host runs already")]
     Running,
 }
@@ -120,32 +106,32 @@ pub enum HostError {
 impl HostError {
     /// Whether a safety rule refused this server, so that a person must look.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Outdated { .. })
+        matches!(self, Self::Outdated { .. } | Self::Damaged(_))
     }
 }
 
 impl Host {
-    /// Opens the stores in the server's data directory and starts the log-writer thread.
+    /// Looks at the stores in the server's data directory, opens them and starts the log-writer
+    /// thread.
     pub fn open(mesh: Mesh, timing: Timing) -> Result<Self, OpenError> {
+        let checked = check(&mesh.directory(), mesh.identity().store_id, mesh.store_made())?;
+        Self::open_checked(mesh, timing, &checked)
+    }
+
+    /// Opens stores that were looked at before the server changed anything.
+    pub fn open_checked(mesh: Mesh, timing: Timing, checked: &Checked) -> Result<Self, OpenError> {
         let store_id = mesh.identity().store_id;
         let dir = mesh.directory();
-        let raft_dir = dir.join("raft");
-        if mesh.store_made() && !raft_dir.join("CURRENT").exists() {
-            return Err(OpenError::StoreMissing);
-        }
-        let (log, writer) = LogStore::open(&raft_dir, mesh.directory_lock())?;
-        match log.store_id()? {
-            Some(found) if found != store_id => {
-                return Err(OpenError::StoreSwapped { expected: store_id, found });
-            }
-            Some(_) => {}
-            None if mesh.store_made() => return Err(OpenError::StoreMissing),
-            None => log.set_store_id(store_id)?,
-        }
-        mesh.set_store_made().map_err(OpenError::Identity)?;
+        checked.cut()?;
+        let alarm = DamageAlarm::default();
+        let (lock, expect) = (mesh.directory_lock(), checked.expect);
+        let (log, writer) = LogStore::open(&dir, store_id, lock, expect, alarm.clone())?;
         let recorded: Vec<(GroupId, u64)> =
             log.records()?.into_iter().map(|(group, record)| (group, record.generation)).collect();
-        let state = StateStore::open(&dir, mesh.directory_lock(), &recorded)?;
+        let lock = mesh.directory_lock();
+        let state = StateStore::open(&dir, store_id, lock, expect, &recorded, alarm.clone())?;
+        // Last: from here on a store that is not there is one that was lost.
+        mesh.set_store_made().map_err(OpenError::Identity)?;
         let (failures, failed) = mpsc::channel(FAILURES);
         let inner = Inner {
             mesh,
@@ -157,6 +143,7 @@ impl Host {
             memories: Mutex::default(),
             claims: Mutex::default(),
             accepted_losses: Mutex::default(),
+            alarm,
             failures,
             supervised: Mutex::new(Some(Supervised { failures: failed, writer })),
             stopping: CancellationToken::new(),
@@ -275,20 +262,30 @@ impl Host {
         let Some(Supervised { mut failures, writer }) = supervised else {
             return Err(HostError::Running);
         };
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            failure = failures.recv() => return Err(match failure {
+        let failed = tokio::select! {
+            () = shutdown.cancelled() => None,
+            failure = failures.recv() => Some(match failure {
                 Some((group, Failed::Broken(reason))) => HostError::Group { group, reason },
                 Some((group, Failed::Outdated(reason))) => HostError::Outdated { group, reason },
                 None => HostError::LogWriter,
             }),
-            _ = writer => return Err(HostError::LogWriter),
+            _ = writer => Some(HostError::LogWriter),
+            found = self.inner.alarm.raised() => Some(HostError::Damaged(found)),
+        };
+        if let Some(failed) = failed {
+            // Whatever was noticed first, damage is why.
+            return Err(self.damage().map_or(failed, HostError::Damaged));
         }
         self.inner.stopping.cancel();
         for group in self.groups() {
             group.stop().await;
         }
         Ok(())
+    }
+
+    /// What was found to be wrong with the disk. The process must end.
+    pub fn damage(&self) -> Option<StorageError> {
+        self.inner.alarm.found()
     }
 
     /// Resolves when this host is being stopped.

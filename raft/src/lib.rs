@@ -18,8 +18,10 @@
 //! The order is everywhere: persist, publish, answer. Membership holds ids, never addresses; an id
 //! is resolved at every dial. This is the only crate that names openraft or rocksdb.
 
+mod check;
 mod codec;
 mod completeness;
+mod damage;
 mod db;
 mod group;
 mod history;
@@ -28,6 +30,8 @@ mod hosted;
 mod level;
 mod log_store;
 mod network;
+#[cfg(test)]
+mod power_cuts;
 mod quorum;
 mod raft_service;
 mod recall;
@@ -41,12 +45,13 @@ mod types;
 mod view;
 
 pub use crate::{
+    check::{Checked, OpenError, Reason, check},
     completeness::{Contradiction, Doubt, Shortfall},
     group::{
         Applied, ChangeError, Group, InitializeError, MemberStatus, ReadError, Role, Status,
         WriteError,
     },
-    host::{Host, HostError, OpenError, StartGroupError},
+    host::{Host, HostError, StartGroupError},
     level::Commands,
     quorum::{NoQuorum, Quorum, VoterContact, VoterHeard},
     rows::{EntryMeta, MemoryRows, StateMachine, StorageError},

@@ -9,9 +9,13 @@
 
 mod cache;
 mod group_log;
+mod stored;
+pub(crate) mod synced;
+pub(crate) mod wal;
 mod writer;
 
 use std::{
+    io,
     path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -20,13 +24,25 @@ use std::{
 use mesh::{DirLock, GroupId};
 use prost::Message;
 use proto::quorate::v1 as pb;
-use rocksdb::{Direction, IteratorMode, WriteOptions};
+use rocksdb::WriteOptions;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::group_log::{GroupLog, StoredLog};
-use self::writer::{Done, Job, Writer};
-use crate::{db::Db, rows::StorageError};
+pub(crate) use self::{
+    group_log::GroupLog,
+    stored::{Stored, StoredLog},
+};
+use self::{
+    synced::SyncedNote,
+    writer::{Done, Job, Writer},
+};
+use crate::{
+    damage::DamageAlarm,
+    db::{Db, Expect},
+    rows::StorageError,
+};
 
+/// The store's place in the data directory.
+pub(crate) const FOLDER: &str = "raft";
 /// Jobs waiting for the log-writer thread, of all groups. Senders wait beyond this.
 const QUEUE: usize = 4096;
 
@@ -66,16 +82,33 @@ impl Drop for Queue {
 }
 
 impl LogStore {
-    /// Opens the store and starts its thread, which ends once every handle is gone; the receiver
-    /// is told.
+    /// Opens `raft/` in a data directory, or makes it and marks it with the store's id, and starts
+    /// its thread, which ends once every handle is gone; the receiver is told.
     pub(crate) fn open(
-        path: &Path,
+        dir: &Path,
+        store_id: u64,
         lock: Arc<DirLock>,
+        expect: Expect,
+        alarm: DamageAlarm,
     ) -> Result<(Self, oneshot::Receiver<()>), StorageError> {
-        let db = Arc::new(Db::open_log(path, lock)?);
+        let db = Arc::new(Db::open_log(&dir.join(FOLDER), lock, expect, alarm)?);
+        match Stored(&db).store_id()? {
+            Some(found) if found != store_id => {
+                return Err(StorageError::new(format!(
+                    "the log store is {found:016x}, not {store_id:016x}"
+                )));
+            }
+            Some(_) => {}
+            None => mark(&db, store_id)?,
+        }
+        let note_error = |error: io::Error| {
+            StorageError::with_source(format!("cannot write {}", synced::FILE), error)
+        };
+        let note =
+            SyncedNote::open(dir, store_id, db.latest_sequence_number()).map_err(note_error)?;
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let (ended_tx, ended) = oneshot::channel();
-        let writer = Writer::new(db.clone(), waiting);
+        let writer = Writer::new(db.clone(), waiting, note);
         let thread = thread::Builder::new()
             .name("raft-log".to_owned())
             .spawn(move || {
@@ -87,49 +120,18 @@ impl LogStore {
         Ok((Self { db, queue: Arc::new(queue) }, ended))
     }
 
-    /// The id that the store was made with, if it has one.
-    pub(crate) fn store_id(&self) -> Result<Option<u64>, StorageError> {
-        let stored = self.db.get(STORE_ID_KEY).map_err(read_error)?;
-        stored
-            .map(|bytes| {
-                let bytes = <[u8; 8]>::try_from(bytes.as_slice())
-                    .map_err(|_| StorageError::new("malformed store id"))?;
-                Ok(u64::from_be_bytes(bytes))
-            })
-            .transpose()
-    }
-
-    /// Marks a fresh store with its id, durably. Only for a store without groups.
-    pub(crate) fn set_store_id(&self, store_id: u64) -> Result<(), StorageError> {
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        self.db
-            .put_opt(STORE_ID_KEY, store_id.to_be_bytes(), &synced)
-            .map_err(|error| StorageError::with_source("write store id", error))
-    }
-
     /// Every group that has a record here.
     pub(crate) fn records(&self) -> Result<Vec<(GroupId, pb::StoredGroup)>, StorageError> {
-        let mut records = Vec::new();
-        let start = 0u32.to_be_bytes();
-        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)) {
-            let (key, value) = item.map_err(read_error)?;
-            if key[..4] != start {
-                break;
-            }
-            if let [_, _, _, _, a, b, c, d, kind] = *key
-                && kind == Kind::Record as u8
-            {
-                let record = pb::StoredGroup::decode(value.as_ref())
-                    .map_err(|error| StorageError::with_source("malformed group record", error))?;
-                records.push((GroupId::from_be_bytes([a, b, c, d]), record));
-            }
-        }
-        Ok(records)
+        self.read_stored(|stored| stored.records())
+    }
+
+    /// The log of a group that does not run.
+    pub(crate) fn stored(&self, group: GroupId) -> Result<StoredLog, StorageError> {
+        self.read_stored(|stored| stored.log(group))
     }
 
     pub(crate) fn record(&self, group: GroupId) -> Result<Option<pb::StoredGroup>, StorageError> {
-        self.read(group, Kind::Record)
+        self.read_stored(|stored| stored.read(group, Kind::Record))
     }
 
     /// Writes a group's record through the queue; returns once it is on disk.
@@ -160,20 +162,27 @@ impl LogStore {
         jobs.send(job).await.map_err(|_| stopped())
     }
 
-    fn read<M: Message + Default>(
-        &self,
-        group: GroupId,
-        kind: Kind,
-    ) -> Result<Option<M>, StorageError> {
-        let stored = self.db.get(meta_key(group, kind)).map_err(read_error)?;
-        stored
-            .map(|bytes| {
-                M::decode(bytes.as_slice()).map_err(|error| {
-                    StorageError::with_source(format!("malformed {kind:?} of group {group}"), error)
-                })
-            })
-            .transpose()
+    /// Waits until everything submitted so far is written.
+    async fn settle(&self) -> Result<(), StorageError> {
+        let (done, written) = oneshot::channel();
+        self.submit(Job::barrier(Done::Reply(done))).await?;
+        written.await.map_err(|_| stopped())
     }
+
+    fn read_stored<R>(
+        &self,
+        read: impl FnOnce(&Stored<'_>) -> Result<R, StorageError>,
+    ) -> Result<R, StorageError> {
+        read(&Stored(&self.db)).map_err(|error| self.db.note(error))
+    }
+}
+
+/// Marks a fresh store with its id, durably.
+fn mark(db: &Db, store_id: u64) -> Result<(), StorageError> {
+    let mut synced = WriteOptions::default();
+    synced.set_sync(true);
+    db.put_opt(STORE_ID_KEY, store_id.to_be_bytes(), &synced)
+        .map_err(|error| db.failed("cannot write the store id", error))
 }
 
 const STORE_ID_KEY: [u8; 8] = [0; 8];
@@ -197,10 +206,6 @@ fn index_of(group: GroupId, key: &[u8]) -> Option<u64> {
     let (prefix, index) = key.split_first_chunk::<4>()?;
     let index = <[u8; 8]>::try_from(index).ok()?;
     (*prefix == group.to_be_bytes()).then(|| u64::from_be_bytes(index))
-}
-
-fn read_error(error: rocksdb::Error) -> StorageError {
-    StorageError::with_source("read the log", error)
 }
 
 fn stopped() -> StorageError {

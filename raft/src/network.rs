@@ -368,7 +368,12 @@ fn append_result(
     Ok(match outcome {
         pb::append_reply::Outcome::Success(_) => Ok(last),
         pb::append_reply::Outcome::Partial(partial) => {
-            Ok(partial.matching.map(codec::log_id_from_proto))
+            let matching = partial.matching.map(codec::log_id_from_proto);
+            // A follower has what it was sent at most, or it would be counted for more than it has.
+            if matching < prev || matching > last {
+                return Err(malformed(codec::Malformed("partial success")));
+            }
+            Ok(matching)
         }
         pb::append_reply::Outcome::Conflict(_) => {
             let prev = prev.ok_or(codec::Malformed("conflict")).map_err(malformed)?;

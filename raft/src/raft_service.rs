@@ -18,6 +18,7 @@ use openraft::{
         AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError,
         TransferLeaderRequest, VoteRequest, VoteResponse,
     },
+    vote::RaftLeaderId as _,
 };
 use proto::quorate::v1::{
     self as pb,
@@ -31,7 +32,7 @@ use crate::{
     group::{Group, Proposed, ReadError},
     host::Host,
     state::{Receiver, SnapshotData, Staged, StateStore},
-    types::{ProposalId, SnapshotMeta, TypeConfig, Vote},
+    types::{LogId, ProposalId, SnapshotMeta, TypeConfig, Vote},
 };
 
 /// Answers for the groups of a host.
@@ -69,8 +70,8 @@ impl raft_server::Raft for RaftService {
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
         let request = request.into_inner();
-        let group = self.host.receive(request.envelope.as_ref())?;
-        let rpc = vote_request(&request)?;
+        let (group, source) = self.host.receive_with_source(request.envelope.as_ref())?;
+        let rpc = vote_request(&request, source)?;
         plausible(&group, rpc.vote)?;
         let response = group.raft().vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
@@ -81,8 +82,8 @@ impl raft_server::Raft for RaftService {
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
         let request = request.into_inner();
-        let group = self.host.receive(request.envelope.as_ref())?;
-        let rpc = vote_request(&request)?;
+        let (group, source) = self.host.receive_with_source(request.envelope.as_ref())?;
+        let rpc = vote_request(&request, source)?;
         plausible(&group, rpc.vote)?;
         let response = group.raft().pre_vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
@@ -97,16 +98,15 @@ impl raft_server::Raft for RaftService {
         let Some(pb::snapshot_part::Part::Header(header)) = first else {
             return Err(Status::invalid_argument("a Raft snapshot starts with its header"));
         };
-        let group = self.host.receive(header.envelope.as_ref())?;
-        let vote = plausible(&group, leader_vote(header.vote)?)?;
-        let meta = codec::snapshot_meta_from_proto(header.meta).map_err(malformed)?;
-        let last = meta.last_log_id.ok_or(Malformed("snapshot meta")).map_err(malformed)?;
-        if last.leader_id.term > vote.leader_id.term {
-            return Err(malformed(Malformed("snapshot meta")));
-        }
+        let (group, source) = self.host.receive_with_source(header.envelope.as_ref())?;
+        let vote = plausible(&group, leader_vote(header.vote, source)?)?;
+        let meta = snapshot_meta(header.meta, &vote)?;
+        agrees(&group, meta.last_log_id)?;
         tracing::info!(group = group.id(), bytes = header.size_bytes, "receiving a Raft snapshot");
         let store = self.host.state_store();
         let staged = receive(store, &group, parts, header.size_bytes, meta.clone()).await?;
+        // More may have been committed while it came.
+        agrees(&group, meta.last_log_id)?;
         let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Staged(staged) };
         let response = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         let vote = Some(codec::vote_to_proto(&response.vote));
@@ -118,9 +118,9 @@ impl raft_server::Raft for RaftService {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = request.into_inner();
-        let group = self.host.receive_from_member(request.envelope.as_ref())?;
-        let from = plausible(&group, leader_vote(request.from)?)?;
-        let last = request.last_log_id.map(codec::log_id_from_proto);
+        let (group, source) = self.host.receive_from_member(request.envelope.as_ref())?;
+        let from = plausible(&group, leader_vote(request.from, source)?)?;
+        let last = request.last_log_id.map(log_id).transpose()?;
         let transfer = TransferLeaderRequest::new(from, request.to, last);
         let answer = group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?;
         let (accepted, vote) = match answer {
@@ -137,8 +137,7 @@ impl raft_server::Raft for RaftService {
         request: Request<pb::ProposeRequest>,
     ) -> Result<Response<pb::ProposeReply>, Status> {
         let request = request.into_inner();
-        let group = self.host.receive_from_member(request.envelope.as_ref())?;
-        let node_id = request.envelope.as_ref().map_or(0, |envelope| envelope.source_id);
+        let (group, node_id) = self.host.receive_from_member(request.envelope.as_ref())?;
         let proposal = ProposalId { node_id, number: request.proposal };
         let outcome = match group.propose(request.command, proposal).await {
             Proposed::Applied { index, reply } => {
@@ -170,7 +169,7 @@ impl raft_server::Raft for RaftService {
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexReply>, Status> {
         let request = request.into_inner();
-        let group = self.host.receive_from_member(request.envelope.as_ref())?;
+        let (group, _) = self.host.receive_from_member(request.envelope.as_ref())?;
         let outcome = match group.read_point().await {
             Ok(point) => pb::read_index_reply::Outcome::Index(point.index),
             Err(ReadError::NotLeader { leader }) => {
@@ -190,20 +189,21 @@ impl raft_server::Raft for RaftService {
     }
 }
 
-/// One leader's append stream. The first message says which group it is for.
+/// One leader's append stream. The first message says which group it is for and who sends it.
 async fn append(
     host: Host,
     mut requests: Streaming<pb::AppendRequest>,
 ) -> Result<impl Stream<Item = Result<pb::AppendReply, Status>>, Status> {
     let first = requests.message().await?;
     let first = first.ok_or_else(|| Status::invalid_argument("an empty append stream"))?;
-    let group = host.receive(first.envelope.as_ref())?;
+    let (group, source) = host.receive_with_source(first.envelope.as_ref())?;
+    let receiving = group.clone();
     // openraft takes requests, not failures: a failure ends its input and is told at the end.
     let failure = Arc::new(Mutex::new(None));
     let told = failure.clone();
     let follower = group.clone();
     let input = stream::unfold((Some(first), requests), move |(first, mut requests)| {
-        let (host, failure) = (host.clone(), failure.clone());
+        let (host, failure, group) = (host.clone(), failure.clone(), receiving.clone());
         let follower = follower.clone();
         async move {
             let next = match first {
@@ -213,14 +213,18 @@ async fn append(
             let checked = next.and_then(|request| {
                 request
                     .map(|request| {
-                        let group = host.receive(request.envelope.as_ref())?;
+                        let (named, sender) =
+                            host.receive_with_source(request.envelope.as_ref())?;
+                        if (named.id(), sender) != (group.id(), source) {
+                            return Err(malformed(Malformed("append stream: it has one group")));
+                        }
                         let quorum_age = request.quorum_age_ms.map(Duration::from_millis);
-                        let request = append_request(request)?;
+                        let request = append_request(request, source, &group)?;
                         plausible(&group, request.vote)?;
                         if let Some(age) = quorum_age {
                             group.contacts().told_of_quorum(age);
                         }
-                        Ok::<_, Status>(request)
+                        Ok(request)
                     })
                     .transpose()
             });
@@ -298,20 +302,60 @@ async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
         })
 }
 
-fn append_request(request: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
-    let vote = leader_vote(request.vote)?;
-    let prev_log_id = request.prev.map(codec::log_id_from_proto);
-    let first = prev_log_id.map_or(0, |prev| prev.index.saturating_add(1));
+/// Checks everything that openraft takes for granted of a leader.
+fn append_request(
+    request: pb::AppendRequest,
+    source: NodeId,
+    group: &Group,
+) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    let vote = leader_vote(request.vote, source)?;
+    let prev_log_id = request.prev.map(log_id).transpose()?;
+    let leader_commit = request.committed.map(log_id).transpose()?;
+    let mut before = prev_log_id;
     let mut entries = Vec::with_capacity(request.entries.len());
-    for (expected, entry) in (first..u64::MAX).zip(request.entries) {
+    for entry in request.entries {
         let entry = codec::entry_from_proto(entry).map_err(malformed)?;
-        if entry.log_id.index != expected || entry.log_id.leader_id.term > vote.leader_id.term {
+        let follows = before.map_or(0, |before| before.index + 1);
+        // Log ids grow: the index by one, the term or not.
+        if entry.log_id.index != follows || before > Some(entry.log_id) {
             return Err(malformed(Malformed("entries")));
         }
+        agrees(group, Some(entry.log_id))?;
+        before = Some(entry.log_id);
         entries.push(entry);
     }
-    let leader_commit = request.committed.map(codec::log_id_from_proto);
+    if before.max(leader_commit).is_some_and(|last| last.leader_id.term > vote.leader_id.term) {
+        return Err(malformed(Malformed("entries of a later term than their leader's")));
+    }
+    agrees(group, prev_log_id)?;
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+/// Refuses an id that contradicts what is committed here: later by its term, but not by its index.
+/// No leader sends it whose group keeps the rules of Raft.
+fn agrees(group: &Group, id: Option<LogId>) -> Result<(), Status> {
+    let committed = group.committed();
+    match (id, committed) {
+        (Some(id), Some(committed)) if id > committed && id.index <= committed.index => {
+            Err(Status::failed_precondition(format!(
+                "entry {id} contradicts entry {committed}, which is committed here"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn snapshot_meta(meta: Option<pb::SnapshotMeta>, vote: &Vote) -> Result<SnapshotMeta, Status> {
+    if let Some(last) = meta.as_ref().and_then(|meta| meta.last_log_id) {
+        log_id(last)?;
+    }
+    let meta = codec::snapshot_meta_from_proto(meta).map_err(malformed)?;
+    let last = meta.last_log_id.ok_or(Malformed("snapshot meta")).map_err(malformed)?;
+    let members = *meta.last_membership.log_id();
+    if last.leader_id.term > vote.leader_id.term || members > Some(last) {
+        return Err(malformed(Malformed("snapshot meta")));
+    }
+    Ok(meta)
 }
 
 fn append_reply(result: StreamAppendResult<TypeConfig>, level: u32) -> pb::AppendReply {
@@ -325,9 +369,15 @@ fn append_reply(result: StreamAppendResult<TypeConfig>, level: u32) -> pb::Appen
     pb::AppendReply { outcome: Some(outcome), level }
 }
 
-fn vote_request(request: &pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
-    let vote = codec::vote_from_proto(request.vote).map_err(malformed)?;
-    let last = request.last_log_id.map(codec::log_id_from_proto);
+fn vote_request(
+    request: &pb::VoteRequest,
+    source: NodeId,
+) -> Result<VoteRequest<TypeConfig>, Status> {
+    let vote = own_vote(request.vote, source)?;
+    let last = request.last_log_id.map(log_id).transpose()?;
+    if vote.committed || last.is_some_and(|last| last.leader_id.term > vote.leader_id.term) {
+        return Err(malformed(Malformed("vote")));
+    }
     let mut rpc = VoteRequest::new(vote, last);
     rpc.leadership_transfer = request.leadership_transfer;
     Ok(rpc)
@@ -354,12 +404,25 @@ fn plausible(group: &Group, vote: Vote) -> Result<Vote, Status> {
 }
 
 /// The vote of a leader, which a quorum has granted.
-fn leader_vote(vote: Option<pb::Vote>) -> Result<Vote, Status> {
-    let vote = codec::vote_from_proto(vote).map_err(malformed)?;
+fn leader_vote(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
+    let vote = own_vote(vote, source)?;
     if !vote.committed {
         return Err(malformed(Malformed("vote")));
     }
     Ok(vote)
+}
+
+/// A vote for who sends it: nobody speaks for another candidate or leader.
+fn own_vote(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
+    let vote = codec::vote_from_proto(vote).map_err(malformed)?;
+    if *vote.leader_id.node_id() != source {
+        return Err(malformed(Malformed("vote")));
+    }
+    Ok(vote)
+}
+
+fn log_id(id: pb::LogId) -> Result<LogId, Status> {
+    codec::bounded_log_id(id).map_err(malformed)
 }
 
 fn malformed(error: Malformed) -> Status {
@@ -378,19 +441,18 @@ impl Host {
             .max_encoding_message_size(MESSAGE_BYTES)
     }
 
-    /// The group that a message is for, if it is meant for this server.
-    fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
-        self.receive_with_source(envelope).map(|(group, _)| group)
-    }
-
-    /// The same for messages that only a known member sends. Votes and appends may come from one
-    /// that this server has not heard of: its own membership may be behind.
-    fn receive_from_member(&self, envelope: Option<&pb::Envelope>) -> Result<Group, Refusal> {
+    /// The group that a message is for, and who sent it, if only a known member sends such messages.
+    /// Votes and appends may come from one that this server has not heard of: its own membership may
+    /// be behind.
+    fn receive_from_member(
+        &self,
+        envelope: Option<&pb::Envelope>,
+    ) -> Result<(Group, NodeId), Refusal> {
         let (group, source) = self.receive_with_source(envelope)?;
         if !group.may_be_member(source) {
             return Err(Refusal::NotAMember(node_hex(source)));
         }
-        Ok(group)
+        Ok((group, source))
     }
 
     fn receive_with_source(

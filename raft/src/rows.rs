@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, error::Error, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::level::Commands;
+use crate::{damage::is_damage, level::Commands};
 
 /// The rows of one group at one point.
 pub trait Read {
@@ -70,11 +70,12 @@ pub struct StorageError {
     outdated: bool,
     #[source]
     source: Option<Arc<dyn Error + Send + Sync>>,
+    damage: bool,
 }
 
 impl StorageError {
     pub fn new(context: impl Into<String>) -> Self {
-        Self { context: context.into(), outdated: false, source: None }
+        Self { context: context.into(), outdated: false, source: None, damage: false }
     }
 
     /// There is nothing wrong with the store: this version is too old for what it holds.
@@ -92,11 +93,40 @@ impl StorageError {
         &self.context
     }
 
+    /// What is stored is not what was written.
+    pub fn damaged(context: impl Into<String>) -> Self {
+        Self { damage: true, ..Self::new(context) }
+    }
+
     pub fn with_source(
         context: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
     ) -> Self {
-        Self { context: context.into(), outdated: false, source: Some(Arc::new(source)) }
+        Self {
+            context: context.into(),
+            outdated: false,
+            source: Some(Arc::new(source)),
+            damage: false,
+        }
+    }
+
+    /// The same for what is stored and is not what was written.
+    pub fn damaged_with_source(
+        context: impl Into<String>,
+        source: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        Self { damage: true, ..Self::with_source(context, source) }
+    }
+
+    /// A failed call of the database, which may tell of damage.
+    pub(crate) fn of_database(context: impl Into<String>, source: rocksdb::Error) -> Self {
+        let damage = is_damage(&source);
+        Self { damage, ..Self::with_source(context, source) }
+    }
+
+    /// Whether what is stored is not what was written, so that nothing here can be relied on.
+    pub const fn is_damage(&self) -> bool {
+        self.damage
     }
 }
 

@@ -26,19 +26,28 @@ use std::{
 };
 
 use mesh::{DirLock, GroupId};
+use prost::Message;
+use proto::quorate::v1 as pb;
+use rocksdb::DB;
 use tokio::sync::watch;
 
 pub(crate) use self::{
     answers::{Answers, Awaited},
-    machine::{State, read_applied, read_membership},
+    machine::{State, read_applied, read_membership, read_stored_applied},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
 };
 use crate::{
-    db::{DEFAULT_FAMILY, Db, state_options},
+    damage::DamageAlarm,
+    db::{DEFAULT_FAMILY, Db, Expect, state_options, without_wal},
     level::FIRST,
     rows::StorageError,
     view::View,
 };
+
+/// The store's place in the data directory.
+pub(crate) const FOLDER: &str = "data";
+/// In the default column family: whose state this is.
+const OWNER_KEY: &[u8] = b"owner";
 
 /// The state of every group of a server.
 #[derive(Clone)]
@@ -68,34 +77,30 @@ pub(crate) struct Published {
 }
 
 impl StateStore {
-    /// Opens the store, empties the directory for transfers and drops column families that no
-    /// group's record names: what a crash left behind. Fails if a named one is missing.
+    /// Opens the store, or makes it and marks it with the store's id, empties the directory for
+    /// transfers and drops column families that no group's record names: what a crash left behind.
+    /// Fails if a named one is missing.
     pub(crate) fn open(
         dir: &Path,
+        store_id: u64,
         lock: Arc<DirLock>,
+        expect: Expect,
         recorded: &[(GroupId, u64)],
+        alarm: DamageAlarm,
     ) -> Result<Self, StorageError> {
+        let db = Db::open_state(&dir.join(FOLDER), lock, expect, alarm)?;
+        match read_owner(&db)? {
+            Some(found) if found != store_id => {
+                return Err(StorageError::new(format!(
+                    "the state store is {found:016x}, not {store_id:016x}"
+                )));
+            }
+            Some(_) => {}
+            None => mark(&db, store_id)?,
+        }
         let tmp = dir.join("tmp");
         empty_dir(&tmp).map_err(|error| StorageError::with_source("cannot empty tmp/", error))?;
-        let path = dir.join("data");
-        let db = Db::open_state(&path, lock)?;
-        let mut wanted: BTreeSet<String> =
-            recorded.iter().map(|(group, generation)| family_name(*group, *generation)).collect();
-        let mut next_generation = 1;
-        for name in db_families(&path)? {
-            let Some((_, generation)) = parse_family(&name) else { continue };
-            next_generation = next_generation.max(generation + 1);
-            if !wanted.remove(&name) {
-                tracing::info!(family = name, "dropping a column family that no group uses");
-                db.drop_cf(&name).map_err(|error| StorageError::with_source("drop", error))?;
-            }
-        }
-        if let Some(missing) = wanted.first() {
-            return Err(StorageError::new(format!(
-                "the state {missing} is missing although the log store names it; \
-                 the data directory is incomplete"
-            )));
-        }
+        let next_generation = drop_unused(&db, &dir.join(FOLDER), recorded)?;
         let shared = Shared {
             tmp,
             next_generation: AtomicU64::new(next_generation),
@@ -109,7 +114,7 @@ impl StateStore {
         let generation = self.shared.next_generation.fetch_add(1, Ordering::Relaxed);
         self.db
             .create_cf(family_name(group, generation), &state_options())
-            .map_err(|error| StorageError::with_source("cannot make a column family", error))?;
+            .map_err(|error| self.db.failed("cannot make a column family", error))?;
         Ok(generation)
     }
 
@@ -153,7 +158,7 @@ impl Published {
     pub(crate) fn flush(&self, db: &Arc<Db>) -> Result<(), StorageError> {
         let family = self.family.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(family) = db.cf_handle(&family) else { return Ok(()) };
-        db.flush_cf(&family).map_err(|error| StorageError::with_source("cannot flush", error))
+        db.flush_cf(&family).map_err(|error| db.failed("cannot flush", error))
     }
 
     fn switch(&self, family: String) {
@@ -170,9 +175,54 @@ fn parse_family(name: &str) -> Option<(GroupId, u64)> {
     Some((group.parse().ok()?, generation.parse().ok()?))
 }
 
+/// Drops the column families that no group's record names. Returns the next generation.
+fn drop_unused(db: &Db, path: &Path, recorded: &[(GroupId, u64)]) -> Result<u64, StorageError> {
+    let mut wanted: BTreeSet<String> =
+        recorded.iter().map(|(group, generation)| family_name(*group, *generation)).collect();
+    let mut next_generation = 1;
+    let mut unused = Vec::new();
+    for name in db_families(path)? {
+        let Some((_, generation)) = parse_family(&name) else { continue };
+        next_generation = next_generation.max(generation + 1);
+        if !wanted.remove(&name) {
+            unused.push(name);
+        }
+    }
+    if let Some(missing) = wanted.first() {
+        return Err(StorageError::damaged(format!(
+            "the state {missing} is missing although the log store names it"
+        )));
+    }
+    for family in unused {
+        tracing::info!(family, "dropping a column family that no group uses");
+        db.drop_cf(&family).map_err(|error| db.failed("cannot drop a column family", error))?;
+    }
+    Ok(next_generation)
+}
+
+/// The id of the store that the state belongs to, if it was marked.
+pub(crate) fn read_owner(db: &DB) -> Result<Option<u64>, StorageError> {
+    let stored = db
+        .get(OWNER_KEY)
+        .map_err(|error| StorageError::of_database("cannot read the state", error))?;
+    let owner = stored.map(|bytes| pb::StateOwner::decode(bytes.as_slice())).transpose();
+    let owner = owner.map_err(|error| {
+        StorageError::damaged_with_source("malformed owner of the state", error)
+    })?;
+    Ok(owner.map(|owner| owner.store_id))
+}
+
+/// Marks a fresh store, durably.
+fn mark(db: &Db, store_id: u64) -> Result<(), StorageError> {
+    let owner = pb::StateOwner { store_id }.encode_to_vec();
+    db.put_opt(OWNER_KEY, owner, &without_wal())
+        .and_then(|()| db.flush())
+        .map_err(|error| db.failed("cannot mark the state store", error))
+}
+
 fn db_families(path: &Path) -> Result<Vec<String>, StorageError> {
-    let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), path)
-        .map_err(|error| StorageError::with_source("cannot list column families", error))?;
+    let families = DB::list_cf(&rocksdb::Options::default(), path)
+        .map_err(|error| StorageError::of_database("cannot list column families", error))?;
     Ok(families.into_iter().filter(|name| name != DEFAULT_FAMILY).collect())
 }
 

@@ -1,6 +1,9 @@
 //! What the unit tests of this crate share.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use mesh::{DataDir, GroupId};
@@ -9,6 +12,8 @@ use proto::quorate::v1 as pb;
 use tempfile::TempDir;
 
 use crate::{
+    check::{OpenError, check},
+    damage::DamageAlarm,
     level::Commands,
     log_store::{GroupLog, LogStore},
     rows::{EntryMeta, Read, StateMachine, StorageError, Write},
@@ -55,9 +60,27 @@ impl StateMachine for Words {
     fn publish(&mut self, _: u64) {}
 }
 
+/// Where the stores are: in `DIR/dir`.
+pub(crate) struct Dir {
+    path: PathBuf,
+    _removed_at_the_end: Option<TempDir>,
+}
+
+impl Dir {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl From<TempDir> for Dir {
+    fn from(dir: TempDir) -> Self {
+        Self { path: dir.path().to_owned(), _removed_at_the_end: Some(dir) }
+    }
+}
+
 /// The stores of one data directory.
 pub(crate) struct Stores {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Dir,
     pub(crate) log: LogStore,
     pub(crate) state: StateStore,
 }
@@ -67,15 +90,15 @@ impl Stores {
         Self::open_at(tempfile::tempdir().unwrap())
     }
 
-    pub(crate) fn open_at(dir: TempDir) -> Self {
-        let services = BTreeSet::from(["data".to_owned()]);
-        let data_dir = DataDir::open(&dir.path().join("dir"), &services, None).unwrap();
-        let (log, _) = LogStore::open(&data_dir.path().join("raft"), data_dir.lock()).unwrap();
-        let records = log.records().unwrap();
-        let recorded: Vec<_> =
-            records.into_iter().map(|(group, record)| (group, record.generation)).collect();
-        let state = StateStore::open(data_dir.path(), data_dir.lock(), &recorded).unwrap();
+    pub(crate) fn open_at(dir: impl Into<Dir>) -> Self {
+        let dir = dir.into();
+        let (log, state) = open_stores(&dir.path().join("dir"));
         Self { dir, log, state }
+    }
+
+    /// In a directory that is somebody else's to remove.
+    pub(crate) fn open_in(dir: &Path) -> Self {
+        Self::open_at(Dir { path: dir.to_owned(), _removed_at_the_end: None })
     }
 
     /// The log and state of [`GROUP`].
@@ -90,9 +113,10 @@ impl Stores {
             }
         };
         let log = self.log.group(GROUP).await.unwrap();
-        let (state, _) =
+        let (mut state, _) =
             State::open(self.state.clone(), self.log.clone(), GROUP, &record, Box::new(Words))
                 .unwrap();
+        state.allow_gaps();
         (log, state)
     }
 
@@ -112,14 +136,45 @@ impl Stores {
     }
 
     pub(crate) fn view(&self) -> View {
-        let record = self.log.record(GROUP).unwrap().unwrap();
-        self.state.view(GROUP, record.generation).unwrap()
+        self.try_view().unwrap()
+    }
+
+    pub(crate) fn try_view(&self) -> Result<View, StorageError> {
+        let record = self.log.record(GROUP)?.unwrap();
+        Ok(self.state.view(GROUP, record.generation).unwrap())
     }
 
     /// The rows, as `KEY=VALUE`.
     pub(crate) fn rows(&self) -> Vec<String> {
         rows(&self.view())
     }
+}
+
+/// The store id that the identity file in `DIR/dir` says.
+pub(crate) fn store_id(dir: &Path) -> u64 {
+    let services = BTreeSet::from(["data".to_owned()]);
+    DataDir::claim(&dir.join("dir"), &services, None).unwrap().stores().unwrap().0
+}
+
+/// Opens the stores of a data directory as a server does, after the same look at them.
+pub(crate) fn open_stores(path: &Path) -> (LogStore, StateStore) {
+    try_open_stores(path).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+pub(crate) fn try_open_stores(path: &Path) -> Result<(LogStore, StateStore), OpenError> {
+    let services = BTreeSet::from(["data".to_owned()]);
+    let mut dir = DataDir::open(path, &services, None).unwrap();
+    let store_id = dir.identity().store_id;
+    let checked = check(path, store_id, dir.store_made())?;
+    checked.cut()?;
+    let alarm = DamageAlarm::default();
+    let expect = checked.expect;
+    let (log, _) = LogStore::open(path, store_id, dir.lock(), expect, alarm.clone())?;
+    let recorded: Vec<_> =
+        log.records()?.into_iter().map(|(group, record)| (group, record.generation)).collect();
+    let state = StateStore::open(path, store_id, dir.lock(), expect, &recorded, alarm)?;
+    dir.set_store_made().unwrap();
+    Ok((log, state))
 }
 
 pub(crate) fn rows(view: &dyn Read) -> Vec<String> {
@@ -143,7 +198,7 @@ pub(crate) fn entry_of_level(term: u64, index: u64, command: &str, level: u32) -
     Entry { log_id: log_id(term, index), payload }
 }
 
-fn copy_dir(source: &std::path::Path, target: &std::path::Path) {
+pub(crate) fn copy_dir(source: &Path, target: &Path) {
     std::fs::create_dir_all(target).unwrap();
     for item in std::fs::read_dir(source).unwrap() {
         let item = item.unwrap();

@@ -63,8 +63,8 @@ impl Timing {
             quorum_loss_probe_interval: Some(2 * election_max),
             // A restarted leader is elected like everybody else.
             enable_leader_restore: Some(false),
-            // A follower that lost entries is sent them again. Who comes with less than it acknowledged
-            // is refused by name before it runs; if that is missed, a healthy leader must not end.
+            // A follower whose log went back is refused at its own start. If one runs all the same,
+            // it is sent what it lacks: what a follower reports must not end its leader.
             allow_log_reversion: Some(true),
             // Reported by our own rule, after a flush.
             snapshot_policy: SnapshotPolicy::Never,

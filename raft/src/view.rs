@@ -57,18 +57,30 @@ impl View {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         for item in pinned.snapshot.iterator_cf_opt(&pinned.family, options, IteratorMode::Start) {
-            let (key, value) = item.map_err(|error| StorageError::with_source("scan", error))?;
+            let (key, value) = item.map_err(|error| self.failed(error))?;
             visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything in the column family once, and so every checksum in it.
+    pub(crate) fn verify(&self) -> Result<(), StorageError> {
+        let pinned = self.0.borrow_dependent();
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        for item in pinned.snapshot.iterator_cf_opt(&pinned.family, options, IteratorMode::Start) {
+            item.map_err(|error| StorageError::of_database("cannot read rows", error))?;
         }
         Ok(())
     }
 
     fn raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         let pinned = self.0.borrow_dependent();
-        pinned
-            .snapshot
-            .get_cf(&pinned.family, key)
-            .map_err(|error| StorageError::with_source("read", error))
+        pinned.snapshot.get_cf(&pinned.family, key).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: rocksdb::Error) -> StorageError {
+        self.0.borrow_owner().failed("cannot read rows", error)
     }
 }
 
@@ -88,7 +100,7 @@ impl Read for View {
         let pinned = self.0.borrow_dependent();
         let (options, mode) = range_options(lower, upper, reverse);
         for item in pinned.snapshot.iterator_cf_opt(&pinned.family, options, mode) {
-            let (key, value) = item.map_err(|error| StorageError::with_source("scan", error))?;
+            let (key, value) = item.map_err(|error| self.failed(error))?;
             if !visit(&key[1..], &value) {
                 break;
             }

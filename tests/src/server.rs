@@ -145,6 +145,13 @@ impl Server {
         self.running().wait(LATE).await
     }
 
+    /// How the server ended, if it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        let status = self.process.as_mut()?.ended()?;
+        self.process = None;
+        Some(status)
+    }
+
     /// Freezes the server, or lets it go on.
     pub fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("the server runs").signal(signal);

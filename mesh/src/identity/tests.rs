@@ -1,5 +1,7 @@
 use super::*;
 
+const MESH: &str = "c9a1c7f2-8f0c-4e7c-9d0a-3f5d6c1e2b4a";
+
 #[test]
 fn a_first_start_makes_an_identity_that_later_starts_find() {
     let dir = tempfile::tempdir().unwrap();
@@ -10,6 +12,33 @@ fn a_first_start_makes_an_identity_that_later_starts_find() {
     assert_ne!(second.start, first.start, "each start draws its own number");
     let start = second.start;
     assert_eq!(second, Identity { boot_epoch: 2, start, first_start: false, ..first });
+}
+
+#[test]
+fn a_data_directory_belongs_to_its_user_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let path = dir.path().join("made");
+    open(&path, &["data"], None).unwrap();
+    assert_eq!(mode(&path), 0o700);
+    for loose in [0o755, 0o770, 0o500] {
+        fs::set_permissions(&path, Permissions::from_mode(loose)).unwrap();
+        DataDir::claim(&path, &BTreeSet::from(["data".to_owned()]), None).unwrap();
+        assert_eq!(mode(&path), loose, "a claim changes nothing");
+        open(&path, &["data"], None).unwrap();
+        assert_eq!(mode(&path), 0o700);
+    }
+}
+
+#[test]
+fn a_first_identity_and_a_changed_one_survive_a_power_cut() {
+    let image = powercut::cut(|dir| {
+        let mut opened = open(&dir.join("made/by/open"), &["data"], None).unwrap();
+        opened.set_mesh(&MESH.parse().unwrap()).unwrap();
+    });
+    let again = open(&image.path().join("made/by/open"), &["data"], None).unwrap().identity();
+    assert_eq!(again.boot_epoch, 2);
+    assert_eq!(again.mesh_id, Some(MESH.parse().unwrap()));
 }
 
 #[test]

@@ -323,6 +323,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_survives_a_power_cut() {
+        let image = powercut::cut(|directory| {
+            let mut cache = Cache::load(directory).unwrap();
+            cache.remember(&orders()).unwrap();
+            cache.mark_placed(2).unwrap();
+        });
+        let again = Cache::load(image.path()).unwrap();
+        assert!(again.orders().is_some() && again.placed(2));
+    }
+
+    #[test]
     fn repeated_orders_keep_the_notes_of_having_held() {
         let directory = tempfile::tempdir().unwrap();
         let mut cache = Cache::load(directory.path()).unwrap();

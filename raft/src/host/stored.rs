@@ -7,7 +7,6 @@ use openraft::{EntryPayload, RaftLogReader as _};
 
 use super::{Host, StartGroupError};
 use crate::{
-    log_store::StoredLog,
     rows::StorageError,
     start::StoredReplica,
     state::{read_applied, read_membership},
@@ -26,7 +25,7 @@ impl Host {
                 let stored = read_membership(&view)?;
                 voters.extend(stored.membership().voter_ids());
             }
-            let StoredLog { last, .. } = self.inner.log.stored(id)?;
+            let last = self.inner.log.stored(id)?.last();
             let mut log = self.inner.log.group(id).await?;
             let end = last.map_or(0, |last| last.index + 1);
             let mut next = log.purged().map_or(0, |purged| purged.index + 1);
@@ -57,7 +56,8 @@ impl Host {
     /// What is on disk of a group that does not run; none if there is no room made for it.
     pub fn stored_replica(&self, id: GroupId) -> Result<Option<StoredReplica>, StorageError> {
         let Some(record) = self.inner.log.record(id)? else { return Ok(None) };
-        let StoredLog { vote, last } = self.inner.log.stored(id)?;
+        let log = self.inner.log.stored(id)?;
+        let (vote, last) = (log.vote, log.last());
         let view = self.inner.state.view(id, record.generation);
         let applied = view.map(|view| read_applied(&view)).transpose()?.flatten();
         Ok(Some(StoredReplica {

@@ -25,7 +25,8 @@ use tokio::{sync::oneshot, task};
 use super::{
     Kind, LogStore,
     cache::{Cache, weight},
-    entry_key, index_of, read_error, stopped,
+    entry_key, index_of, stopped,
+    stored::StoredLog,
     writer::{Done, Job},
 };
 use crate::{
@@ -66,13 +67,6 @@ struct State {
     write: u64,
 }
 
-/// What is on disk of a log, without what waits in the queue.
-pub(crate) struct StoredLog {
-    pub(crate) vote: Option<Vote>,
-    /// The last entry, or the last one that was purged.
-    pub(crate) last: Option<LogId>,
-}
-
 /// Part of a read that memory could not answer.
 struct Plan {
     /// Indexes to read from disk, `from..to`.
@@ -82,27 +76,15 @@ struct Plan {
     cached: Vec<Entry>,
 }
 
-impl LogStore {
-    /// The log of a group that does not run.
-    pub(crate) fn stored(&self, group: GroupId) -> Result<StoredLog, StorageError> {
-        let purged = self.read::<pb::LogId>(group, Kind::Purged)?.map(codec::log_id_from_proto);
-        let (_, last) = stored_ends(self, group)?;
-        Ok(StoredLog { vote: self.vote(group)?, last: last.max(purged) })
-    }
-
-    fn vote(&self, group: GroupId) -> Result<Option<Vote>, StorageError> {
-        let vote = self.read::<pb::Vote>(group, Kind::Vote)?;
-        let vote = vote.map(|vote| codec::vote_from_proto(Some(vote)));
-        vote.transpose().map_err(malformed)
-    }
-}
-
 impl GroupLog {
+    /// Loads the log as the jobs of its earlier life left it: those that still wait are written
+    /// first.
     pub(super) async fn open(store: LogStore, group: GroupId) -> Result<Self, StorageError> {
-        let vote = store.vote(group)?;
-        let committed = store.read::<pb::LogId>(group, Kind::Committed)?;
-        let purged = store.read::<pb::LogId>(group, Kind::Purged)?.map(codec::log_id_from_proto);
-        let (first, last) = stored_ends(&store, group)?;
+        store.settle().await?;
+        let (log, committed) = store.read_stored(|stored| {
+            Ok((stored.log(group)?, stored.log_id(group, Kind::Committed)?))
+        })?;
+        let StoredLog { vote, purged, first, first_kept, last_stored } = log;
         if let (Some(first), Some(purged)) = (first, purged)
             && first <= purged.index
         {
@@ -110,13 +92,10 @@ impl GroupLog {
         }
         let state = State {
             vote,
-            committed: committed.map(codec::log_id_from_proto),
+            committed,
             purged,
-            last: last.max(purged),
-            first: last
-                .filter(|last| Some(*last) > purged)
-                .and(first)
-                .map(|first| first.max(purged.map_or(0, |purged| purged.index + 1))),
+            last: log.last(),
+            first: last_stored.filter(|last| Some(*last) > purged).and(first_kept),
             cache: Cache::default(),
             write: 0,
         };
@@ -171,8 +150,9 @@ impl GroupLog {
             // The log was truncated or purged while it was read: plan anew.
             task::yield_now().await;
         }
-        let group = self.shared.group;
-        Err(io::Error::other(format!("the log of group {group} has a hole in {start}..{end}")))
+        let Shared { group, store, .. } = &*self.shared;
+        let hole = format!("the log of group {group} has a hole in {start}..{end}");
+        Err(store.db.note(StorageError::damaged(hole)).into())
     }
 
     fn plan(&self, start: u64, end: u64, limit: usize) -> Plan {
@@ -206,11 +186,12 @@ impl GroupLog {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for (expected, item) in (from..to).zip(store.db.iterator_opt(mode, options)) {
-            let (key, value) = item.map_err(read_error)?;
+            let (key, value) =
+                item.map_err(|error| store.db.failed("cannot read the log", error))?;
             if index_of(*group, &key) != Some(expected) {
                 break;
             }
-            let entry = decode_entry(value)?;
+            let entry = decode_entry(value).map_err(|error| store.db.note(error))?;
             bytes += weight(&entry);
             entries.push(entry);
             if bytes >= limit {
@@ -362,33 +343,11 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 }
 
-/// The first index and the last log id on disk.
-fn stored_ends(
-    store: &LogStore,
-    group: GroupId,
-) -> Result<(Option<u64>, Option<LogId>), StorageError> {
-    let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(entry_key(group, 0).to_vec());
-    let mut iterator = store.db.raw_iterator_opt(options);
-    iterator.seek(entry_key(group, 0));
-    let first = iterator.key().and_then(|key| index_of(group, key));
-    iterator.seek_for_prev(entry_key(group, u64::MAX));
-    let last = match (iterator.key().and_then(|key| index_of(group, key)), iterator.value()) {
-        (Some(_), Some(value)) => Some(decode_entry(value.into())?.log_id),
-        _ => None,
-    };
-    iterator.status().map_err(read_error)?;
-    Ok((first, last))
-}
-
-fn decode_entry(value: Box<[u8]>) -> Result<Entry, StorageError> {
+pub(super) fn decode_entry(value: Box<[u8]>) -> Result<Entry, StorageError> {
     let entry = pb::Entry::decode(Bytes::from(value))
-        .map_err(|error| StorageError::with_source("malformed log entry", error))?;
-    codec::entry_from_proto(entry).map_err(malformed)
-}
-
-fn malformed(error: codec::Malformed) -> StorageError {
-    StorageError::with_source("malformed record in the log store", error)
+        .map_err(|error| StorageError::damaged_with_source("malformed log entry", error))?;
+    codec::entry_from_proto(entry)
+        .map_err(|error| StorageError::damaged_with_source("malformed log entry", error))
 }
 
 /// A range of indexes as `start..end`.

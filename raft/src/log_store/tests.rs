@@ -1,6 +1,7 @@
+use futures::stream;
 use openraft::{
-    RaftLogReader,
-    storage::{IOFlushed, RaftLogStorage},
+    RaftLogReader, RaftSnapshotBuilder,
+    storage::{IOFlushed, RaftLogStorage, RaftStateMachine},
     testing::log::{StoreBuilder, Suite},
     type_config::TypeConfigExt,
 };
@@ -21,14 +22,14 @@ async fn passes_the_conformance_suite_of_openraft() {
 async fn entries_and_votes_are_there_after_a_kill() {
     let stores = Stores::open();
     let (mut log, _) = stores.group().await;
-    append(&mut log, 1..=3).await;
+    append(&mut log, 0..=3).await;
     log.save_vote(&Vote::new(7, 42)).await.unwrap();
     log.save_committed(Some(log_id(1, 2))).await.unwrap();
     append(&mut log, 4..=4).await;
 
     let after = stores.killed();
     let (mut log, _) = after.group().await;
-    assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries(1..=4));
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), entries(0..=4));
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(7, 42)));
     assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 2)));
     assert!(!log.is_blank());
@@ -46,11 +47,11 @@ async fn entries_can_be_read_before_they_are_on_disk() {
 async fn a_conflict_replaces_the_tail() {
     let stores = Stores::open();
     let (mut log, _) = stores.group().await;
-    append(&mut log, 1..=9).await;
+    append(&mut log, 0..=9).await;
     log.truncate_after(Some(log_id(1, 4))).await.unwrap();
     let replaced = vec![entry(2, 5, "put a 5")];
     append_entries(&mut log, replaced.clone()).await;
-    let expected: Vec<Entry> = entries(1..=4).into_iter().chain(replaced).collect();
+    let expected: Vec<Entry> = entries(0..=4).into_iter().chain(replaced).collect();
     assert_eq!(log.try_get_log_entries(0..).await.unwrap(), expected);
 
     let (mut log, _) = stores.killed().group().await;
@@ -61,8 +62,12 @@ async fn a_conflict_replaces_the_tail() {
 #[tokio::test]
 async fn purged_entries_are_gone_and_stay_gone() {
     let stores = Stores::open();
-    let (mut log, _) = stores.group().await;
+    let (mut log, mut state) = stores.group().await;
     append(&mut log, 1..=3000).await;
+    // A log is purged only up to what the state has on disk.
+    let applied = entries(1..=2500).into_iter().map(|entry| Ok((entry, None)));
+    state.apply(stream::iter(applied)).await.unwrap();
+    state.get_snapshot_builder().await.build_snapshot().await.unwrap();
     log.purge(log_id(1, 2500)).await.unwrap();
     assert_eq!(log.try_get_log_entries(0..2503).await.unwrap(), entries(2501..=2502));
     // The next synced write comes after the mark of the purge.
@@ -118,6 +123,21 @@ async fn groups_do_not_see_each_other() {
     assert_eq!(first.try_get_log_entries(..).await.unwrap(), entries(1..=3));
     let reopened = stores.log.group(GROUP).await.unwrap();
     assert_eq!(reopened.clone().try_get_log_entries(..).await.unwrap(), entries(1..=3));
+}
+
+#[tokio::test]
+async fn a_log_that_is_opened_again_has_what_its_earlier_life_submitted() {
+    let stores = Stores::open();
+    let (mut log, _) = stores.group().await;
+    let all = entries(0..=30_000);
+    log.append(all.clone(), IOFlushed::noop()).await.unwrap();
+    log.truncate_after(Some(log_id(1, 29_000))).await.unwrap();
+    drop(log);
+    let mut log = stores.log.group(GROUP).await.unwrap();
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 29_000)));
+    append(&mut log, 29_001..=29_002).await;
+    let found = log.try_get_log_entries(28_999..).await.unwrap();
+    assert_eq!(found, entries(28_999..=29_002));
 }
 
 struct Builder;

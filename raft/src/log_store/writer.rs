@@ -10,10 +10,10 @@ use std::{
 
 use mesh::GroupId;
 use openraft::storage::IOFlushed;
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::{ErrorKind, WriteBatch, WriteOptions};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Kind, entry_key, meta_key};
+use super::{Kind, entry_key, meta_key, synced::SyncedNote};
 use crate::{db::Db, types::TypeConfig};
 
 /// Bytes after which a batch is written even if more waits.
@@ -68,6 +68,11 @@ impl Job {
         Self { writes, synced, done }
     }
 
+    /// Writes nothing; answered once everything before it is written.
+    pub(super) fn barrier(done: Done) -> Self {
+        Self { writes: Vec::new(), synced: false, done }
+    }
+
     pub(super) fn truncate(group: GroupId, from: u64, to: u64) -> Self {
         // Needs no sync of its own: whatever depends on it comes later in the same log.
         let writes = vec![Write::Truncate(group, from, to)];
@@ -90,8 +95,12 @@ impl Job {
 pub(super) struct Writer {
     db: Arc<Db>,
     queue: mpsc::Receiver<Job>,
+    note: SyncedNote,
     sweeps: VecDeque<Sweep>,
 }
+
+/// The log cannot be written any more, and why was told.
+struct Stopped;
 
 /// Purged entries of a group still to be deleted, `next..=to`.
 struct Sweep {
@@ -102,33 +111,40 @@ struct Sweep {
 }
 
 impl Writer {
-    pub(super) fn new(db: Arc<Db>, queue: mpsc::Receiver<Job>) -> Self {
-        Self { db, queue, sweeps: VecDeque::new() }
+    pub(super) fn new(db: Arc<Db>, queue: mpsc::Receiver<Job>, note: SyncedNote) -> Self {
+        Self { db, queue, note, sweeps: VecDeque::new() }
     }
 
+    /// Writes until every handle is gone. Whoever waits for a write that is not made hears nothing,
+    /// and the host ends.
     pub(super) fn run(mut self) {
+        // Why it stopped is told by the alarm.
+        let _ = self.write_all();
+    }
+
+    fn write_all(&mut self) -> Result<(), Stopped> {
         loop {
             let first = if self.sweeps.is_empty() {
                 match self.queue.blocking_recv() {
                     Some(job) => Some(job),
-                    None => return,
+                    None => return Ok(()),
                 }
             } else {
                 match self.queue.try_recv() {
                     Ok(job) => Some(job),
                     Err(mpsc::error::TryRecvError::Empty) => None,
                     // What is left to sweep is found again at the next start.
-                    Err(mpsc::error::TryRecvError::Disconnected) => return,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
                 }
             };
             if let Some(first) = first {
-                self.write(first);
+                self.write(first)?;
             }
-            self.sweep();
+            self.sweep()?;
         }
     }
 
-    fn write(&mut self, first: Job) {
+    fn write(&mut self, first: Job) -> Result<(), Stopped> {
         let mut batch = WriteBatch::default();
         let mut synced = false;
         let mut answers = Vec::new();
@@ -142,7 +158,7 @@ impl Writer {
             next =
                 if batch.size_in_bytes() < BATCH_BYTES { self.queue.try_recv().ok() } else { None };
         }
-        self.commit(batch, synced);
+        self.commit(batch, synced)?;
         for done in answers {
             match done {
                 Done::Nobody => {}
@@ -155,6 +171,7 @@ impl Writer {
                 }
             }
         }
+        Ok(())
     }
 
     fn stage(&mut self, write: Write, batch: &mut WriteBatch) {
@@ -175,8 +192,8 @@ impl Writer {
 
     /// Deletes a few purged entries. Whole table files go first; a range tombstone would slow
     /// every later read of the log.
-    fn sweep(&mut self) {
-        let Some(mut sweep) = self.sweeps.pop_front() else { return };
+    fn sweep(&mut self) -> Result<(), Stopped> {
+        let Some(mut sweep) = self.sweeps.pop_front() else { return Ok(()) };
         let Sweep { group, next, to, files_dropped } = sweep;
         if !files_dropped
             && let Err(error) =
@@ -189,22 +206,40 @@ impl Writer {
         for index in next..=end {
             batch.delete(entry_key(group, index));
         }
-        self.commit(batch, false);
+        self.commit(batch, false)?;
         if end < to {
             sweep.next = end + 1;
             sweep.files_dropped = true;
             self.sweeps.push_back(sweep);
         }
+        Ok(())
     }
 
-    fn commit(&self, batch: WriteBatch, synced: bool) {
+    fn commit(&mut self, batch: WriteBatch, synced: bool) -> Result<(), Stopped> {
         if batch.is_empty() {
-            return;
+            return Ok(());
         }
         let mut options = WriteOptions::default();
         options.set_sync(synced);
         if let Err(error) = self.db.write_opt(batch, &options) {
+            // RocksDB has found damage, in a table file say, and takes no write any more.
+            if error.kind() == ErrorKind::Corruption {
+                self.db.failed("cannot write the log", error);
+                return Err(Stopped);
+            }
             abort(&error);
+        }
+        if synced {
+            self.note_synced();
+        }
+        Ok(())
+    }
+
+    /// This thread alone writes, so the last write is one that it made.
+    fn note_synced(&mut self) {
+        if let Err(error) = self.note.write(self.db.latest_sequence_number()) {
+            // Left behind, the note claims less than it could, never too much.
+            tracing::warn!(%error, "cannot note how far the log is synced");
         }
     }
 }

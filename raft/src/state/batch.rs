@@ -2,22 +2,23 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, ops::Bound};
 
-use rocksdb::{BoundColumnFamily, DB, WriteBatch};
+use rocksdb::{BoundColumnFamily, WriteBatch};
 
 use crate::{
+    db::Db,
     rows::{Read, StorageError, Write},
     view::{bounds, range_options, row_key},
 };
 
 /// Rows with the batch's own writes on top. Keys in `changes` are as stored.
 pub(super) struct BatchRows<'a> {
-    db: &'a DB,
+    db: &'a Db,
     family: std::sync::Arc<BoundColumnFamily<'a>>,
     changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
 impl<'a> BatchRows<'a> {
-    pub(super) fn new(db: &'a DB, family: std::sync::Arc<BoundColumnFamily<'a>>) -> Self {
+    pub(super) fn new(db: &'a Db, family: std::sync::Arc<BoundColumnFamily<'a>>) -> Self {
         Self { db, family, changes: BTreeMap::new() }
     }
 
@@ -41,7 +42,7 @@ impl Read for BatchRows<'_> {
             None => self
                 .db
                 .get_cf(&self.family, key)
-                .map_err(|error| StorageError::with_source("read", error)),
+                .map_err(|error| self.db.failed("cannot read rows", error)),
         }
     }
 
@@ -57,6 +58,7 @@ impl Read for BatchRows<'_> {
         let changes = self.changes.range::<[u8], _>(range);
         let (options, mode) = range_options(lower.clone(), upper.clone(), reverse);
         let stored = self.db.iterator_cf_opt(&self.family, options, mode);
+        let stored = stored.map(|row| row.map_err(|error| self.db.failed("cannot scan", error)));
         if reverse {
             merge(changes.rev(), stored, Ordering::reverse, visit)
         } else {
@@ -75,7 +77,7 @@ impl Write for BatchRows<'_> {
     }
 }
 
-type StoredRow = Result<Row, rocksdb::Error>;
+type StoredRow = Result<Row, StorageError>;
 
 /// Visits the union of two sequences, both in the order that `direction` makes of ascending keys;
 /// a change stands for the stored row of the same key.
@@ -119,5 +121,5 @@ fn merge<'a>(
 type Row = (Box<[u8]>, Box<[u8]>);
 
 fn read_row(stored: &mut impl Iterator<Item = StoredRow>) -> Result<Option<Row>, StorageError> {
-    stored.next().transpose().map_err(|error| StorageError::with_source("scan", error))
+    stored.next().transpose()
 }

@@ -14,6 +14,7 @@ use openraft::{
 };
 use prost::Message;
 use proto::quorate::v1 as pb;
+use rocksdb::{AsColumnFamilyRef, DB};
 use tokio::task;
 
 use super::{
@@ -59,6 +60,9 @@ struct Core {
     membership: StoredMembership,
     /// Whether openraft was ever told of a Raft snapshot.
     reported: bool,
+    /// Set by tests that apply entries as they come to mind.
+    #[cfg(test)]
+    gaps_allowed: bool,
 }
 
 /// A machine that is only ever used by one call at a time. openraft wants the state shareable
@@ -101,12 +105,24 @@ impl State {
             applied: None,
             membership: StoredMembership::default(),
             reported: false,
+            #[cfg(test)]
+            gaps_allowed: false,
         };
         core.load()?;
         // Everything found at the start had been flushed.
         core.reported = core.applied.is_some();
         let state = Self { core: Some(Box::new(core)), log, namespace: record.namespace.clone() };
         Ok((state, published))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn allow_gaps(&mut self) {
+        self.core.as_mut().expect("idle").gaps_allowed = true;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forbid_gaps(&mut self) {
+        self.core.as_mut().expect("idle").gaps_allowed = false;
     }
 
     pub(crate) fn applied(&self) -> Option<LogId> {
@@ -126,6 +142,7 @@ impl State {
         })
         .await
         .map_err(|error| StorageError::with_source("the state machine panicked", error))?;
+        let result = result.map_err(|error| core.store.db.note(error));
         self.core = Some(core);
         Ok(result?)
     }
@@ -224,6 +241,7 @@ impl Core {
     }
 
     fn apply(&mut self, entries: &[Entry]) -> Result<Vec<Reply>, StorageError> {
+        self.check_order(entries)?;
         let store = self.store.clone();
         let family = family_name(self.group, self.generation);
         let family = store
@@ -266,11 +284,33 @@ impl Core {
         store
             .db
             .write_opt(batch, &without_wal())
-            .map_err(|error| StorageError::with_source("cannot write applied rows", error))?;
+            .map_err(|error| store.db.failed("cannot write applied rows", error))?;
         self.applied = Some(last.log_id);
         self.published.applied_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.publish(entries, &replies);
         Ok(replies)
+    }
+
+    /// Entries are applied one after the other and none is left out, or this replica would come to
+    /// differ from the others without a word.
+    fn check_order(&self, entries: &[Entry]) -> Result<(), StorageError> {
+        #[cfg(test)]
+        if self.gaps_allowed {
+            return Ok(());
+        }
+        let mut applied = self.applied;
+        for entry in entries {
+            let expected = applied.map_or(0, |applied| applied.index + 1);
+            if entry.log_id.index != expected || Some(entry.log_id) <= applied {
+                let (group, found) = (self.group, entry.log_id);
+                let applied = applied.map_or_else(|| "nothing".to_owned(), |id| id.to_string());
+                return Err(StorageError::damaged(format!(
+                    "entry {found} of group {group} was to be applied after {applied}"
+                )));
+            }
+            applied = Some(entry.log_id);
+        }
+        Ok(())
     }
 
     /// A replica that does not know a command must not leave it out: it would differ from the
@@ -360,7 +400,20 @@ pub(super) fn flush(
     generation: u64,
 ) -> Result<(), StorageError> {
     let Some(family) = store.db.cf_handle(&family_name(group, generation)) else { return Ok(()) };
-    store.db.flush_cf(&family).map_err(|error| StorageError::with_source("cannot flush", error))
+    store.db.flush_cf(&family).map_err(|error| store.db.failed("cannot flush", error))
+}
+
+/// The index of the last applied entry in a column family that nobody serves.
+pub(crate) fn read_stored_applied(
+    db: &DB,
+    family: &impl AsColumnFamilyRef,
+) -> Result<Option<u64>, StorageError> {
+    let stored = db
+        .get_cf(family, system_key(APPLIED))
+        .map_err(|error| StorageError::of_database("cannot read rows", error))?;
+    let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
+    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
+    Ok(stored.map(|id| id.index))
 }
 
 pub(crate) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {

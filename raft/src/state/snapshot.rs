@@ -191,6 +191,9 @@ impl Staged {
         let view = store
             .view(group, generation)
             .ok_or_else(|| StorageError::new("a fresh column family is gone"))?;
+        // What the sender's disk did to the file is told to the sender; later it would be taken for
+        // damage of this one.
+        view.verify()?;
         let held = SnapshotMeta {
             last_log_id: read_applied(&view)?,
             last_membership: read_membership(&view)?,

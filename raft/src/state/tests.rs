@@ -24,6 +24,21 @@ async fn rows_and_applied_index_are_written_together() {
 }
 
 #[tokio::test]
+async fn entries_that_do_not_follow_the_applied_one_stop_the_replica() {
+    let stores = Stores::open();
+    let (_, mut state) = stores.group().await;
+    state.forbid_gaps();
+    apply(&mut state, [entry(1, 0, "put a 0"), entry(1, 1, "put a 1")]).await;
+    for next in [entry(1, 3, "put a 3"), entry(1, 1, "put a 1"), entry(0, 2, "put a 2")] {
+        let entries = stream::iter([Ok((next, None))]);
+        let refused = state.apply(entries).await.unwrap_err().to_string();
+        assert!(refused.contains("to be applied after"), "{refused}");
+    }
+    assert_eq!(stores.rows(), ["a=1"]);
+    assert!(stores.state.db.alarm().found().is_some());
+}
+
+#[tokio::test]
 async fn a_batch_that_fails_leaves_nothing() {
     let stores = Stores::open();
     let (_, mut state) = stores.group().await;
@@ -169,17 +184,15 @@ async fn leftovers_of_a_crash_are_removed_at_open() {
     assert_eq!(fs::read_dir(after.dir.path().join("dir/tmp")).unwrap().count(), 0);
 }
 
-#[tokio::test]
-async fn lost_state_is_refused() {
-    let stores = Stores::open();
-    stores.group().await;
-    let dir = stores.dir.path().join("dir");
+#[test]
+fn lost_state_is_refused() {
     let recorded = [(GROUP, 99)];
     let other = tempfile::tempdir().unwrap();
     let lock = DataDir::open(other.path(), &BTreeSet::new(), None).unwrap().lock();
-    let error = StateStore::open(other.path(), lock, &recorded).err().unwrap();
-    assert!(error.to_string().contains("missing"), "{error}");
-    assert!(dir.exists());
+    let (expect, alarm) = (Expect::MadeOrNot, DamageAlarm::default());
+    let opened = StateStore::open(other.path(), 1, lock, expect, &recorded, alarm);
+    let error = opened.err().unwrap();
+    assert!(error.is_damage() && error.to_string().contains("missing"), "{error}");
 }
 
 #[tokio::test]

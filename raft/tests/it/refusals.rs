@@ -87,16 +87,7 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
     let fleet = Fleet::form(3).await;
     let leader = fleet.leader().await;
     let target = fleet.follower().await;
-    let envelope = Some(pb::Envelope {
-        mesh_id: target.host.identity().mesh_id.unwrap().to_string(),
-        group: 2,
-        source_id: leader.id(),
-        target_id: target.id(),
-        target_store_id: 0,
-        source_epoch: leader.host.identity().boot_epoch,
-        source_start: leader.host.identity().start,
-        target_start: target.host.identity().start,
-    });
+    let envelope = Some(envelope(leader, target));
     let mut client = client(target).await;
     let vote = pb::VoteRequest { envelope: envelope.clone(), ..pb::VoteRequest::default() };
     assert_eq!(client.vote(vote).await.unwrap_err().code(), Code::InvalidArgument);
@@ -159,6 +150,88 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
     assert_eq!(fleet.converged(applied.index).await, ["a=1"]);
 }
 
+/// Whatever a member sends, it is answered, and the group lives on.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_break_the_rules_of_raft_are_refused() {
+    let fleet = Fleet::form(3).await;
+    let leader = fleet.leader().await;
+    let applied = put(&leader.group(), "put a 1").await;
+    fleet.converged(applied.index).await;
+    let target = fleet.follower().await;
+    let term = leader.group().status().term;
+    let envelope = Some(envelope(leader, target));
+    let vote = pb::Vote { term, node_id: leader.id(), committed: true };
+    let id = |term, index| Some(pb::LogId { term, index });
+    let entry = |term, index| pb::Entry {
+        log_id: id(term, index),
+        payload: Some(pb::entry::Payload::Blank(pb::Blank {})),
+        ..pb::Entry::default()
+    };
+    let good = pb::AppendRequest {
+        envelope: envelope.clone(),
+        vote: Some(vote),
+        prev: id(term, 100),
+        ..pb::AppendRequest::default()
+    };
+    let with = |entries| pb::AppendRequest { entries, ..good.clone() };
+    let committed = applied.index;
+    let bad = [
+        with(vec![entry(term, 101), entry(term - 1, 102)]),
+        with(vec![entry(term, 101), entry(term, 103)]),
+        with(vec![entry(term + 1, 101)]),
+        pb::AppendRequest { prev: id(term, u64::MAX), ..with(vec![entry(term, 0)]) },
+        pb::AppendRequest { prev: id(u64::MAX, 1), ..good.clone() },
+        pb::AppendRequest { committed: id(term + 1, 1), ..good.clone() },
+        pb::AppendRequest { vote: Some(pb::Vote { term: u64::MAX, ..vote }), ..good.clone() },
+        pb::AppendRequest { vote: Some(pb::Vote { node_id: target.id(), ..vote }), ..good.clone() },
+        pb::AppendRequest {
+            vote: Some(pb::Vote { term: term + 9, ..vote }),
+            prev: id(term + 9, committed),
+            ..good.clone()
+        },
+    ];
+    let mut client = client(target).await;
+    for append in bad {
+        let text = format!("{append:?}");
+        let mut replies = client.append(tokio_stream::once(append)).await.unwrap().into_inner();
+        let refusal = replies.message().await.unwrap_err();
+        let codes = [Code::InvalidArgument, Code::FailedPrecondition];
+        assert!(codes.contains(&refusal.code()), "{text}: {refusal}");
+    }
+    // A later message of a stream speaks for another server.
+    let other = fleet.servers.iter().find(|it| ![leader.id(), target.id()].contains(&it.id()));
+    let other = pb::Envelope { source_id: other.unwrap().id(), ..envelope.clone().unwrap() };
+    let stream =
+        [with(Vec::new()), pb::AppendRequest { envelope: Some(other), ..with(Vec::new()) }];
+    let mut replies = client.append(tokio_stream::iter(stream)).await.unwrap().into_inner();
+    let refusal = loop {
+        match replies.message().await {
+            Ok(Some(_)) => {}
+            ended => break ended.unwrap_err(),
+        }
+    };
+    assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+    // A Raft snapshot of a later term that ends before what is committed.
+    let header = pb::SnapshotHeader {
+        envelope: envelope.clone(),
+        vote: Some(pb::Vote { term: term + 9, ..vote }),
+        meta: Some(pb::SnapshotMeta { last_log_id: id(term + 9, 1), membership: None }),
+        size_bytes: 0,
+    };
+    let part = pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) };
+    let refusal = client.snapshot(tokio_stream::once(part)).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::FailedPrecondition, "{refusal}");
+    let ask = pb::VoteRequest {
+        envelope,
+        vote: Some(pb::Vote { term: u64::MAX, committed: false, ..vote }),
+        last_log_id: id(term, u64::MAX),
+        leadership_transfer: true,
+    };
+    assert_eq!(client.vote(ask).await.unwrap_err().code(), Code::InvalidArgument);
+    let applied = put(&leader.group(), "put b 2").await;
+    assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_needs_a_mesh() {
     let dir = tempfile::tempdir().unwrap();
@@ -178,10 +251,10 @@ async fn a_data_directory_that_is_not_whole_is_refused() {
     unlocked(&other).await;
 
     fs::rename(&raft, dir.path().join("kept")).unwrap();
-    assert!(matches!(open(&ours).await, Err(OpenError::StoreMissing)));
+    assert!(matches!(open(&ours).await, Err(OpenError::StoreMissing(_))));
     assert!(!raft.exists(), "nothing is made on a refusal");
     fs::create_dir(&raft).unwrap();
-    assert!(matches!(open(&ours).await, Err(OpenError::StoreMissing)));
+    assert!(matches!(open(&ours).await, Err(OpenError::StoreMissing(_))));
     assert_eq!(fs::read_dir(&raft).unwrap().count(), 0, "nothing is made on a refusal");
 
     fs::remove_dir(&raft).unwrap();
@@ -200,7 +273,8 @@ async fn lost_state_is_refused_rather_than_rebuilt_from_a_purged_log() {
     let path = fleet.servers.remove(0).stop().await;
     fs::remove_dir_all(path.join("data")).unwrap();
     let refused = open(&path).await.unwrap_err();
-    assert!(matches!(refused, OpenError::Storage(_)), "{refused}");
+    assert!(matches!(refused, OpenError::StoreMissing("data")), "{refused}");
+    assert!(!path.join("data").exists(), "nothing is made on a refusal");
 }
 
 async fn open(path: &Path) -> Result<Host, OpenError> {
@@ -224,4 +298,19 @@ fn config() -> MeshConfig {
 
 async fn client(server: &Server) -> RaftClient<Channel> {
     RaftClient::connect(format!("http://{}", server.address)).await.unwrap()
+}
+
+/// The envelope of an honest message of the group.
+fn envelope(source: &Server, target: &Server) -> pb::Envelope {
+    let sender = source.host.identity();
+    pb::Envelope {
+        mesh_id: sender.mesh_id.unwrap().to_string(),
+        group: 2,
+        source_id: source.id(),
+        target_id: target.id(),
+        target_store_id: 0,
+        source_epoch: sender.boot_epoch,
+        source_start: sender.start,
+        target_start: target.host.identity().start,
+    }
 }

@@ -7,6 +7,7 @@ mod cli;
 mod coming_back;
 mod compose;
 mod copies;
+mod damage;
 mod disco_down;
 mod envoy;
 mod failover;

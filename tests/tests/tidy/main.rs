@@ -15,7 +15,7 @@ use std::{
 const LONGEST_FILE: usize = 500;
 
 /// Which of our own crates each one may name, beside itself.
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("proto", &[]),
     ("discovery", &["proto"]),
     ("mesh", &["proto"]),
@@ -24,6 +24,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("node", &["proto", "mesh", "raft"]),
     (".", &["proto", "discovery", "mesh", "raft", "xds", "node"]),
     ("tests", &["proto"]),
+    ("powercut", &[]),
 ];
 
 /// Modules of raft that are named from below: the types that openraft is given name the machine that

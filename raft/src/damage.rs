@@ -1,0 +1,93 @@
+//! What tells a server that its disk holds something else than what was written to it.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+
+use crate::rows::StorageError;
+
+/// Shared by everything that reads the stores of a server. A server whose disk is damaged ends: to
+/// answer without what cannot be read would be to answer wrongly.
+#[derive(Clone, Default)]
+pub(crate) struct DamageAlarm(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    first: OnceLock<StorageError>,
+    raised: Notify,
+}
+
+impl DamageAlarm {
+    /// Passes an error on, and raises the alarm if it tells of damage.
+    pub(crate) fn note(&self, error: StorageError) -> StorageError {
+        if error.is_damage() && self.0.first.set(error.clone()).is_ok() {
+            let source = std::error::Error::source(&error);
+            tracing::error!(%error, ?source, "the disk is damaged");
+            self.0.raised.notify_waiters();
+        }
+        error
+    }
+
+    /// What was found first, if anything was.
+    pub(crate) fn found(&self) -> Option<StorageError> {
+        self.0.first.get().cloned()
+    }
+
+    /// Resolves when damage is found.
+    pub(crate) async fn raised(&self) -> StorageError {
+        loop {
+            let raised = self.0.raised.notified();
+            if let Some(found) = self.found() {
+                return found;
+            }
+            raised.await;
+        }
+    }
+}
+
+/// Whether an error means that bytes which were written are not there any more, and not, say, that
+/// the process has too many files open.
+pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
+    let text = error.as_ref();
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => true,
+        rocksdb::ErrorKind::IOError => {
+            text.contains("No such file or directory") || text.contains("Input/output error")
+        }
+        // What `CURRENT` names is not there.
+        rocksdb::ErrorKind::InvalidArgument => text.contains("does not exist"),
+        rocksdb::ErrorKind::NotFound
+        | rocksdb::ErrorKind::NotSupported
+        | rocksdb::ErrorKind::MergeInProgress
+        | rocksdb::ErrorKind::Incomplete
+        | rocksdb::ErrorKind::ShutdownInProgress
+        | rocksdb::ErrorKind::TimedOut
+        | rocksdb::ErrorKind::Aborted
+        | rocksdb::ErrorKind::Busy
+        | rocksdb::ErrorKind::Expired
+        | rocksdb::ErrorKind::TryAgain
+        | rocksdb::ErrorKind::CompactionTooLarge
+        | rocksdb::ErrorKind::ColumnFamilyDropped
+        | rocksdb::ErrorKind::Unknown => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_damage_is_told_to_whoever_waits_and_whoever_comes_later() {
+        let alarm = DamageAlarm::default();
+        let waiting = alarm.clone();
+        let waiting = async move { waiting.raised().await.to_string() };
+        let raising = async {
+            alarm.note(StorageError::new("no damage"));
+            alarm.note(StorageError::damaged("first"));
+            alarm.note(StorageError::damaged("second"));
+        };
+        let (told, ()) = tokio::join!(waiting, raising);
+        assert!(told.contains("first"), "{told}");
+        assert!(alarm.raised().await.to_string().contains("first"));
+    }
+}
