@@ -78,6 +78,7 @@ impl Stream {
             let snapshot = self.snapshot(kind).clone();
             if let Some(channel) = &mut self.channels[kind.index()] {
                 channel.prune(&snapshot);
+                channel.subscription.look_ahead(&snapshot, &self.latest);
             }
         }
         let mut responses = Vec::new();

@@ -55,6 +55,9 @@ pub(crate) struct Subscription {
     names: BTreeSet<Arc<str>>,
     held: BTreeMap<Arc<str>, Held>,
     pending: BTreeSet<Arc<str>>,
+    /// Names whose removal is due and that a later snapshot holds again: nothing is told of them
+    /// before the client is taken there.
+    returning: BTreeSet<Arc<str>>,
     /// Full sets: contents that the client was told or accepted, and that the snapshot no longer
     /// holds.
     kept: BTreeMap<(Arc<str>, Version), Resource>,
@@ -107,6 +110,7 @@ impl Subscription {
             names: BTreeSet::new(),
             held: BTreeMap::new(),
             pending: BTreeSet::new(),
+            returning: BTreeSet::new(),
             kept: BTreeMap::new(),
             holds_unknown: false,
         }
@@ -268,6 +272,14 @@ impl Subscription {
         }
     }
 
+    /// Looks which of the names that are to be removed `latest` holds again.
+    pub(crate) fn look_ahead(&mut self, snapshot: &Snapshot, latest: &Snapshot) {
+        let returns = |name: &&Arc<str>| {
+            self.due(name, snapshot) == Due::Retire && self.wanted(name, latest).is_some()
+        };
+        self.returning = self.pending.iter().filter(returns).cloned().collect();
+    }
+
     /// The client needs the answer once more, though nothing has changed. What it rejected may
     /// be right for the cluster that it has by now, and the word that there is none ends its wait.
     /// False if it has not asked for the name.
@@ -307,14 +319,17 @@ impl Subscription {
             || self.pending.iter().any(|name| match self.due(name, snapshot) {
                 Due::Nothing => false,
                 Due::Put(_) => true,
-                Due::Absent | Due::Retire => self.form != Form::Part,
+                Due::Absent => self.form != Form::Part,
+                Due::Retire => self.form != Form::Part && !self.returning.contains(name),
             })
     }
 
     /// Whether a removal waits for its turn.
     pub(crate) fn has_removal_due(&self, snapshot: &Snapshot) -> bool {
         self.form != Form::Part
-            && self.pending.iter().any(|name| self.due(name, snapshot) == Due::Retire)
+            && self.pending.iter().any(|name| {
+                self.due(name, snapshot) == Due::Retire && !self.returning.contains(name)
+            })
     }
 
     /// Whether something is due that listeners and routes must wait for.
@@ -379,7 +394,9 @@ impl Subscription {
                 }
                 Due::Absent | Due::Retire if self.form == Form::Part => self.mark_gone(&name),
                 Due::Absent => self.take_away(&mut batch, name),
-                Due::Retire if retire => self.take_away(&mut batch, name),
+                Due::Retire if retire && !self.returning.contains(&name) => {
+                    self.take_away(&mut batch, name);
+                }
                 Due::Put(_) | Due::Retire => {
                     self.pending.insert(name);
                 }
