@@ -47,13 +47,13 @@ fn filter(text: &str) -> Result<EnvFilter, Failure> {
         "use a level (error, warn, info, debug, trace, off) or targets, as in info,raft=debug";
     let refused =
         |why: String| Failure::usage(format!("--log: `{text}` is no filter: {why}")).hint(HINT);
-    let parts = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
-    for part in parts {
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    for part in parts.iter().filter(|part| !part.contains(['=', '['])) {
         if !LEVELS.contains(&part.to_lowercase().as_str()) {
             return Err(refused(format!("`{part}` is no level")));
         }
     }
-    EnvFilter::try_new(text).map_err(|error| refused(error.to_string()))
+    EnvFilter::try_new(parts.join(",")).map_err(|error| refused(error.to_string()))
 }
 
 /// Standard error whose reader may go away, as when journald restarts: what nobody reads is lost,

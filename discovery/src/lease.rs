@@ -143,6 +143,8 @@ enum Silence {
 
 #[derive(Clone, Copy, Debug)]
 struct Down {
+    /// Whether its owner had said that it stops.
+    had_left: bool,
     since_index: u64,
     since: Time,
     until: Time,
@@ -333,7 +335,8 @@ impl LeaseTable {
     }
 
     fn floor<'a>(&self, registry: &'a Registry, clock: Time) -> Floor<'a> {
-        let recent = self.down.iter().filter(|(_, it)| it.since + self.patience > clock);
+        let is_recent = |it: &Down| !it.had_left && it.since + self.patience > clock;
+        let recent = self.down.iter().filter(|(_, it)| is_recent(it));
         let recent = recent.filter_map(|(key, _)| {
             if let RecordKey::Instance { service, .. } = key {
                 Some(service.as_str())
@@ -409,7 +412,7 @@ impl LeaseTable {
 
 impl Down {
     fn hold(since_index: u64, since: Time) -> Self {
-        Self { since_index, since, until: since + HOLD }
+        Self { had_left: false, since_index, since, until: since + HOLD }
     }
 }
 

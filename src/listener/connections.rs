@@ -48,6 +48,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     pub(crate) fn new(most: usize) -> Self {
+        let most = most.min(Semaphore::MAX_PERMITS);
         Self { slots: Arc::new(Semaphore::new(most)), most, turned_away: Arc::default() }
     }
 

@@ -37,8 +37,9 @@ impl LeaseTable {
                 table.silence(grant.lease_id, index, now);
             }
         }
+        let none = BTreeSet::new();
         for instance in registry.instances().filter(|it| !it.is_live()) {
-            table.follow_instance(registry, &instance.service, &instance.id, now);
+            table.follow_instance(registry, &instance.service, &instance.id, &none, now);
         }
         for service in registry.services().chain(registry.retired_services()) {
             table.follow_service(registry, &service.name, now);
@@ -49,6 +50,7 @@ impl LeaseTable {
     /// Takes note of an applied command.
     pub fn follow(&mut self, registry: &Registry, outcome: &Outcome, now: Time) {
         let clock = self.clock(now);
+        let mut left = BTreeSet::new();
         for lease_id in &outcome.leases {
             match registry.grant(*lease_id) {
                 Some(grant) => {
@@ -62,13 +64,18 @@ impl LeaseTable {
                     self.set_leaving(*lease_id, registry.is_leaving(*lease_id));
                     self.follow_silence(*lease_id, registry.silent_since(*lease_id), clock);
                 }
-                None => self.forget(*lease_id),
+                None => {
+                    left.extend(
+                        self.leases.get(lease_id).filter(|it| it.leaving).map(|_| *lease_id),
+                    );
+                    self.forget(*lease_id);
+                }
             }
         }
         for key in &outcome.touched {
             match key {
                 RecordKey::Instance { service, id } => {
-                    self.follow_instance(registry, service, id, clock);
+                    self.follow_instance(registry, service, id, &left, clock);
                     self.follow_service(registry, service, clock);
                 }
                 RecordKey::Service(name) => self.follow_service(registry, name, clock),
@@ -110,13 +117,24 @@ impl LeaseTable {
         self.silent.insert((index, lease_id));
     }
 
-    fn follow_instance(&mut self, registry: &Registry, service: &str, id: &str, clock: Time) {
+    /// `left` are leases that have just ended and whose owners had said that they stop.
+    fn follow_instance(
+        &mut self,
+        registry: &Registry,
+        service: &str,
+        id: &str,
+        left: &BTreeSet<u64>,
+        clock: Time,
+    ) {
         let key = RecordKey::Instance { service: service.to_owned(), id: id.to_owned() };
-        match registry.instance(service, id).and_then(|it| it.down_since) {
-            Some(since_index) => {
+        let down = registry.instance(service, id);
+        match down.and_then(|it| Some((it.down_since?, it.grant.lease_id))) {
+            Some((since_index, lease_id)) => {
                 let known = self.down.get(&key).map(|it| it.since_index);
                 if known != Some(since_index) {
-                    self.down.insert(key, Down::hold(since_index, clock));
+                    let had_left = left.contains(&lease_id);
+                    let down = Down { had_left, ..Down::hold(since_index, clock) };
+                    self.down.insert(key, down);
                 }
             }
             None => {
