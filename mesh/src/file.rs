@@ -1,10 +1,14 @@
-//! Replacing a small file as a whole.
+//! Replacing a small file as a whole, and making a directory that is nobody else's business.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
 };
+
+/// Permissions of a data directory.
+const PRIVATE: u32 = 0o700;
 
 /// Writes `bytes` under the name `file` in `dir`: a reader finds the old content or the new one,
 /// never a mixture, also after a crash. The draft has a name of its own, so that a directory can
@@ -21,4 +25,30 @@ pub fn replace(dir: &Path, draft: &str, file: &str, bytes: &[u8]) -> io::Result<
     drop(out);
     fs::rename(&draft, dir.join(file))?;
     File::open(dir)?.sync_all()
+}
+
+/// Makes a directory that only its user can enter, and the ones above it, durably: a server whose
+/// directory vanished in a power cut would come back as another one.
+pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|it| !it.as_os_str().is_empty() && !it.exists());
+    let missing: Vec<&Path> = missing.collect();
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
+    for made in missing {
+        let above = made.parent().filter(|it| !it.as_os_str().is_empty());
+        File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Takes the directory away from other users, whatever the umask was when it was made.
+pub(crate) fn keep_private(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    if mode != PRIVATE {
+        if mode & !PRIVATE != 0 {
+            let (dir, mode) = (path.display(), format!("{mode:o}"));
+            tracing::warn!(%dir, mode, "others could use the data directory; it is 0700 from here on");
+        }
+        fs::set_permissions(path, Permissions::from_mode(PRIVATE))?;
+    }
+    Ok(())
 }

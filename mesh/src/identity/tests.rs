@@ -1,3 +1,5 @@
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
 use super::*;
 
 const MESH: &str = "c9a1c7f2-8f0c-4e7c-9d0a-3f5d6c1e2b4a";
