@@ -13,9 +13,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File, Permissions, TryLockError},
+    fs::{self, File, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,8 +35,6 @@ const IDENTITY_DRAFT: &str = "identity.new";
 const HEADER: &str = "quorate-identity";
 /// By how much a reclaimed directory leaves the starts of its copies behind.
 const RECLAIM_AHEAD: u64 = 1000;
-/// Permissions of the data directory: what is in it is nobody else's business.
-const PRIVATE: u32 = 0o700;
 /// What a volume that was just made may hold.
 const IGNORED: [&str; 1] = ["lost+found"];
 
@@ -335,7 +332,7 @@ impl Claim {
         let lock = match lock {
             Some(lock) => lock,
             None => {
-                make_dir(&path).map_err(in_dir)?;
+                file::make_private_dir(&path).map_err(in_dir)?;
                 let lock = DirLock::take(&path)?;
                 if read_record(&path)?.is_some() {
                     return Err(DataDirError::Locked(path));
@@ -343,7 +340,7 @@ impl Claim {
                 lock
             }
         };
-        keep_private(&path).map_err(in_dir)?;
+        file::keep_private(&path).map_err(in_dir)?;
         let first_start = found.is_none();
         let mut record = match found {
             Some(record) => record,
@@ -392,32 +389,6 @@ fn save(path: &Path, record: &Record) -> io::Result<()> {
     let body = serde_json::to_string_pretty(record)?;
     let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
     file::replace(path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
-}
-
-/// Makes a directory that only its user can enter, and the ones above it, durably: a server whose
-/// directory vanished in a power cut would come back as another one.
-fn make_dir(path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().take_while(|it| !it.as_os_str().is_empty() && !it.exists());
-    let missing: Vec<&Path> = missing.collect();
-    DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
-    for made in missing {
-        let above = made.parent().filter(|it| !it.as_os_str().is_empty());
-        File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// Takes the directory away from other users, whatever the umask was when it was made.
-fn keep_private(path: &Path) -> io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
-    if mode != PRIVATE {
-        if mode & !PRIVATE != 0 {
-            let (dir, mode) = (path.display(), format!("{mode:o}"));
-            tracing::warn!(%dir, mode, "others could use the data directory; it is 0700 from here on");
-        }
-        fs::set_permissions(path, Permissions::from_mode(PRIVATE))?;
-    }
-    Ok(())
 }
 
 fn read_record(path: &Path) -> Result<Option<Record>, DataDirError> {
