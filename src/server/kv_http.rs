@@ -1,9 +1,17 @@
 //! What etcd answers over plain HTTP on its client port: `/health` and `/version`, which load
 //! balancers and people with curl ask.
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Request, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use node::etcd::ETCD_VERSION;
 use serde_json::{Value, json};
+use tonic::Status;
 
 use super::readiness::Readiness;
 
@@ -15,6 +23,15 @@ pub(super) fn router(readiness: &Readiness) -> Router {
         .route("/health", get(health))
         .route("/version", get(version))
         .with_state(readiness.clone())
+}
+
+/// What is neither a path nor a gRPC method here, in the words of whoever asked.
+pub(super) async fn unknown(request: Request) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        return Status::unimplemented("").into_http::<Body>();
+    }
+    (StatusCode::NOT_FOUND, "there are /health and /version, and gRPC\n").into_response()
 }
 
 /// etcd's form: the verdict is a text.

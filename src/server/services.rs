@@ -88,7 +88,8 @@ impl Services {
         routes.add_service(etcd.kv()).add_service(etcd.cluster()).add_service(etcd.maintenance());
         add_common(&mut routes, &KV_SERVICES, health)?;
         let over_http = kv_http::router(readiness);
-        let routes = routes.routes().into_axum_router().merge(over_http).into();
+        let routes = routes.routes().into_axum_router().merge(over_http);
+        let routes = routes.fallback(kv_http::unknown).into();
         Ok(Some(told_plainly(routes, &KV_SERVICES)))
     }
 
