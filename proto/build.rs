@@ -21,9 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
-        // Written by hand in src/nested.rs.
-        .extern_path(".etcdserverpb.RequestOp", "crate::nested::RequestOp")
-        .extern_path(".etcdserverpb.ResponseOp", "crate::nested::ResponseOp")
+        // Written by hand in src/etcdserverpb/nested.rs.
+        .extern_path(".etcdserverpb.RequestOp", "crate::etcdserverpb::RequestOp")
+        .extern_path(".etcdserverpb.ResponseOp", "crate::etcdserverpb::ResponseOp")
         .compile_fds(descriptors)?;
     Ok(())
 }

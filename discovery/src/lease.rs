@@ -14,7 +14,7 @@
 //! - When too many would end at once, the fault is more likely on this side of the network: the
 //!   [`Latch`] is set, and tells.
 //! - Silence alone never takes the last half of a service at once, and for an hour not its last
-//!   instance: see [`Floor`].
+//!   instance: see `floor`.
 //!
 //! What runs out while the latch is set, or below the floor, does not end. The registry notes that
 //! its owner is *silent*: it is served after all others, and gives way to anybody who comes for its

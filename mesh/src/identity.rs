@@ -137,6 +137,8 @@ struct Record {
     /// Whether another start was found to run from a copy. Nothing runs here until a person has
     /// decided which copy is kept.
     overtaken: bool,
+    /// Whether a person has decided for this copy, and it has not left the terms of the others behind.
+    terms_forgotten: bool,
 }
 
 /// The formation that made this server a member of its mesh.
@@ -252,6 +254,15 @@ impl DataDir {
         self.update(|record| record.overtaken = true)
     }
 
+    pub(crate) fn terms_forgotten(&self) -> bool {
+        self.record.terms_forgotten
+    }
+
+    /// Remembers, durably, that every group has left the forgotten terms behind.
+    pub(crate) fn set_terms_raised(&mut self) -> io::Result<()> {
+        self.update(|record| record.terms_forgotten = false)
+    }
+
     /// Remembers, durably, that the directory belongs where it stands.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
         let place = place::make(&self.path)?;
@@ -264,8 +275,9 @@ impl DataDir {
         &self.record.secret
     }
 
-    /// Says that this directory is the one of its copies that is kept: it may start again, here, and
-    /// its starts are later than those that were counted of any copy.
+    /// Says that this directory is the one of its copies that is kept: it may start again, here, its
+    /// starts are later than those that were counted of any copy, and it votes in none of the terms
+    /// that another copy may have voted in.
     ///
     /// # Errors
     ///
@@ -278,6 +290,7 @@ impl DataDir {
         };
         record.place = Some(place::make(path).map_err(in_dir)?);
         record.overtaken = false;
+        record.terms_forgotten = true;
         record.boot_epoch = record.boot_epoch.saturating_add(RECLAIM_AHEAD);
         save(path, &record).map_err(in_dir)?;
         drop(lock);
@@ -369,6 +382,7 @@ impl Record {
             secret: (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect(),
             place: Some(place),
             overtaken: false,
+            terms_forgotten: false,
         }
     }
 }

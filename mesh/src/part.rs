@@ -269,6 +269,21 @@ impl Mesh {
         self.lock_dir().set_overtaken()
     }
 
+    /// Whether the data directory may have forgotten votes that a copy of it gave: groups must then
+    /// leave the terms behind that they may have been given in.
+    pub fn terms_forgotten(&self) -> bool {
+        self.lock_dir().terms_forgotten()
+    }
+
+    /// Remembers, durably, that every group has left the forgotten terms behind.
+    ///
+    /// # Errors
+    ///
+    /// If the identity file cannot be written.
+    pub fn set_terms_raised(&self) -> io::Result<()> {
+        self.lock_dir().set_terms_raised()
+    }
+
     /// Takes note of the mesh of the servers that answered, while this one belongs to none.
     pub(crate) fn meet(&self, theirs: Option<MeshId>) {
         self.inner.met_mesh.send_if_modified(|met| {

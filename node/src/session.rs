@@ -18,15 +18,14 @@ mod orders;
 mod report;
 #[cfg(test)]
 mod tests;
+mod told;
 mod verdict;
 
-use std::{
-    collections::BTreeMap, future::pending, net::SocketAddr, pin::Pin, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, future::pending, net::SocketAddr, pin::Pin, time::Duration};
 
-use mesh::{AdoptError, GroupId, MeshId, MeshMismatch};
+use mesh::{AdoptError, MeshId, MeshMismatch};
 use proto::quorate::v1::{
-    Directive, GroupProgress, NodeHello, NodeReport, NodeStopping, node_report::Report,
+    Directive, NodeHello, NodeReport, NodeStopping, node_report::Report,
     registry_client::RegistryClient,
 };
 use raft::{Group, Host, StorageError, start::Refusal};
@@ -43,6 +42,7 @@ use tracing::{debug, info, warn};
 pub(crate) use self::{
     dial::connect,
     orders::{Assignment, NodeState, Orders, Peer},
+    told::{Link, Told},
 };
 use self::{
     dial::{backoff, belongs_to, order},
@@ -55,9 +55,6 @@ const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Reports on their way to DISCO. A report that finds no room is dropped: a later one says more.
 const REPORT_QUEUE: usize = 4;
-
-/// The number of DISCO's own group, in every mesh.
-const DISCO_GROUP: GroupId = 1;
 
 /// Rounds without a session before the log says so: a few seconds.
 const PATIENT_ROUNDS: u32 = 5;
@@ -77,31 +74,6 @@ pub(crate) struct Introduction {
     pub(crate) zone: String,
     pub(crate) name: String,
     pub(crate) version: String,
-}
-
-/// What DISCO has told, and whether it still does.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
-    /// The latest orders of this process's time; kept when the session is lost.
-    pub(crate) orders: Option<Arc<Orders>>,
-    pub(crate) link: Link,
-    /// The revision of the registry behind the orders.
-    revision: u64,
-    /// The last revision that any server told. DISCO's log must have it.
-    seen: u64,
-    /// DISCO has committed that this node stops.
-    pub(crate) stopping_noted: bool,
-}
-
-/// Whether DISCO is heard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Link {
-    Live,
-    /// Not heard, and not every server has been tried since.
-    #[default]
-    Lost,
-    /// No server that is known accepts this node.
-    Unreached,
 }
 
 /// Why a session ends for good: going on could do harm.
@@ -434,38 +406,6 @@ impl Session {
     /// Notes that the session ended. Says whether there was one.
     fn go_dark(&self) -> bool {
         self.told.send_if_modified(|told| told.link == Link::Live && told.set_link(Link::Lost))
-    }
-}
-
-impl Told {
-    pub(crate) fn is_live(&self) -> bool {
-        self.link == Link::Live
-    }
-
-    fn follow(&mut self, orders: Orders, revision: u64) {
-        // A quorum that knows less may be a server that is a moment behind. Or an operator of DISCO
-        // has accepted a loss, and then this memory must not stand against it for ever.
-        self.seen = if orders.fresh { revision } else { self.seen.max(revision) };
-        self.orders = match self.orders.take() {
-            Some(known) if !orders.fresh && revision < self.revision => {
-                Some(Arc::new(Orders { fresh: false, ..Orders::clone(&known) }))
-            }
-            _ => {
-                self.revision = revision;
-                Some(Arc::new(orders))
-            }
-        };
-    }
-
-    /// What this node can say of how far the DISCO group had come.
-    fn disco_progress(&self, group: GroupId) -> Option<GroupProgress> {
-        let seen = GroupProgress { committed_index: self.seen, ..GroupProgress::default() };
-        (group == DISCO_GROUP && self.seen > 0).then_some(seen)
-    }
-
-    /// Whether that changed anything.
-    fn set_link(&mut self, link: Link) -> bool {
-        std::mem::replace(&mut self.link, link) != link
     }
 }
 

@@ -6,19 +6,13 @@
 //! that etcd's clients work unchanged. There is no logic here, apart from how deep a transaction may
 //! nest.
 
-mod nested;
+pub mod etcdserverpb;
 
 pub mod quorate {
     #[allow(clippy::large_enum_variant, reason = "generated: messages are moved once")]
     pub mod v1 {
         tonic::include_proto!("quorate.v1");
     }
-}
-
-pub mod etcdserverpb {
-    tonic::include_proto!("etcdserverpb");
-
-    pub use crate::nested::{Nested, RequestOp, ResponseOp, request_op, response_op};
 }
 
 pub mod mvccpb {

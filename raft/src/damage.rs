@@ -45,33 +45,6 @@ impl DamageAlarm {
     }
 }
 
-/// Whether an error means that bytes which were written are not there any more, and not, say, that
-/// the process has too many files open.
-pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
-    let text = error.as_ref();
-    match error.kind() {
-        rocksdb::ErrorKind::Corruption => true,
-        rocksdb::ErrorKind::IOError => {
-            text.contains("No such file or directory") || text.contains("Input/output error")
-        }
-        // What `CURRENT` names is not there.
-        rocksdb::ErrorKind::InvalidArgument => text.contains("does not exist"),
-        rocksdb::ErrorKind::NotFound
-        | rocksdb::ErrorKind::NotSupported
-        | rocksdb::ErrorKind::MergeInProgress
-        | rocksdb::ErrorKind::Incomplete
-        | rocksdb::ErrorKind::ShutdownInProgress
-        | rocksdb::ErrorKind::TimedOut
-        | rocksdb::ErrorKind::Aborted
-        | rocksdb::ErrorKind::Busy
-        | rocksdb::ErrorKind::Expired
-        | rocksdb::ErrorKind::TryAgain
-        | rocksdb::ErrorKind::CompactionTooLarge
-        | rocksdb::ErrorKind::ColumnFamilyDropped
-        | rocksdb::ErrorKind::Unknown => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -175,6 +175,7 @@ impl Host {
         if self.group(id).is_some() {
             return Err(StartGroupError::Running);
         }
+        self.raise_terms().await?;
         let record = self.record_of(id, namespace).await?;
         let last_index = self.stored_replica(id)?.unwrap_or_default().last_index;
         let log = self.inner.log.group(id).await?;

@@ -23,7 +23,7 @@ use openraft::{
         VoteResponse,
     },
 };
-use proto::quorate::v1::{self as pb, raft_client::RaftClient};
+use proto::quorate::v1::{self as pb, mesh_client::MeshClient, raft_client::RaftClient};
 use tokio::{sync::mpsc, task, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, transport::Channel};
@@ -40,6 +40,8 @@ use crate::{
 const CHUNK_BYTES: usize = 1 << 20;
 /// Pieces read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
+/// How long a peer may take to say that it is there.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How long to leave an unreachable peer alone: briefly, so that it is found when it returns.
 const BACKOFF: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(150)];
@@ -174,6 +176,18 @@ impl Network {
         }
     }
 
+    /// Whether the target answers at all. Asked before a Raft snapshot is written out for it, which
+    /// would be done again and again for as long as a server is down.
+    async fn reach(&self) -> Rpc<()> {
+        let mut mesh = MeshClient::new(self.line.mesh.peers().channel(self.line.target));
+        let asked = mesh.identify(pb::IdentifyRequest::default());
+        match time::timeout(ANSWERED_WITHIN, asked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => Err(self.line.error(&status)),
+            Err(_) => Err(RPCError::Unreachable(Unreachable::from_string("no answer in time"))),
+        }
+    }
+
     async fn send_snapshot(
         &self,
         vote: Vote,
@@ -182,6 +196,7 @@ impl Network {
         let SnapshotData::View(view) = snapshot.snapshot else {
             return Err(local_error("a received Raft snapshot is not sent on"));
         };
+        self.reach().await?;
         let store = self.store.clone();
         let file = task::spawn_blocking(move || SnapshotFile::export(&store, &view))
             .await

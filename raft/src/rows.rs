@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, error::Error, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::{damage::is_damage, level::Commands};
+use crate::level::Commands;
 
 /// The rows of one group at one point.
 pub trait Read {
@@ -133,6 +133,33 @@ impl StorageError {
 impl From<StorageError> for std::io::Error {
     fn from(error: StorageError) -> Self {
         Self::other(error)
+    }
+}
+
+/// Whether an error means that bytes which were written are not there any more, and not, say, that
+/// the process has too many files open.
+fn is_damage(error: &rocksdb::Error) -> bool {
+    let text = error.as_ref();
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => true,
+        rocksdb::ErrorKind::IOError => {
+            text.contains("No such file or directory") || text.contains("Input/output error")
+        }
+        // What `CURRENT` names is not there.
+        rocksdb::ErrorKind::InvalidArgument => text.contains("does not exist"),
+        rocksdb::ErrorKind::NotFound
+        | rocksdb::ErrorKind::NotSupported
+        | rocksdb::ErrorKind::MergeInProgress
+        | rocksdb::ErrorKind::Incomplete
+        | rocksdb::ErrorKind::ShutdownInProgress
+        | rocksdb::ErrorKind::TimedOut
+        | rocksdb::ErrorKind::Aborted
+        | rocksdb::ErrorKind::Busy
+        | rocksdb::ErrorKind::Expired
+        | rocksdb::ErrorKind::TryAgain
+        | rocksdb::ErrorKind::CompactionTooLarge
+        | rocksdb::ErrorKind::ColumnFamilyDropped
+        | rocksdb::ErrorKind::Unknown => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! May this server take part in this group, with this disk?
 //!
-//! Asked once per group, of the DISCO group as of data groups, before the group's replica is started, since a replica votes from the
-//! moment it runs. The answer compares three facts that can disagree (a lost disk, a copied disk, a
+//! Asked once per group, of the DISCO group as of data groups, before the group's replica is started,
+//! since a replica votes from the moment it runs. The answer compares three facts that can disagree (a lost disk, a copied disk, a
 //! restored disk, a server wired to another mesh):
 //!
 //! 1. [`Disk`]: what the data directory holds of the group, and whether it is ours at all;
@@ -27,8 +27,8 @@
 //! That a store went back is known by the starts that the mesh has counted ([`Disk::RolledBack`]),
 //! and by what others remember of the replica ([`Disk::Reverted`]): the leader what it has
 //! acknowledged, for as long as it leads; every member whom its own last vote was for; and DISCO what
-//! leaders reported, see [`crate::recall`]. A copy that starts where nobody remembers is not told from
-//! the disk it was made of; then [`crate::completeness`] keeps it from leading.
+//! leaders reported (`recall`). A copy that starts where nobody remembers is not told from the disk it
+//! was made of; then it does not lead (`completeness`).
 //!
 //! Where most disks of a group went back, refusing them all would end the group. An operator may
 //! accept the loss, and then such a replica goes on as [`Disk::Holding`].
@@ -133,8 +133,9 @@ pub enum Refusal {
     )]
     AnotherMesh,
     #[error(
-        "the mesh has seen a later start of this node: the disk was restored or copied; stop the \
-         other copy, or wipe the data directory to come back as a new node"
+        "the mesh has seen a later start of this node: the disk was restored or copied; wipe the data \
+         directory to come back as a new node, or, if this copy is kept and no other one ever runs \
+         again: quorate reclaim"
     )]
     RolledBack,
     #[error(

@@ -10,7 +10,8 @@ fn a_server_keeps_files_for_itself_however_few_there_are() {
             assert!(limits.mesh.most() >= 16 && limits.admin.most() == 64);
             if open_files >= 1024 {
                 assert!(callers <= open_files - 256, "{open_files}: {callers}");
-                assert!(callers >= open_files / 2, "{open_files}: {callers}");
+                // Beyond the million nobody counts.
+                assert!(callers >= open_files.min(1 << 20) / 2, "{open_files}: {callers}");
             }
         }
     }

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{Command, ExitStatus},
 };
 
 use nix::sys::signal::Signal;
@@ -180,10 +180,14 @@ impl Server {
         copy(&self.data_dir(), &backup);
     }
 
-    /// Puts a stopped server's disk back to what it was at the backup.
+    /// Puts a stopped server's disk back to what it was at the backup, and says that this copy of
+    /// it is the one that is kept.
     pub fn restore(&mut self) {
         self.wipe();
         copy(&self.backup(), &self.data_dir());
+        let mut reclaim = Command::new(cli::binary());
+        let reclaimed = reclaim.args(["reclaim", "--data-dir"]).arg(self.data_dir()).status();
+        assert!(reclaimed.expect("quorate runs").success(), "{} is not reclaimed", self.name);
     }
 
     /// Awaits that the server ends by itself.

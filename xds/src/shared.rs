@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use discovery::{lease::Time, registry::Progress};
+use discovery::lease::Time;
 use mesh::GroupId;
 use proto::quorate::v1::{AnswerMeta, GroupProgress};
 use raft::{Group, Host, Quorum, Role, Status as GroupStatus};
@@ -148,16 +148,12 @@ impl Shared {
         Ok(())
     }
 
-    /// How far a data group had come, as its leaders told: what is recorded, and what nodes have said
+    /// How far a data group had come, as its leaders told: what is recorded, and what they have said
     /// here since.
     pub(crate) fn progress(&self, group: GroupId) -> Option<GroupProgress> {
         let recorded = self.board.read(|registry| Some(registry.group(group)?.progress.clone()))?;
-        let reports = self.reports.all();
-        let hosted = reports.values().flat_map(|status| &status.groups);
-        let leads = hosted.filter(|it| it.group == group && it.role == "leader");
-        let latest =
-            leads.map(Progress::reported).fold(recorded, |known, report| known.after(report));
-        Some(latest.to_proto())
+        let told = self.reports.progress(group).unwrap_or_default();
+        Some(recorded.after(told).to_proto())
     }
 
     pub(crate) fn next_session(&self) -> u64 {

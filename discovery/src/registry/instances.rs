@@ -17,7 +17,7 @@ use super::{
 impl Registry {
     /// Registers an instance, or registers it again.
     ///
-    /// The lease that holds is in the reply. See [`Registry::claim`] for whose it is.
+    /// The lease that holds is in the reply. See `claim` for whose it is.
     pub(super) fn register_instance(
         &mut self,
         command: RegisterInstance,

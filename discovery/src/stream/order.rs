@@ -74,13 +74,8 @@ impl Stream {
 
         let now = self.now;
         self.unasked.retain(|_, at| now < *at + PATIENCE);
-        for kind in ResourceType::all() {
-            let snapshot = self.snapshot(kind).clone();
-            if let Some(channel) = &mut self.channels[kind.index()] {
-                channel.prune(&snapshot);
-                channel.subscription.look_ahead(&snapshot, &self.latest);
-            }
-        }
+        let users_return = self.look_ahead([Listener, Route], false);
+        self.look_ahead([Cluster, Endpoints], users_return);
         let mut responses = Vec::new();
         let unused = self.are_users_settled();
         let waited = self.waited(!unused && self.has_removal_due(), self.removals_wait);
@@ -98,6 +93,20 @@ impl Stream {
             responses.extend(self.send(Route, unused));
         }
         responses
+    }
+
+    /// Finds out which removals of some types wait for the next snapshot. Whether any do.
+    fn look_ahead(&mut self, kinds: [ResourceType; 2], are_used: bool) -> bool {
+        let mut any_wait = false;
+        for kind in kinds {
+            let snapshot = self.snapshot(kind).clone();
+            if let Some(channel) = &mut self.channels[kind.index()] {
+                channel.prune(&snapshot);
+                channel.subscription.look_ahead(&snapshot, &self.latest, are_used);
+                any_wait |= channel.subscription.has_postponed();
+            }
+        }
+        any_wait
     }
 
     fn send(&mut self, kind: ResourceType, retire: bool) -> Option<Response> {

@@ -16,6 +16,7 @@ use crate::snapshot::Snapshot;
 
 mod batch;
 mod full_set;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -55,9 +56,8 @@ pub(crate) struct Subscription {
     names: BTreeSet<Arc<str>>,
     held: BTreeMap<Arc<str>, Held>,
     pending: BTreeSet<Arc<str>>,
-    /// Names whose removal is due and that a later snapshot holds again: nothing is told of them
-    /// before the client is taken there.
-    returning: BTreeSet<Arc<str>>,
+    /// Names whose removal is due and is not told before the client is taken to the next snapshot.
+    postponed: BTreeSet<Arc<str>>,
     /// Full sets: contents that the client was told or accepted, and that the snapshot no longer
     /// holds.
     kept: BTreeMap<(Arc<str>, Version), Resource>,
@@ -110,137 +110,9 @@ impl Subscription {
             names: BTreeSet::new(),
             held: BTreeMap::new(),
             pending: BTreeSet::new(),
-            returning: BTreeSet::new(),
+            postponed: BTreeSet::new(),
             kept: BTreeMap::new(),
             holds_unknown: false,
-        }
-    }
-
-    // === What the client asks for ===
-
-    /// State of the world: the request holds the full list of names.
-    pub(crate) fn replace(&mut self, names: &[String], snapshot: &Snapshot) {
-        let names: BTreeSet<&str> =
-            names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-        self.named |= !names.is_empty();
-
-        // "How the client specifies what resources to return": without a name ever given, the
-        // empty list is a wildcard; afterwards it is the end of all subscriptions.
-        let wildcard = self.kind.has_wildcard() && (names.contains(WILDCARD) || !self.named);
-        if wildcard && !self.wildcard {
-            self.ask_for_all(snapshot);
-        }
-
-        let dropped: Vec<Arc<str>> =
-            self.names.iter().filter(|name| !names.contains(&***name)).cloned().collect();
-        for name in dropped {
-            self.drop_name(&name);
-        }
-        if !wildcard {
-            self.drop_wildcard();
-        }
-        for name in names {
-            if !self.is_wildcard_name(name) && !self.names.contains(name) {
-                self.ask(name);
-            }
-        }
-    }
-
-    /// Delta: the request holds names to add and names to take away.
-    pub(crate) fn adjust(
-        &mut self,
-        subscribe: &[String],
-        unsubscribe: &[String],
-        snapshot: &Snapshot,
-    ) {
-        for name in unsubscribe {
-            if self.is_wildcard_name(name) {
-                // Dropped and taken up in one request, it stays.
-                if !subscribe.contains(name) {
-                    self.drop_wildcard();
-                }
-            } else {
-                self.drop_name(name);
-            }
-        }
-        for name in subscribe.iter().filter(|name| !name.is_empty()) {
-            self.named = true;
-            if self.is_wildcard_name(name) {
-                self.ask_for_all(snapshot);
-            } else {
-                self.ask(name);
-            }
-        }
-    }
-
-    /// The first request of a type, when it names nothing: the legacy form of the wildcard.
-    pub(crate) fn begin_unnamed(&mut self, snapshot: &Snapshot) {
-        if self.kind.has_wildcard() && !self.named {
-            self.ask_for_all(snapshot);
-        }
-    }
-
-    /// Takes the client's word for what it kept from an earlier stream, except for names in
-    /// `doubted`.
-    pub(crate) fn claim<'a>(
-        &mut self,
-        versions: impl IntoIterator<Item = (&'a str, &'a str)>,
-        doubted: &BTreeSet<Arc<str>>,
-    ) {
-        for (name, version) in versions {
-            if !(self.wildcard || self.names.contains(name)) {
-                continue;
-            }
-            let told = match Version::parse(version) {
-                Some(version) if !doubted.contains(name) => Told::Version(version),
-                _ => Told::Unknown,
-            };
-            let name = Arc::from(name);
-            self.held.insert(Arc::clone(&name), Held { told, acked: None });
-            self.pending.insert(name);
-        }
-    }
-
-    fn is_wildcard_name(&self, name: &str) -> bool {
-        self.kind.has_wildcard() && name == WILDCARD
-    }
-
-    /// "Subscribing to resources": every name asked for is answered, whatever the client was told
-    /// of it before.
-    fn ask(&mut self, name: &str) {
-        let name: Arc<str> = name.into();
-        self.forget(&name);
-        self.names.insert(name);
-    }
-
-    fn ask_for_all(&mut self, snapshot: &Snapshot) {
-        self.wildcard = true;
-        self.owed = true;
-        for resource in snapshot.resources(self.kind).filter(|it| it.in_wildcard()) {
-            self.forget(resource.name());
-        }
-    }
-
-    fn drop_name(&mut self, name: &str) {
-        let Some(name) = self.names.take(name) else {
-            return;
-        };
-        if self.wildcard {
-            // "Unsubscribing from resources": under a wildcard the server answers with the
-            // resource or with its removal, since the client has dropped it.
-            self.forget(&name);
-        } else {
-            self.held.remove(&name);
-            self.pending.remove(&name);
-        }
-    }
-
-    fn drop_wildcard(&mut self) {
-        if self.wildcard {
-            self.wildcard = false;
-            self.owed = false;
-            self.held.retain(|name, _| self.names.contains(name));
-            self.pending.retain(|name| self.names.contains(name));
         }
     }
 
@@ -272,12 +144,18 @@ impl Subscription {
         }
     }
 
-    /// Looks which of the names that are to be removed `latest` holds again.
-    pub(crate) fn look_ahead(&mut self, snapshot: &Snapshot, latest: &Snapshot) {
-        let returns = |name: &&Arc<str>| {
-            self.due(name, snapshot) == Due::Retire && self.wanted(name, latest).is_some()
+    /// Looks which removals wait for the next snapshot: of names that `latest` holds again, and all
+    /// of them if what returns may use what is to be removed.
+    pub(crate) fn look_ahead(&mut self, snapshot: &Snapshot, latest: &Snapshot, are_used: bool) {
+        let waits = |name: &&Arc<str>| {
+            self.due(name, snapshot) == Due::Retire
+                && (are_used || self.wanted(name, latest).is_some())
         };
-        self.returning = self.pending.iter().filter(returns).cloned().collect();
+        self.postponed = self.pending.iter().filter(waits).cloned().collect();
+    }
+
+    pub(crate) fn has_postponed(&self) -> bool {
+        !self.postponed.is_empty()
     }
 
     /// The client needs the answer once more, though nothing has changed. What it rejected may
@@ -320,7 +198,7 @@ impl Subscription {
                 Due::Nothing => false,
                 Due::Put(_) => true,
                 Due::Absent => self.form != Form::Part,
-                Due::Retire => self.form != Form::Part && !self.returning.contains(name),
+                Due::Retire => self.form != Form::Part && !self.postponed.contains(name),
             })
     }
 
@@ -328,7 +206,7 @@ impl Subscription {
     pub(crate) fn has_removal_due(&self, snapshot: &Snapshot) -> bool {
         self.form != Form::Part
             && self.pending.iter().any(|name| {
-                self.due(name, snapshot) == Due::Retire && !self.returning.contains(name)
+                self.due(name, snapshot) == Due::Retire && !self.postponed.contains(name)
             })
     }
 
@@ -394,7 +272,7 @@ impl Subscription {
                 }
                 Due::Absent | Due::Retire if self.form == Form::Part => self.mark_gone(&name),
                 Due::Absent => self.take_away(&mut batch, name),
-                Due::Retire if retire && !self.returning.contains(&name) => {
+                Due::Retire if retire && !self.postponed.contains(&name) => {
                     self.take_away(&mut batch, name);
                 }
                 Due::Put(_) | Due::Retire => {
@@ -478,7 +356,8 @@ impl Subscription {
     fn put(&mut self, batch: &mut Batch, resource: &Resource) {
         let name = resource.name();
         let told = Told::Version(resource.version());
-        if self.told(name) != Some(told) {
+        // Who has accepted no set may have dropped what it was sent in one.
+        if self.told(name) != Some(told) || self.holds_unknown {
             batch.precedes_users |= self.precedes_users(name);
             batch.awaits.extend(resource.awaits().iter().cloned());
         }

@@ -65,7 +65,8 @@ fn event(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
     let client = clients.choose_mut(rng).expect("there are clients");
     match rng.random_range(0..100) {
         0..4 => world.step(rng),
-        4..8 => world.now += Duration::from_millis(rng.random_range(0..2_000)),
+        // Little in all, so that only silent clients are served without their answers.
+        4..8 => world.now += Duration::from_millis(rng.random_range(0..400)),
         8..10 => client.tick(world.now),
         10..35 => client.notify(world),
         35..65 => client.take_request(world),

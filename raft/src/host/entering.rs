@@ -57,6 +57,13 @@ impl Host {
                 Answers::default()
             }
         };
+        tracing::debug!(
+            group,
+            ?disk,
+            ?stored,
+            ?answers,
+            "comparing the disk with what others remember"
+        );
         lock(&self.inner.claims).insert(group, answers.claims());
         let disk = match (disk, answers.later(own_id, stored)) {
             (Disk::Blank, Some(_)) => Disk::Lost,

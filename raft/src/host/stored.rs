@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 
 use mesh::{GroupId, NodeId};
-use openraft::{EntryPayload, RaftLogReader as _};
+use openraft::{EntryPayload, RaftLogReader as _, storage::RaftLogStorage as _};
 
 use super::{Host, StartGroupError};
 use crate::{
     rows::StorageError,
     start::StoredReplica,
     state::{read_applied, read_membership},
+    types::Vote,
 };
 
 /// Entries of a log that are looked through at once.
 const ENTRIES: u64 = 256;
+/// By how much a directory that was put back leaves the terms behind that it has forgotten: more than
+/// a group goes through between a backup and its use.
+const TERMS_AHEAD: u64 = 1 << 16;
 
 impl Host {
     /// The other voters of every group that this data directory holds something of, as far as it
@@ -51,6 +55,30 @@ impl Host {
         let _starting = self.inner.starting.lock().await;
         self.record_of(id, namespace).await?;
         Ok(())
+    }
+
+    /// Leaves the terms behind that another copy of the data directory may have voted in: nobody may
+    /// vote twice in a term, and two leaders of one term would write different entries under the same
+    /// ids, which no member could tell apart.
+    pub(super) async fn raise_terms(&self) -> Result<(), StorageError> {
+        if !self.mesh().terms_forgotten() {
+            return Ok(());
+        }
+        let failed =
+            |error| StorageError::with_source("cannot leave forgotten terms behind", error);
+        for group in self.groups_on_disk()? {
+            let mut log = self.inner.log.group(group).await?;
+            let Some(vote) = log.read_vote().await.map_err(failed)? else { continue };
+            let term = vote.leader_id.term.saturating_add(TERMS_AHEAD);
+            let raised = Vote::new(term, self.identity().node_id);
+            log.save_vote(&raised).await.map_err(failed)?;
+            tracing::warn!(
+                group,
+                term,
+                "this copy of the data directory is kept: its terms go on here"
+            );
+        }
+        self.mesh().set_terms_raised().map_err(failed)
     }
 
     /// What is on disk of a group that does not run; none if there is no room made for it.

@@ -10,7 +10,6 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use futures::{Stream, stream};
 use mesh::GroupId;
 use openraft::{
@@ -18,7 +17,6 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use prost::Message;
-use proto::quorate::v1 as pb;
 use rocksdb::{Direction, IteratorMode, ReadOptions};
 use tokio::{sync::oneshot, task};
 
@@ -26,7 +24,7 @@ use super::{
     Kind, LogStore,
     cache::{Cache, weight},
     entry_key, index_of, stopped,
-    stored::StoredLog,
+    stored::{StoredLog, decode_entry},
     writer::{Done, Job},
 };
 use crate::{
@@ -341,13 +339,6 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let bytes = codec::log_id_to_proto(&purged).encode_to_vec();
         self.submit(Job::purge(self.shared.group, bytes, swept)).await
     }
-}
-
-pub(super) fn decode_entry(value: Box<[u8]>) -> Result<Entry, StorageError> {
-    let entry = pb::Entry::decode(Bytes::from(value))
-        .map_err(|error| StorageError::damaged_with_source("malformed log entry", error))?;
-    codec::entry_from_proto(entry)
-        .map_err(|error| StorageError::damaged_with_source("malformed log entry", error))
 }
 
 /// A range of indexes as `start..end`.

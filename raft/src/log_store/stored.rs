@@ -1,15 +1,16 @@
 //! What is on disk of the log store, without what waits in the queue.
 
+use bytes::Bytes;
 use mesh::GroupId;
 use prost::Message;
 use proto::quorate::v1 as pb;
 use rocksdb::{DB, Direction, IteratorMode, ReadOptions};
 
-use super::{Kind, STORE_ID_KEY, entry_key, group_log::decode_entry, index_of, meta_key};
+use super::{Kind, STORE_ID_KEY, entry_key, index_of, meta_key};
 use crate::{
     codec,
     rows::StorageError,
-    types::{LogId, Vote},
+    types::{Entry, LogId, Vote},
 };
 
 /// The log store as it is on disk.
@@ -128,4 +129,11 @@ impl Stored<'_> {
 
 fn read_error(error: rocksdb::Error) -> StorageError {
     StorageError::of_database("cannot read the log", error)
+}
+
+pub(super) fn decode_entry(value: Box<[u8]>) -> Result<Entry, StorageError> {
+    let entry = pb::Entry::decode(Bytes::from(value))
+        .map_err(|error| StorageError::damaged_with_source("malformed log entry", error))?;
+    codec::entry_from_proto(entry)
+        .map_err(|error| StorageError::damaged_with_source("malformed log entry", error))
 }

@@ -18,6 +18,8 @@ use std::{
 
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
+/// Sequence number and count, with which a write begins.
+const WRITE_START: usize = 12;
 /// Added to a checksum before it is stored, so that a checksum of checksums stays sound.
 const MASK_DELTA: u32 = 0xa282_ead8;
 
@@ -159,19 +161,24 @@ struct Unreadable;
 /// The sequence number and the count of the next write; None at the end of the file.
 fn next_write(records: &mut Records<'_>) -> Result<Option<(u64, u64)>, Unreadable> {
     let Some((kind, payload)) = records.next()? else { return Ok(None) };
-    let start = *payload.first_chunk::<12>().ok_or(Unreadable)?;
+    // At the end of a block even these twelve bytes are cut in two.
+    let mut start = payload[..payload.len().min(WRITE_START)].to_vec();
     match kind {
         FULL => {}
         FIRST => loop {
-            match records.next()? {
-                Some((MIDDLE, _)) => {}
-                Some((LAST, _)) => break,
-                Some(_) | None => return Err(Unreadable),
+            let (kind, payload) = records.next()?.ok_or(Unreadable)?;
+            let lacking = WRITE_START - start.len();
+            start.extend(&payload[..payload.len().min(lacking)]);
+            match kind {
+                MIDDLE => {}
+                LAST => break,
+                _ => return Err(Unreadable),
             }
         },
         _ => return Err(Unreadable),
     }
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = start;
+    let [a, b, c, d, e, f, g, h, i, j, k, l] =
+        <[u8; WRITE_START]>::try_from(start).map_err(|_| Unreadable)?;
     let sequence = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     Ok(Some((sequence, u32::from_le_bytes([i, j, k, l]).into())))
 }

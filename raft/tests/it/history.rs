@@ -3,10 +3,10 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
-use mesh::NodeId;
+use mesh::{DataDir, NodeId};
 use proto::quorate::v1::GroupProgress;
 
-use crate::fleet::{Fleet, Server, put, rows, until};
+use crate::fleet::{Fleet, Server, copy_dir, put, rows, until};
 
 /// D2: two of three disks are restored while the third server runs.
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +57,9 @@ async fn a_quorum_that_forgot_does_not_lead_against_what_is_remembered() {
     memory.stop().await;
 }
 
-/// D2: the past was served while the server that has the present was away.
+/// D2: the past was served while the server that has the present was away. Seen before disks that
+/// were put back left their terms behind: an entry of each side had the same term and index, and the
+/// sides differed for good without a word.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_keeps_its_committed_entries_from_a_leader_that_forgot_them() {
     let mut fleet = Fleet::form(3).await;
@@ -146,20 +148,9 @@ fn server(fleet: &Fleet, id: NodeId) -> &Server {
     fleet.servers.iter().find(|server| server.id() == id).unwrap()
 }
 
+/// Puts a backup back. It is a copy, so somebody has to say that it is the one that is kept.
 fn replace(home: &Path, copy: &Path) {
     fs::remove_dir_all(home).unwrap();
     copy_dir(copy, home);
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    DataDir::reclaim(home).unwrap();
 }

@@ -200,7 +200,7 @@ async fn messages_that_break_the_rules_of_raft_are_refused() {
     }
     // A later message of a stream speaks for another server.
     let other = fleet.servers.iter().find(|it| ![leader.id(), target.id()].contains(&it.id()));
-    let other = pb::Envelope { source_id: other.unwrap().id(), ..envelope.clone().unwrap() };
+    let other = self::envelope(other.unwrap(), target);
     let stream =
         [with(Vec::new()), pb::AppendRequest { envelope: Some(other), ..with(Vec::new()) }];
     let mut replies = client.append(tokio_stream::iter(stream)).await.unwrap().into_inner();

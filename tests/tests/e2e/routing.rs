@@ -27,10 +27,15 @@ async fn instances_come_and_go_in_envoy() {
     let disco = mesh.disco_addresses();
     let first = Replica::start(mesh.path(), "orders", &disco);
     let second = Replica::start(mesh.path(), "orders", &disco);
-    let mut both = [healthy(&first), healthy(&second)];
-    both.sort();
+    let third = Replica::start(mesh.path(), "orders", &disco);
     let endpoints = async || envoy.endpoints("orders").await;
-    eventually_eq("both appear in /clusters", SOON, both.to_vec(), endpoints).await;
+    let sorted = |replicas: &[&Replica]| {
+        let mut endpoints: Vec<_> = replicas.iter().copied().map(healthy).collect();
+        endpoints.sort();
+        endpoints
+    };
+    let all = sorted(&[&first, &second, &third]);
+    eventually_eq("all appear in /clusters", SOON, all, endpoints).await;
     let (one, other) = (first.address, second.address);
     let dumped = async || {
         let dump = envoy.config_dump().await;
@@ -39,12 +44,14 @@ async fn instances_come_and_go_in_envoy() {
     assert_eq!(dumped().await, [true, true]);
 
     assert_eq!(first.terminate().await, Some(0));
-    eventually_eq("the first vanishes", SOON, vec![healthy(&second)], endpoints).await;
+    let left = sorted(&[&second, &third]);
+    eventually_eq("the first vanishes", SOON, left, endpoints).await;
     eventually_eq("also from the dump", SOON, [false, true], dumped).await;
 
-    // One that dies without a word goes when its lease ends.
+    // One that dies without a word goes when its lease ends; another one is left to serve.
+    let left = sorted(&[&third]);
     second.kill();
-    eventually_eq("the second vanishes", LATE + Replica::LEASE, Vec::new(), endpoints).await;
+    eventually_eq("the second vanishes", LATE + Replica::LEASE, left, endpoints).await;
     eventually_eq("also from the dump", SOON, [false, false], dumped).await;
 }
 

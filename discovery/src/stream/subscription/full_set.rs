@@ -75,7 +75,7 @@ impl Subscription {
                     is_due = true;
                     self.take_away(&mut batch, name);
                 }
-                Due::Retire if retire && !self.returning.contains(&name) => {
+                Due::Retire if retire && !self.postponed.contains(&name) => {
                     is_due = true;
                     self.take_away(&mut batch, name);
                 }

@@ -55,6 +55,18 @@ fn a_whole_log_is_read_to_its_end() {
     assert_eq!(scan(&[]), Segment { first: None, next: 0, end: 0, whole: true });
 }
 
+/// Seen: a healthy log was refused as damaged, since a write began ten bytes before a block's end.
+#[test]
+fn a_write_may_begin_anywhere_in_a_block() {
+    for left in 0..2 * (HEADER + WRITE_START) {
+        let before = BLOCK - left - HEADER - WRITE_START;
+        let bytes = log(1, &[(1, before), (2, 100), (1, 40_000)]);
+        let segment = scan(&bytes);
+        let end = bytes.len() as u64;
+        assert_eq!(segment, Segment { first: Some(1), next: 5, end, whole: true }, "{left} left");
+    }
+}
+
 #[test]
 fn every_cut_and_every_changed_byte_ends_what_is_whole() {
     let bytes = log(1, &[(1, 40), (2, 40_000), (1, 40)]);

@@ -19,11 +19,13 @@ fn machine() -> (RegistryMachine, Board) {
     (RegistryMachine::new(publisher, Leases::new(PATIENCE)), board)
 }
 
+/// Registers an instance whose port ends as its id does.
 fn register(service: &str, id: &str) -> Vec<u8> {
+    let number = id.trim_start_matches(|it: char| !it.is_ascii_digit());
     let instance = Instance {
         service: service.to_owned(),
         id: id.to_owned(),
-        address: "10.0.0.1:80".to_owned(),
+        address: format!("10.0.0.1:80{number}"),
         health: Health::Healthy.into(),
         ..Instance::default()
     };

@@ -16,7 +16,7 @@ use prost::{
     encoding::{DecodeContext, WireType},
 };
 
-use crate::etcdserverpb::{
+use super::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse,
 };
@@ -71,7 +71,7 @@ pub mod response_op {
     }
 }
 
-/// A message within others of its kind, decoded as if it began anew, up to [`DEPTH`] of them.
+/// A message within others of its kind, decoded as if it began anew, up to a depth.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Nested<T>(Box<T>);
 

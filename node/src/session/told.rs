@@ -1,0 +1,68 @@
+//! What DISCO has told a node, and whether it still does.
+
+use std::sync::Arc;
+
+use mesh::GroupId;
+use proto::quorate::v1::GroupProgress;
+
+use super::orders::Orders;
+
+/// The number of DISCO's own group, in every mesh.
+const DISCO_GROUP: GroupId = 1;
+
+/// What DISCO has told, and whether it still does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// The latest orders of this process's time; kept when the session is lost.
+    pub(crate) orders: Option<Arc<Orders>>,
+    pub(crate) link: Link,
+    /// The revision of the registry behind the orders.
+    revision: u64,
+    /// The last revision that any server told. DISCO's log must have it.
+    seen: u64,
+    /// DISCO has committed that this node stops.
+    pub(crate) stopping_noted: bool,
+}
+
+/// Whether DISCO is heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Link {
+    Live,
+    /// Not heard, and not every server has been tried since.
+    #[default]
+    Lost,
+    /// No server that is known accepts this node.
+    Unreached,
+}
+
+impl Told {
+    pub(crate) fn is_live(&self) -> bool {
+        self.link == Link::Live
+    }
+
+    pub(super) fn follow(&mut self, orders: Orders, revision: u64) {
+        // A quorum that knows less may be a server that is a moment behind. Or an operator of DISCO
+        // has accepted a loss, and then this memory must not stand against it for ever.
+        self.seen = if orders.fresh { revision } else { self.seen.max(revision) };
+        self.orders = match self.orders.take() {
+            Some(known) if !orders.fresh && revision < self.revision => {
+                Some(Arc::new(Orders { fresh: false, ..Orders::clone(&known) }))
+            }
+            _ => {
+                self.revision = revision;
+                Some(Arc::new(orders))
+            }
+        };
+    }
+
+    /// What this node can say of how far the DISCO group had come.
+    pub(super) fn disco_progress(&self, group: GroupId) -> Option<GroupProgress> {
+        let seen = GroupProgress { committed_index: self.seen, ..GroupProgress::default() };
+        (group == DISCO_GROUP && self.seen > 0).then_some(seen)
+    }
+
+    /// Whether that changed anything.
+    pub(super) fn set_link(&mut self, link: Link) -> bool {
+        std::mem::replace(&mut self.link, link) != link
+    }
+}
