@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Where others reach the mesh port; its port is zero when the system chooses it.
     pub(crate) advertise: SocketAddr,
+    /// Whether it is the address of this machine on the way to the seeds, and not one that was given.
+    pub(crate) advertise_is_derived: bool,
     /// The etcd API, on servers with the data service.
     pub(crate) kv: Option<KvPort>,
     pub(crate) admin_listen: SocketAddr,

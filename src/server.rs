@@ -17,6 +17,7 @@
 //! Every task belongs to a set. A task that ends before the stop takes the process with it: half a
 //! server is worse than none.
 
+mod address;
 mod admin;
 mod announce;
 mod kv_http;
@@ -107,6 +108,7 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     let mesh_token = token.clone();
     base.set.spawn(async move { ("mesh", mesh.run(mesh_token).await.map_err(Into::into)) });
     base.set.spawn(async move { ("host", host.run(token).await.map_err(Into::into)) });
+    base.set.spawn(address::keep(server.config.clone(), base.stop.clone()));
     base.set.spawn(readiness.clone().keep(base.stop.clone()));
     base.set.spawn(announce.keep(server.clone(), had_mesh, readiness.clone(), base.stop.clone()));
     let stopped = tokio::select! {

@@ -11,33 +11,27 @@
 //! whole and synced, so it is always either the old or the new one. A server whose directory is
 //! empty is a new server with a new id; it never takes an old id again.
 
+mod record;
+
 use std::{
     collections::BTreeSet,
-    fs::{self, File, TryLockError},
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::{Deserialize, Serialize};
-
+use self::record::{FORMAT, Record, random_id, read_record, save};
+pub(crate) use self::record::{FormationMemberRecord, FormationRecord};
 use crate::{
     file,
     ids::{MeshId, NodeId},
-    place::{self, Place},
+    place,
     starts::Start,
 };
 
-/// Layout of the data directory that this version reads and writes.
-const FORMAT: u32 = 2;
-const IDENTITY_FILE: &str = "identity";
-const IDENTITY_DRAFT: &str = "identity.new";
-const HEADER: &str = "quorate-identity";
 /// By how much a reclaimed directory leaves the starts of its copies behind.
 const RECLAIM_AHEAD: u64 = 1000;
-/// What a volume that was just made may hold.
-const IGNORED: [&str; 1] = ["lost+found"];
-
 /// Who a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -119,41 +113,6 @@ pub enum DataDirError {
 /// An exclusive lock on a directory, held by its open handle.
 #[derive(Debug)]
 pub struct DirLock(#[expect(dead_code, reason = "the open handle is the lock")] File);
-
-/// What the identity file says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    node_id: NodeId,
-    store_id: u64,
-    /// Whether the log store was made and marked with the store id.
-    store_made: bool,
-    mesh_id: Option<String>,
-    formation: Option<FormationRecord>,
-    boot_epoch: u64,
-    services: BTreeSet<String>,
-    /// Known to this directory and its copies only, in hexadecimal digits.
-    secret: String,
-    place: Option<Place>,
-    /// Whether another start was found to run from a copy. Nothing runs here until a person has
-    /// decided which copy is kept.
-    overtaken: bool,
-    /// Whether a person has decided for this copy, and it has not left the terms of the others behind.
-    terms_forgotten: bool,
-}
-
-/// The formation that made this server a member of its mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FormationRecord {
-    pub(crate) mesh_id: String,
-    pub(crate) members: Vec<FormationMemberRecord>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FormationMemberRecord {
-    pub(crate) node_id: NodeId,
-    pub(crate) store_id: u64,
-    pub(crate) address: String,
-}
 
 impl Identity {
     /// This start.
@@ -369,24 +328,6 @@ impl Claim {
     }
 }
 
-impl Record {
-    fn new(services: BTreeSet<String>, place: Place) -> Self {
-        Self {
-            node_id: random_id(),
-            store_id: random_id(),
-            store_made: false,
-            mesh_id: None,
-            formation: None,
-            boot_epoch: 0,
-            services,
-            secret: (0..4).map(|_| format!("{:016x}", rand::random::<u64>())).collect(),
-            place: Some(place),
-            overtaken: false,
-            terms_forgotten: false,
-        }
-    }
-}
-
 impl DirLock {
     fn take(path: &Path) -> Result<Self, DataDirError> {
         let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
@@ -397,55 +338,6 @@ impl DirLock {
             Err(TryLockError::Error(source)) => Err(in_dir(source)),
         }
     }
-}
-
-fn save(path: &Path, record: &Record) -> io::Result<()> {
-    let body = serde_json::to_string_pretty(record)?;
-    let text = format!("{HEADER} {FORMAT} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()));
-    file::replace(path, IDENTITY_DRAFT, IDENTITY_FILE, text.as_bytes())
-}
-
-fn read_record(path: &Path) -> Result<Option<Record>, DataDirError> {
-    let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
-    let text = match fs::read_to_string(path.join(IDENTITY_FILE)) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return if is_empty(path).map_err(in_dir)? {
-                Ok(None)
-            } else {
-                Err(DataDirError::NotADataDir(path.to_owned()))
-            };
-        }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(damaged(path, "not text"));
-        }
-        Err(error) => return Err(in_dir(error)),
-    };
-    parse(path, &text).map(Some)
-}
-
-fn parse(path: &Path, text: &str) -> Result<Record, DataDirError> {
-    let (header, body) = text.split_once('\n').ok_or_else(|| damaged(path, "no header"))?;
-    let mut words = header.split(' ');
-    if words.next() != Some(HEADER) {
-        return Err(damaged(path, "no header"));
-    }
-    let format = words.next().and_then(|word| word.parse::<u32>().ok());
-    let format = format.ok_or_else(|| damaged(path, "no format"))?;
-    if format > FORMAT {
-        return Err(DataDirError::NewerFormat { path: path.to_owned(), found: format });
-    }
-    let sum = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
-    let body = body.trim_end();
-    if sum != Some(crc32c::crc32c(body.as_bytes())) {
-        return Err(damaged(path, "checksum does not match"));
-    }
-    let record: Record =
-        serde_json::from_str(body).map_err(|_| damaged(path, "content does not parse"))?;
-    if record.mesh_id.as_ref().is_some_and(|text| text.parse::<MeshId>().is_err()) {
-        return Err(damaged(path, "mesh id does not parse"));
-    }
-    Ok(record)
 }
 
 fn check(
@@ -477,29 +369,8 @@ fn check(
     Ok(())
 }
 
-fn is_empty(path: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        // A crash before the first identity was in place leaves its draft.
-        let known =
-            IGNORED.iter().chain([&IDENTITY_DRAFT, &place::DIR]).any(|known| name == **known);
-        if !known {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn damaged(path: &Path, reason: &'static str) -> DataDirError {
-    DataDirError::Damaged { path: path.to_owned(), reason }
-}
-
 fn list(services: &BTreeSet<String>) -> String {
     services.iter().map(String::as_str).collect::<Vec<_>>().join(",")
-}
-
-fn random_id() -> u64 {
-    rand::random::<u64>().max(1)
 }
 
 #[cfg(test)]

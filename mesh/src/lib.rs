@@ -22,6 +22,7 @@ mod mesh_service;
 mod part;
 mod peers;
 mod place;
+mod probe;
 mod proof;
 mod rumors;
 mod starts;

@@ -46,6 +46,7 @@ use crate::{
     log_store::GroupLog,
     network::Line,
     quorum::{Contacts, GRACE, NoQuorum, Quorum},
+    reach::Complaints,
     rows::StorageError,
     state::Published,
     timing::Timing,
@@ -90,6 +91,8 @@ pub(crate) struct Parts {
     pub(crate) node_id: NodeId,
     pub(crate) mesh: Mesh,
     pub(crate) mesh_id: MeshId,
+    /// Members that cannot reach this server.
+    pub(crate) complaints: Arc<Complaints>,
     pub(crate) raft: Raft,
     pub(crate) log: GroupLog,
     pub(crate) history: History,
@@ -156,6 +159,10 @@ impl Group {
             known: commands.level,
         };
         tasks.spawn(alarm("raises the level").guard(raising.run()));
+        let complaints = parts.complaints.clone();
+        let handing =
+            tasks::hand_over_when_cut_off(id, node_id, raft.clone(), contacts.clone(), complaints);
+        tasks.spawn(alarm("hands over when nobody reaches this server").guard(handing));
         let asking = alarm("asks the leader for reads");
         let inner = Inner {
             id,

@@ -1,6 +1,7 @@
 //! What a server holds of groups: their stores, the groups that run, and the end of all of them.
 
 mod entering;
+mod probing;
 mod stored;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     log_store::LogStore,
     network::NetworkFactory,
     quorum::Contacts,
+    reach::{Complaints, Misses},
     rows::{StateMachine, StorageError},
     state::{State, StateStore},
     timing::Timing,
@@ -59,6 +61,8 @@ struct Inner {
     alarm: DamageAlarm,
     failures: mpsc::Sender<(GroupId, Failed)>,
     supervised: Mutex<Option<Supervised>>,
+    /// Leaders that this server does not reach.
+    misses: Misses,
     /// Ends what other servers have open here.
     stopping: CancellationToken,
 }
@@ -146,6 +150,7 @@ impl Host {
             alarm,
             failures,
             supervised: Mutex::new(Some(Supervised { failures: failed, writer })),
+            misses: Misses::default(),
             stopping: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -200,7 +205,9 @@ impl Host {
         let history = self.history_of(id, namespace, log.clone(), last_index);
         let node_id = self.identity().node_id;
         let contacts = Contacts::new(&self.inner.timing);
+        let complaints = Arc::new(Complaints::default());
         let network = NetworkFactory {
+            complaints: complaints.clone(),
             mesh: self.mesh().clone(),
             mesh_id: mesh_id.clone(),
             group: id,
@@ -221,6 +228,7 @@ impl Host {
             node_id,
             mesh: self.mesh().clone(),
             mesh_id,
+            complaints,
             raft,
             log,
             history,
@@ -265,6 +273,7 @@ impl Host {
         };
         let failed = tokio::select! {
             () = shutdown.cancelled() => None,
+            never = self.probe_leaders() => match never {},
             failure = failures.recv() => Some(match failure {
                 Some((group, Failed::Broken(reason))) => HostError::Group { group, reason },
                 Some((group, Failed::Outdated(reason))) => HostError::Outdated { group, reason },
@@ -292,6 +301,10 @@ impl Host {
     /// Resolves when this host is being stopped.
     pub(crate) fn stopping(&self) -> WaitForCancellationFutureOwned {
         self.inner.stopping.clone().cancelled_owned()
+    }
+
+    pub(crate) fn misses(&self) -> &Misses {
+        &self.inner.misses
     }
 
     pub(crate) fn state_store(&self) -> StateStore {

@@ -34,6 +34,7 @@ mod network;
 mod power_cuts;
 mod quorum;
 mod raft_service;
+mod reach;
 mod recall;
 pub mod rows;
 pub mod start;

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt, stream};
@@ -23,7 +23,7 @@ use openraft::{
         VoteResponse,
     },
 };
-use proto::quorate::v1::{self as pb, mesh_client::MeshClient, raft_client::RaftClient};
+use proto::quorate::v1::{self as pb, raft_client::RaftClient};
 use tokio::{sync::mpsc, task, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, transport::Channel};
@@ -32,6 +32,7 @@ use crate::{
     codec,
     history::History,
     quorum::Contacts,
+    reach::Complaints,
     state::{SnapshotData, SnapshotFile, StateStore},
     types::{LogId, Node, TypeConfig, Vote},
 };
@@ -40,14 +41,14 @@ use crate::{
 const CHUNK_BYTES: usize = 1 << 20;
 /// Pieces read ahead of the network.
 const CHUNKS_AHEAD: usize = 4;
-/// How long a peer may take to say that it is there.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 /// How long to leave an unreachable peer alone: briefly, so that it is found when it returns.
 const BACKOFF: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(150)];
 
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
+    /// Members that cannot reach this server.
+    pub(crate) complaints: Arc<Complaints>,
     pub(crate) mesh: Mesh,
     pub(crate) mesh_id: MeshId,
     pub(crate) group: GroupId,
@@ -58,6 +59,7 @@ pub(crate) struct NetworkFactory {
 
 /// A client for one member of one group, over the connection that all share.
 pub(crate) struct Network {
+    complaints: Arc<Complaints>,
     line: Line,
     contacts: Contacts,
     store: StateStore,
@@ -113,6 +115,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
         };
         Network {
             line,
+            complaints: self.complaints.clone(),
             contacts: self.contacts.clone(),
             store: self.store.clone(),
             history: self.history.clone(),
@@ -176,16 +179,13 @@ impl Network {
         }
     }
 
-    /// Whether the target answers at all. Asked before a Raft snapshot is written out for it, which
-    /// would be done again and again for as long as a server is down.
+    /// Fails if the target does not answer at all. Asked before a Raft snapshot is written out for it,
+    /// which would be done again and again for as long as a server is down.
     async fn reach(&self) -> Rpc<()> {
-        let mut mesh = MeshClient::new(self.line.mesh.peers().channel(self.line.target));
-        let asked = mesh.identify(pb::IdentifyRequest::default());
-        match time::timeout(ANSWERED_WITHIN, asked).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(self.line.error(&status)),
-            Err(_) => Err(RPCError::Unreachable(Unreachable::from_string("no answer in time"))),
+        if self.line.mesh.reaches(self.line.target).await {
+            return Ok(());
         }
+        Err(RPCError::Unreachable(Unreachable::from_string("it does not answer")))
     }
 
     async fn send_snapshot(
@@ -250,8 +250,10 @@ impl NetStreamAppend<TypeConfig> for Network {
             let replies =
                 self.client().append(requests).await.map_err(|status| self.line.error(&status))?;
             let line = self.line.clone();
+            let complaints = self.complaints.clone();
             let replies = stream::unfold(Some(replies.into_inner()), move |replies| {
-                let (asked, line, contacts) = (asked.clone(), line.clone(), contacts.clone());
+                let (asked, line) = (asked.clone(), line.clone());
+                let (contacts, complaints) = (contacts.clone(), complaints.clone());
                 async move {
                     let mut replies = replies?;
                     let reply = match replies.message().await {
@@ -261,6 +263,7 @@ impl NetStreamAppend<TypeConfig> for Network {
                     };
                     contacts.hear(target);
                     contacts.announced(target, reply.level);
+                    complaints.note(line.target, reply.cannot_reach, Instant::now());
                     let range = asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((prev, last)) = range else {
                         let error = NetworkError::from_string("an answer to no request");

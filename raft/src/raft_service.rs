@@ -197,7 +197,7 @@ async fn append(
     let first = requests.message().await?;
     let first = first.ok_or_else(|| Status::invalid_argument("an empty append stream"))?;
     let (group, source) = host.receive_with_source(first.envelope.as_ref())?;
-    let receiving = group.clone();
+    let (receiving, answering) = (group.clone(), host.clone());
     // openraft takes requests, not failures: a failure ends its input and is told at the end.
     let failure = Arc::new(Mutex::new(None));
     let told = failure.clone();
@@ -219,7 +219,7 @@ async fn append(
                             return Err(malformed(Malformed("append stream: it has one group")));
                         }
                         let quorum_age = request.quorum_age_ms.map(Duration::from_millis);
-                        let request = append_request(request, source, &group)?;
+                        let request = append_request(request, source)?;
                         plausible(&group, request.vote)?;
                         if let Some(age) = quorum_age {
                             group.contacts().told_of_quorum(age);
@@ -245,8 +245,10 @@ async fn append(
     let input = input.take_until(group.stopping());
     let results: BoxStream<'static, _> = Box::pin(group.raft().stream_append(input));
     let level = group.commands().level;
-    let replies =
-        results.map(move |result| result.map(|it| append_reply(it, level)).map_err(stopped));
+    let replies = results.map(move |result| {
+        let cannot_reach = answering.misses().tells(source);
+        result.map(|it| append_reply(it, level, cannot_reach)).map_err(stopped)
+    });
     let end =
         stream::once(
             async move { told.lock().unwrap_or_else(PoisonError::into_inner).take().map(Err) },
@@ -306,7 +308,6 @@ async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
 fn append_request(
     request: pb::AppendRequest,
     source: NodeId,
-    group: &Group,
 ) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
     let vote = leader_vote(request.vote, source)?;
     let prev_log_id = request.prev.map(log_id).transpose()?;
@@ -320,14 +321,12 @@ fn append_request(
         if entry.log_id.index != follows || before > Some(entry.log_id) {
             return Err(malformed(Malformed("entries")));
         }
-        agrees(group, Some(entry.log_id))?;
         before = Some(entry.log_id);
         entries.push(entry);
     }
     if before.max(leader_commit).is_some_and(|last| last.leader_id.term > vote.leader_id.term) {
         return Err(malformed(Malformed("entries of a later term than their leader's")));
     }
-    agrees(group, prev_log_id)?;
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
@@ -358,7 +357,11 @@ fn snapshot_meta(meta: Option<pb::SnapshotMeta>, vote: &Vote) -> Result<Snapshot
     Ok(meta)
 }
 
-fn append_reply(result: StreamAppendResult<TypeConfig>, level: u32) -> pb::AppendReply {
+fn append_reply(
+    result: StreamAppendResult<TypeConfig>,
+    level: u32,
+    cannot_reach: bool,
+) -> pb::AppendReply {
     let outcome = match result {
         Ok(_) => pb::append_reply::Outcome::Success(pb::Blank {}),
         Err(StreamAppendError::Conflict(_)) => pb::append_reply::Outcome::Conflict(pb::Blank {}),
@@ -366,7 +369,7 @@ fn append_reply(result: StreamAppendResult<TypeConfig>, level: u32) -> pb::Appen
             pb::append_reply::Outcome::HigherVote(codec::vote_to_proto(&vote))
         }
     };
-    pb::AppendReply { outcome: Some(outcome), level }
+    pb::AppendReply { outcome: Some(outcome), level, cannot_reach }
 }
 
 fn vote_request(

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 use serde_json::Value;
 
 use crate::{
-    Mesh, Process,
+    Process,
     address::{free, list, next_ip},
     cli, http,
     wait::{SOON, eventually},
@@ -20,15 +20,6 @@ pub struct Envoy {
     /// Routes to the leader of a data namespace.
     pub kv: SocketAddr,
     pub admin: SocketAddr,
-}
-
-/// An Envoy beside an application.
-#[derive(Debug)]
-pub struct Sidecar {
-    _process: Process,
-    /// Takes calls for the application, if it has one.
-    pub inbound: SocketAddr,
-    admin: SocketAddr,
 }
 
 /// An endpoint as Envoy sees it.
@@ -100,57 +91,19 @@ impl Envoy {
     }
 }
 
-impl Sidecar {
-    /// Starts one with local ports for services, and a way in for an application if there is one.
-    pub async fn start(mesh: &Mesh, name: &str, application: Option<SocketAddr>) -> Self {
-        Self::with(mesh, name, application, &[]).await
-    }
-
-    /// Starts one without local ports.
-    pub async fn inbound_only(mesh: &Mesh, name: &str, application: SocketAddr) -> Self {
-        Self::with(mesh, name, Some(application), &["--inbound-only"]).await
-    }
-
-    async fn with(mesh: &Mesh, name: &str, app: Option<SocketAddr>, more: &[&str]) -> Self {
-        let ip = next_ip();
-        let (inbound, admin) = (free(ip, 8080), free(ip, 9901));
-        let disco = list(&mesh.disco_addresses());
-        let (port, ways) = (admin.to_string(), app.map(|app| format!("{inbound}={app}")));
-        let mut args = vec!["envoy", "bootstrap", "--disco", &disco, "--service", "sidecar"];
-        args.extend(["--node-id", name, "--admin-port", &port]);
-        args.extend(ways.iter().flat_map(|ways| ["--inbound", ways.as_str()]));
-        args.extend(more);
-        let bootstrap = cli::quorate(&args).await.ok();
-        let process = start(mesh.path(), name, &bootstrap);
-        let ready = async || page(admin, "/ready").await.is_some();
-        eventually("Envoy is ready", SOON, ready).await;
-        Self { _process: process, inbound, admin }
-    }
-
-    /// What it has loaded, by cluster.
-    pub async fn clusters(&self) -> BTreeMap<String, Vec<Endpoint>> {
-        clusters(self.admin).await
-    }
-
-    /// One of Envoy's own counters or gauges.
-    pub async fn stat(&self, name: &str) -> Option<u64> {
-        stat(self.admin, name).await
-    }
-}
-
-async fn clusters(admin: SocketAddr) -> BTreeMap<String, Vec<Endpoint>> {
+pub(crate) async fn clusters(admin: SocketAddr) -> BTreeMap<String, Vec<Endpoint>> {
     let text = page(admin, "/clusters?format=json").await.unwrap_or_else(|| "{}".to_owned());
     let json: Value = serde_json::from_str(&text).expect("Envoy writes JSON");
     let statuses = json["cluster_statuses"].as_array().cloned().unwrap_or_default();
     statuses.iter().map(|it| (text_of(&it["name"]), endpoints(it))).collect()
 }
 
-async fn stat(admin: SocketAddr, name: &str) -> Option<u64> {
+pub(crate) async fn stat(admin: SocketAddr, name: &str) -> Option<u64> {
     let text = page(admin, &format!("/stats?filter=^{name}$")).await?;
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
 }
 
-async fn page(admin: SocketAddr, path: &str) -> Option<String> {
+pub(crate) async fn page(admin: SocketAddr, path: &str) -> Option<String> {
     let answer = http::get(admin, "admin", path).await.ok()?;
     (answer.status == 200).then_some(answer.body)
 }

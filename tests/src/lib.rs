@@ -20,6 +20,7 @@ pub mod process;
 pub mod recorder;
 pub mod registry;
 pub mod server;
+pub mod sidecar;
 pub mod stats;
 pub mod wait;
 

@@ -1,6 +1,9 @@
-use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+};
 
-use super::*;
+use super::{record::IDENTITY_FILE, *};
 
 const MESH: &str = "c9a1c7f2-8f0c-4e7c-9d0a-3f5d6c1e2b4a";
 

@@ -6,10 +6,10 @@ mod tests;
 use std::{
     future::Future,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use mesh::{GroupId, NodeId};
+use mesh::{GroupId, NodeId, node_hex};
 use openraft::{async_runtime::watch::WatchReceiver as _, errors::Fatal};
 use tokio::{
     sync::{mpsc, watch},
@@ -21,6 +21,7 @@ use super::{Failed, Role, status, status::Status, with_metrics};
 use crate::{
     level::{self, Announced},
     quorum::Contacts,
+    reach::{self, Complaints},
     state::Published,
     timing::Timing,
     types::{Command, LogId, Raft},
@@ -34,6 +35,11 @@ const LEVEL_POLL: Duration = Duration::from_millis(500);
 
 /// How often at most the log's length is looked at.
 const SNAPSHOT_POLL: Duration = Duration::from_millis(500);
+
+/// How often a leader looks whether it is reached.
+const COMPLAINTS_POLL: Duration = Duration::from_secs(1);
+/// Pause after a handover, which may fail.
+const HAND_OVER_REST: Duration = Duration::from_secs(5);
 
 /// Reports a task that ends, or panics, although its group is not being stopped: without it the
 /// group would seem to live on.
@@ -147,6 +153,38 @@ impl Raising {
             });
             level::next_level(current, members)
         })
+    }
+}
+
+/// Hands the leadership over when most of the other voters say that they cannot reach this server.
+pub(super) async fn hand_over_when_cut_off(
+    id: GroupId,
+    own_id: NodeId,
+    raft: Raft,
+    contacts: Contacts,
+    complaints: Arc<Complaints>,
+) {
+    loop {
+        time::sleep(COMPLAINTS_POLL).await;
+        let complaining = complaints.current(Instant::now());
+        if complaining.is_empty() {
+            continue;
+        }
+        let status = with_metrics(&raft, |metrics| status::of(metrics, &contacts));
+        if status.role != Role::Leader {
+            continue;
+        }
+        let others = status.members.iter().filter(|it| it.voter && it.node_id != own_id);
+        let others = others.map(|it| (it.node_id, it.lag.unwrap_or(u64::MAX))).collect();
+        let Some(to) = reach::successor(&others, &complaining) else { continue };
+        tracing::warn!(
+            group = id,
+            to = node_hex(to),
+            "most members cannot reach this server where it advertises itself: it hands over"
+        );
+        // An error means that the group has failed, which is reported elsewhere.
+        let _ = raft.trigger().transfer_leader(to).await;
+        time::sleep(HAND_OVER_REST).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mesh::Hint;
 use proto::quorate::v1::{HostedGroupsRequest, mesh_client::MeshClient};
 use raft::{HostError, Quorum, ReadError, Role, StoredReplica, WriteError};
 
@@ -288,4 +289,30 @@ async fn a_stopped_group_can_be_started_again() {
     let applied = put(&fleet.leader().await.group(), "put c 3").await;
     until("the restarted group", || (group.status().applied >= applied.index).then_some(())).await;
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "c=3"]);
+}
+
+/// As behind a firewall that lets connections out and none in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_nobody_reaches_hands_over() {
+    let fleet = Fleet::form(3).await;
+    let leader = fleet.leader().await;
+    put(&leader.group(), "put a 1").await;
+    let nobody = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let others: Vec<_> = fleet.servers.iter().filter(|it| it.id() != leader.id()).collect();
+    for server in &others {
+        let elsewhere = Hint { address: nobody, moves: u64::MAX, ..leader.hint() };
+        assert!(server.host.mesh().book().learn(elsewhere));
+    }
+    let next = until("another leader", || {
+        let status = others[0].group().status();
+        status.leader.filter(|next| *next != leader.id())
+    })
+    .await;
+    assert!(others.iter().any(|it| it.id() == next));
+    for server in &others {
+        put(&server.group(), "put b 2").await;
+    }
 }

@@ -50,6 +50,7 @@ impl Config {
             start,
             listen: args.listen,
             advertise,
+            advertise_is_derived: args.advertise.is_none() && args.listen.ip().is_unspecified(),
             kv,
             admin_listen: args.admin_listen,
             seeds,

@@ -6,9 +6,9 @@ use harness::{
     Mesh,
     address::{free, next_ip},
     app::{App, Manner, read_head},
-    envoy::Sidecar,
     eventually, http,
     kv::Kv,
+    sidecar::Sidecar,
     wait::{LATE, SOON, eventually_eq, eventually_some},
 };
 use proto::quorate::v1::{Health, Instance};
