@@ -1,6 +1,6 @@
 //! What Envoy is told about the registry.
 //!
-//! A pure function of records, so every replica makes the same resources, byte for byte. It is
+//! A function of records alone, so every replica makes the same resources, byte for byte. It is
 //! incremental: from the records that a command touched it makes anew the resources that depend on
 //! them, and a resource whose content is the same keeps its version, so that nobody is sent it.
 //!
@@ -27,6 +27,7 @@
 mod build;
 mod cluster;
 mod http;
+mod ingress;
 mod namespace;
 mod service;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 pub use self::http::{IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET};
+use self::ingress::Ingress;
 use crate::{
     registry::{Group, RecordKey, Registry},
     resource::ResourceChange,
@@ -51,74 +53,90 @@ struct Stale<'a> {
     replicas: BTreeSet<u32>,
 }
 
-/// The changes that follow from the touched records.
-///
-/// Applied in order to the snapshot of the registry before, they give that of the registry now.
-pub fn translate(registry: &Registry, touched: &BTreeSet<RecordKey>) -> Vec<ResourceChange> {
-    let mut stale = Stale::default();
-    for key in touched {
-        match key {
-            RecordKey::Service(name) => {
-                stale.services.insert(name);
+/// Translates one registry, from one state of it to the next.
+#[derive(Debug, Default)]
+pub struct Translator {
+    ingress: Ingress,
+}
+
+impl Translator {
+    /// The changes that follow from the touched records.
+    ///
+    /// Applied in order to the snapshot of the registry before, they give that of the registry now.
+    pub fn translate(
+        &mut self,
+        registry: &Registry,
+        touched: &BTreeSet<RecordKey>,
+    ) -> Vec<ResourceChange> {
+        let mut stale = Stale::default();
+        for key in touched {
+            match key {
+                RecordKey::Service(name) => {
+                    stale.services.insert(name);
+                }
+                RecordKey::Instance { service, .. } => {
+                    stale.instances.insert(service);
+                }
+                RecordKey::Group(group) => {
+                    stale.groups.insert(*group);
+                }
+                RecordKey::Node(node_id) => {
+                    let hosted = registry.groups().filter(|it| it.has_replica(*node_id));
+                    stale.replicas.extend(hosted.map(|it| it.group));
+                }
+                RecordKey::Server(_) => {}
             }
-            RecordKey::Instance { service, .. } => {
-                stale.instances.insert(service);
-            }
-            RecordKey::Group(group) => {
-                stale.groups.insert(*group);
-            }
-            RecordKey::Node(node_id) => {
-                let hosted = registry.groups().filter(|it| it.has_replica(*node_id));
-                stale.replicas.extend(hosted.map(|it| it.group));
-            }
-            RecordKey::Server(_) => {}
         }
+        self.changes(registry, &stale)
     }
-    changes(registry, &stale)
-}
 
-/// Every resource of the registry, also of an empty one: its routes are there, without hosts.
-pub fn translate_all(registry: &Registry) -> Vec<ResourceChange> {
-    let stale = Stale {
-        services: registry.services().map(|it| it.name.as_str()).collect(),
-        groups: registry.groups().map(|it| it.group).collect(),
-        ..Stale::default()
-    };
-    let mut all = changes(registry, &stale);
-    if stale.services.is_empty() {
-        all.push(ResourceChange::Put(service::ingress(registry)));
-    }
-    if stale.groups.is_empty() {
-        all.push(ResourceChange::Put(namespace::ingress(registry)));
-    }
-    all
-}
-
-fn changes(registry: &Registry, stale: &Stale<'_>) -> Vec<ResourceChange> {
-    let mut changes = Vec::new();
-    for name in stale.services.union(&stale.instances) {
-        let Some(it) = registry.service(name) else {
-            changes.extend(service::removal(name));
-            continue;
+    /// Every resource of the registry, also of an empty one: its routes are there, without hosts.
+    pub fn translate_all(&mut self, registry: &Registry) -> Vec<ResourceChange> {
+        self.ingress = Ingress::default();
+        let stale = Stale {
+            services: registry.services().map(|it| it.name.as_str()).collect(),
+            groups: registry.groups().map(|it| it.group).collect(),
+            ..Stale::default()
         };
-        if stale.services.contains(name) {
-            changes.extend(service::resources(it));
+        let mut all = self.changes(registry, &stale);
+        if stale.services.is_empty() {
+            all.push(ResourceChange::Put(self.ingress.resource()));
         }
-        changes.push(ResourceChange::Put(service::endpoints(registry, it)));
-    }
-    let groups: Vec<&Group> =
-        stale.groups.union(&stale.replicas).filter_map(|it| registry.group(*it)).collect();
-    for group in groups {
-        if stale.groups.contains(&group.group) {
-            changes.extend(namespace::clusters(group).map(ResourceChange::Put));
+        if stale.groups.is_empty() {
+            all.push(ResourceChange::Put(namespace::ingress(registry)));
         }
-        changes.extend(namespace::endpoints(registry, group).map(ResourceChange::Put));
+        all
     }
-    if !stale.services.is_empty() {
-        changes.push(ResourceChange::Put(service::ingress(registry)));
+
+    fn changes(&mut self, registry: &Registry, stale: &Stale<'_>) -> Vec<ResourceChange> {
+        let mut changes = Vec::new();
+        for name in stale.services.union(&stale.instances) {
+            let Some(it) = registry.service(name) else {
+                changes.extend(service::removal(name));
+                continue;
+            };
+            if stale.services.contains(name) {
+                changes.extend(service::resources(it));
+            }
+            changes.push(ResourceChange::Put(service::endpoints(registry, it)));
+        }
+        let groups: Vec<&Group> =
+            stale.groups.union(&stale.replicas).filter_map(|it| registry.group(*it)).collect();
+        for group in groups {
+            if stale.groups.contains(&group.group) {
+                changes.extend(namespace::clusters(group).map(ResourceChange::Put));
+            }
+            changes.extend(namespace::endpoints(registry, group).map(ResourceChange::Put));
+        }
+        if !stale.services.is_empty() {
+            for name in &stale.services {
+                self.ingress.renew(registry, name);
+            }
+            changes.push(ResourceChange::Put(self.ingress.resource()));
+        }
+        if !stale.groups.is_empty() {
+            changes.push(ResourceChange::Put(namespace::ingress(registry)));
+        }
+        changes
     }
-    if !stale.groups.is_empty() {
-        changes.push(ResourceChange::Put(namespace::ingress(registry)));
-    }
-    changes
 }

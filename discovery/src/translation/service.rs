@@ -121,19 +121,11 @@ fn endpoint(instance: &Instance, silent: HealthStatus) -> Option<build::Endpoint
     })
 }
 
-/// The route of a front proxy: a virtual host for each service that speaks HTTP, told apart by the
-/// name that the client asked for.
-pub(super) fn ingress(registry: &Registry) -> Resource {
-    let hosts = registry.services().filter(|it| it.protocol != Protocol::Tcp).map(|service| {
-        let domains = vec![service.name.clone(), format!("{}:*", service.name)];
-        virtual_host(service, domains)
-    });
-    let message = RouteConfiguration {
-        name: "ingress".to_owned(),
-        virtual_hosts: hosts.collect(),
-        ..RouteConfiguration::default()
-    };
-    Resource::new(ResourceType::Route, "ingress", &message)
+/// The virtual host of a service in the route of a front proxy, told apart by the name that the client
+/// asked for; none if it does not speak HTTP.
+pub(super) fn ingress_host(service: &Service) -> Option<VirtualHost> {
+    let domains = vec![service.name.clone(), format!("{}:*", service.name)];
+    (service.protocol != Protocol::Tcp).then(|| virtual_host(service, domains))
 }
 
 fn cluster_of(service: &Service) -> Cluster {

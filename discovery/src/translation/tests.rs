@@ -203,7 +203,7 @@ fn tcp_service_is_proxied_byte_by_byte_and_has_no_route() {
     let mut tcp = instance("db", "a", "10.0.0.1:80", 1);
     tcp.instance.as_mut().unwrap().protocol = "tcp".into();
     mesh.run(Command::RegisterInstance(tcp)).unwrap();
-    snapshot = snapshot.with_changes(2, translate(&mesh.registry, &mesh.touched));
+    snapshot = snapshot.with_changes(2, translated(&mesh));
     let told = Told(snapshot);
     assert_eq!(told.names(ResourceType::Listener), ["sidecar/db"]);
     assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv"]);
@@ -316,7 +316,7 @@ fn removed_service_takes_its_resources_along() {
     let mut snapshot = Told::of(&mesh).0;
     let name = "orders".to_owned();
     mesh.run(Command::RemoveService(RemoveService { name, force: true, if_empty: false })).unwrap();
-    snapshot = snapshot.with_changes(2, translate(&mesh.registry, &mesh.touched));
+    snapshot = snapshot.with_changes(2, translated(&mesh));
     let after = Told(snapshot);
     assert_eq!(names(&after), names(&before));
     assert_eq!(after.routes("ingress"), []);
@@ -347,7 +347,7 @@ fn instance_changes_only_the_endpoints_of_its_service() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
-    let changes = translate(&mesh.registry, &mesh.touched);
+    let changes = translated(&mesh);
     let told: Vec<_> = changes.iter().map(describe).collect();
     assert_eq!(told, ["put eds orders"]);
 }
@@ -373,7 +373,7 @@ fn new_leader_changes_one_resource() {
     mesh.lead(2, 2, 7);
     let before = Told::of(&mesh).0;
     mesh.lead(2, 3, 8);
-    let after = before.with_changes(9, translate(&mesh.registry, &mesh.touched));
+    let after = before.with_changes(9, translated(&mesh));
     for kind in ResourceType::all() {
         let changed: Vec<_> = after
             .resources(kind)
@@ -485,7 +485,7 @@ struct Told(Snapshot);
 
 impl Told {
     fn of(mesh: &Mesh) -> Self {
-        Self(Snapshot::empty().with_changes(1, translate_all(&mesh.registry)))
+        Self(Snapshot::empty().with_changes(1, Translator::default().translate_all(&mesh.registry)))
     }
 
     fn names(&self, kind: ResourceType) -> Vec<String> {
@@ -586,4 +586,11 @@ fn describe(change: &ResourceChange) -> String {
         ResourceChange::Put(it) => format!("put {} {}", it.kind(), it.name()),
         ResourceChange::Remove(kind, name) => format!("remove {kind} {name}"),
     }
+}
+
+/// What follows from what was touched, from a translator that knows the rest.
+fn translated(mesh: &Mesh) -> Vec<ResourceChange> {
+    let mut translator = Translator::default();
+    translator.translate_all(&mesh.registry);
+    translator.translate(&mesh.registry, &mesh.touched)
 }

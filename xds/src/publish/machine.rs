@@ -11,7 +11,7 @@ use bytes::Bytes;
 use discovery::{
     registry::{Outcome, RecordKey, Registry},
     snapshot::Snapshot,
-    translation,
+    translation::Translator,
 };
 use prost::Message;
 use proto::quorate::v1::RegistryCommand;
@@ -33,6 +33,7 @@ const LEVEL: u32 = 1;
 pub(crate) struct RegistryMachine {
     registry: Registry,
     batch: Batch,
+    translator: Translator,
     snapshot: Snapshot,
     publisher: Publisher,
     leases: Leases,
@@ -53,6 +54,7 @@ impl RegistryMachine {
         Self {
             registry: Registry::default(),
             batch: Batch::default(),
+            translator: Translator::default(),
             snapshot: Snapshot::empty(),
             publisher,
             leases,
@@ -79,10 +81,10 @@ impl RegistryMachine {
 
     fn publish_snapshot(&mut self, applied: u64, batch: &Batch) {
         let next = if batch.reloaded {
-            let everything = translation::translate_all(&self.registry);
+            let everything = self.translator.translate_all(&self.registry);
             Snapshot::empty().with_changes(applied, everything)
         } else {
-            let changes = translation::translate(&self.registry, &batch.outcome.touched);
+            let changes = self.translator.translate(&self.registry, &batch.outcome.touched);
             let next = self.snapshot.with_changes(applied, changes);
             // Most commands repeat something: their step would wake every stream for nothing, and
             // push a step out of the snapshot's memory.

@@ -8,7 +8,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use proto::quorate::v1::{GroupProgress, ReplicaProgress};
 
 use super::*;
-use crate::{snapshot::Snapshot, translation};
+use crate::{snapshot::Snapshot, translation::Translator};
 
 const SEEDS: u64 = 40;
 const COMMANDS: u64 = 300;
@@ -25,7 +25,8 @@ fn run(seed: u64) {
     let mut registry = Registry::default();
     let mut twin = Registry::default();
     let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    let mut snapshot = Snapshot::empty().with_changes(0, translation::translate_all(&registry));
+    let mut translator = Translator::default();
+    let mut snapshot = Snapshot::empty().with_changes(0, translator.translate_all(&registry));
     for index in 1..=COMMANDS {
         let term = 1 + index / 100;
         let command = command(&mut random, &registry, term);
@@ -43,7 +44,7 @@ fn run(seed: u64) {
             };
             assert_eq!(RecordKey::decode(&key.encode()).as_ref(), Some(key));
         }
-        let changes = translation::translate(&registry, &outcome.touched);
+        let changes = translator.translate(&registry, &outcome.touched);
         snapshot = snapshot.with_changes(index, changes);
 
         invariant_rows_are_the_registry(&registry, &rows, seed, index);
@@ -104,7 +105,8 @@ fn invariant_latches_stay(before: &Registry, after: &Registry, seed: u64, index:
 }
 
 fn invariant_resources_follow(registry: &Registry, snapshot: &Snapshot, seed: u64, index: u64) {
-    let whole = Snapshot::empty().with_changes(index, translation::translate_all(registry));
+    let whole =
+        Snapshot::empty().with_changes(index, Translator::default().translate_all(registry));
     for kind in crate::resource::ResourceType::all() {
         assert!(
             whole.resources(kind).eq(snapshot.resources(kind)),
