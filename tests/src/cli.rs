@@ -62,11 +62,20 @@ pub fn envoy() -> PathBuf {
     installed("QUORATE_ENVOY", "envoy-release")
 }
 
+/// etcd's server, a peer to compare with.
+pub fn etcd() -> PathBuf {
+    in_cache("QUORATE_ETCD", "etcd/usr/bin/etcd")
+}
+
 fn installed(variable: &str, name: &str) -> PathBuf {
+    in_cache(variable, &format!("venv/bin/{name}"))
+}
+
+fn in_cache(variable: &str, path: &str) -> PathBuf {
     env::var_os(variable).map_or_else(
         || {
             let home = env::var_os("HOME").expect("there is a home directory");
-            Path::new(&home).join(".cache/quorate/venv/bin").join(name)
+            Path::new(&home).join(".cache/quorate").join(path)
         },
         PathBuf::from,
     )

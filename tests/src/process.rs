@@ -18,7 +18,7 @@ use crate::wait::eventually_some;
 const SHOWN_LINES: usize = 60;
 
 /// Where a line of it is cut.
-const SHOWN_WIDTH: usize = 2400;
+const SHOWN_WIDTH: usize = 480;
 
 /// Longer than the ten seconds within which every part must stop cleanly.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);

@@ -1,13 +1,20 @@
 //! The figures that the closing notes give: run and printed by `scripts/measure`.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use harness::{
-    Mesh, eventually,
+    Mesh, Process, Server,
+    address::{free, next_ip},
+    cli, eventually,
+    kv::Kv,
     stats::{Durations, Usage},
     wait::{LATE, SOON},
 };
-use tokio::time::{Instant, sleep};
+use tempfile::TempDir;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 /// Meshes started one after the other.
 const STARTS: usize = 3;
@@ -20,6 +27,70 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// How long an idle mesh is watched.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// Clients of a key-value store, each with one write under way.
+const CLIENTS: usize = 64;
+
+/// How long they write.
+const WRITES: Duration = Duration::from_secs(5);
+
+/// One server of each, which syncs every write to the same disk.
+#[tokio::test]
+async fn writes_beside_etcd() {
+    let directory = TempDir::new().unwrap();
+    let mut server = Server::new(directory.path(), "single", "all");
+    server.start();
+    eventually("the server is ready", SOON, async || server.is_ready().await).await;
+    let ours = writes(server.kv()).await;
+    server.kill();
+    let (etcd, _process) = etcd(&directory).await;
+    let theirs = writes(etcd).await;
+    eprintln!("measured: {CLIENTS} clients put 100 bytes: quorate {ours}");
+    eprintln!("measured: {CLIENTS} clients put 100 bytes: etcd {theirs}");
+}
+
+async fn etcd(directory: &TempDir) -> (SocketAddr, Process) {
+    let ip = next_ip();
+    let (client, peer) = (free(ip, 2379), free(ip, 2380));
+    let urls = [format!("http://{client}"), format!("http://{peer}")];
+    let data = directory.path().join("etcd.data").display().to_string();
+    let args = [
+        ("--data-dir", data),
+        ("--log-level", "error".to_owned()),
+        ("--listen-client-urls", urls[0].clone()),
+        ("--advertise-client-urls", urls[0].clone()),
+        ("--listen-peer-urls", urls[1].clone()),
+        ("--initial-advertise-peer-urls", urls[1].clone()),
+        ("--initial-cluster", format!("default={}", urls[1])),
+    ];
+    let args: Vec<String> =
+        args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+    let process = Process::start("etcd", directory.path(), cli::etcd(), &args);
+    let mut kv = Kv::at(client);
+    eventually("etcd answers", SOON, async || kv.put("a", "1").await.is_ok()).await;
+    (client, process)
+}
+
+/// What it takes to put keys that nobody else puts, as fast as the store answers.
+async fn writes(store: SocketAddr) -> String {
+    let (begun, value) = (Instant::now(), "x".repeat(100));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (mut kv, value) = (Kv::at(store), value.clone());
+        clients.spawn(async move {
+            let mut took = Vec::new();
+            while begun.elapsed() < WRITES {
+                let sent = Instant::now();
+                kv.put(&format!("{client}/{}", took.len()), &value).await.unwrap();
+                took.push(sent.elapsed());
+            }
+            took
+        });
+    }
+    let took: Vec<Duration> = clients.join_all().await.into_iter().flatten().collect();
+    let rate = took.len() as f64 / begun.elapsed().as_secs_f64();
+    format!("{rate:.0} writes a second, {}", Durations::new(took))
+}
 
 #[tokio::test]
 async fn cold_start_registration_and_idle_use() {
