@@ -1,7 +1,11 @@
 //! What a new service costs the one who publishes it, with ever more services there already.
 //!
 //! `cargo bench --workspace --bench new_services`
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark tells what it measured")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark measures and tells"
+)]
 
 use std::time::Instant;
 
