@@ -1,10 +1,9 @@
 //! One ADS connection as a state machine: requests, snapshots and time in, responses out.
 //!
 //! Both variants of the protocol, delta and state-of-the-world (SotW), share the machine. Per
-//! resource type it keeps the client's subscription and at most one
-//! response that the client has not answered. What changes meanwhile is not queued: the next
-//! response is made from the latest snapshot, so a slow client gets the latest state and never a
-//! backlog. A response is never made from two snapshots.
+//! resource type it keeps the client's subscription and at most one response that the client has not
+//! answered. What changes meanwhile is not queued: the next response is made from the latest
+//! snapshot, so a slow client gets the latest state and never a backlog. A response is never made from two snapshots.
 //!
 //! # Make before break
 //!

@@ -32,6 +32,7 @@ use crate::{
 
 /// By how much a reclaimed directory leaves the starts of its copies behind.
 const RECLAIM_AHEAD: u64 = 1000;
+
 /// Who a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

@@ -10,6 +10,9 @@ pub type NodeId = u64;
 /// A Raft group; 1 is the registry's own, data groups count from 2.
 pub type GroupId = u32;
 
+/// DISCO's own group, in every mesh.
+pub const DISCO_GROUP: GroupId = 1;
+
 /// The form in which people read and type a node id: 16 hexadecimal digits.
 pub fn node_hex(node_id: NodeId) -> String {
     format!("{node_id:016x}")

@@ -32,7 +32,7 @@ pub use crate::{
     forming::{AdoptError, FormAloneError, MeshMismatch},
     hello::Overtaken,
     identity::{Claim, DataDir, DataDirError, DirLock, Identity},
-    ids::{GroupId, Member, MeshId, NodeId, ParseMeshIdError, node_hex},
+    ids::{DISCO_GROUP, GroupId, Member, MeshId, NodeId, ParseMeshIdError, node_hex},
     part::{Mesh, MeshConfig},
     peers::{MESSAGE_BYTES, Peers, channel_to, surely_not_sent},
     starts::Start,

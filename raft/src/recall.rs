@@ -14,7 +14,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use futures::future::{join, join_all};
-use mesh::{GroupId, Mesh, NodeId, channel_to};
+use mesh::{DISCO_GROUP, GroupId, Mesh, NodeId, channel_to};
 use proto::quorate::v1::{
     GroupProgress, HostedGroup, HostedGroupsReply, HostedGroupsRequest, mesh_client::MeshClient,
 };
@@ -25,9 +25,6 @@ use crate::{
     completeness::{Claim, Source},
     start::{Later, Membership, StoredReplica},
 };
-
-/// The DISCO group, of which DISCO itself has no memory but its members'.
-const DISCO_GROUP: GroupId = 1;
 
 /// Servers that are not members, and are asked at most. Any one of them may be the one that
 /// remembers; of a large mesh that many are enough.
@@ -70,6 +67,7 @@ pub(crate) async fn ask(
 /// Servers that may remember the group without being members of it.
 fn others(mesh: &Mesh, group: GroupId, members: &BTreeSet<NodeId>) -> Vec<SocketAddr> {
     let own_id = mesh.identity().node_id;
+    // Of its own group DISCO has no memory but its members'.
     let service = if group == DISCO_GROUP { "data" } else { "disco" };
     let known = mesh
         .book()

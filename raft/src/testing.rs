@@ -128,7 +128,7 @@ impl Stores {
         for database in databases {
             database.disable_file_deletions().unwrap();
         }
-        copy_dir(self.dir.path(), copy.path());
+        harness::disk::copy(self.dir.path(), copy.path());
         for database in databases {
             database.enable_file_deletions().unwrap();
         }
@@ -196,17 +196,4 @@ pub(crate) fn entry_of_level(term: u64, index: u64, command: &str, level: u32) -
     let proposal = ProposalId { node_id: 1, number: index };
     let payload = EntryPayload::Normal(Command::Machine(MachineCommand { bytes, level, proposal }));
     Entry { log_id: log_id(term, index), payload }
-}
-
-pub(crate) fn copy_dir(source: &Path, target: &Path) {
-    std::fs::create_dir_all(target).unwrap();
-    for item in std::fs::read_dir(source).unwrap() {
-        let item = item.unwrap();
-        let to = target.join(item.file_name());
-        if item.file_type().unwrap().is_dir() {
-            copy_dir(&item.path(), &to);
-        } else {
-            std::fs::copy(item.path(), to).unwrap();
-        }
-    }
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::{
     Process,
     address::{free, list, next_ip},
-    cli, http,
+    cli, disk, http,
     wait::LATE,
 };
 
@@ -177,14 +177,14 @@ impl Server {
         if backup.exists() {
             fs::remove_dir_all(&backup).expect("a backup is a directory");
         }
-        copy(&self.data_dir(), &backup);
+        disk::copy(&self.data_dir(), &backup);
     }
 
     /// Puts a stopped server's disk back to what it was at the backup, and says that this copy of
     /// it is the one that is kept.
     pub fn restore(&mut self) {
         self.wipe();
-        copy(&self.backup(), &self.data_dir());
+        disk::copy(&self.backup(), &self.data_dir());
         let mut reclaim = Command::new(cli::binary());
         let reclaimed = reclaim.args(["reclaim", "--data-dir"]).arg(self.data_dir()).status();
         assert!(reclaimed.expect("quorate runs").success(), "{} is not reclaimed", self.name);
@@ -227,18 +227,5 @@ impl Server {
 
     fn running(&mut self) -> Process {
         self.process.take().unwrap_or_else(|| panic!("{} does not run", self.name))
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the test's directory is writable");
-    for entry in fs::read_dir(from).expect("a directory can be listed") {
-        let entry = entry.expect("a directory can be listed");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("an entry has a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a file can be copied");
-        }
     }
 }

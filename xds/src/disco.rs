@@ -4,7 +4,7 @@ mod figures;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mesh::Member;
+use mesh::{DISCO_GROUP, Member};
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
 use raft::{
     Group, Host, Role,
@@ -31,8 +31,7 @@ use crate::{
     shared::{Formed, Shared},
 };
 
-/// The DISCO group.
-const GROUP: u32 = 1;
+/// What the DISCO group is called.
 const NAMESPACE: &str = "disco";
 
 /// How long a server that starts looks for a quorum before it answers from what it has. Discovery it
@@ -127,7 +126,7 @@ impl Disco {
         let group = self
             .shared
             .host
-            .start_group(GROUP, NAMESPACE, machine)
+            .start_group(DISCO_GROUP, NAMESPACE, machine)
             .await
             .map_err(DiscoError::StartGroup)?;
         let was_blank = group.is_blank();
@@ -151,10 +150,10 @@ impl Disco {
     /// say. It votes from the moment the group runs, so that comes first.
     async fn decide(&self, voters: &[Member]) -> Result<Start, DiscoError> {
         let host = &self.shared.host;
-        let is_blank = host.stored_replica(GROUP)?.is_none_or(|stored| stored.is_blank);
+        let is_blank = host.stored_replica(DISCO_GROUP)?.is_none_or(|stored| stored.is_blank);
         let disk = if is_blank { Disk::Blank } else { Disk::Holding };
         let others = voters.iter().map(|voter| voter.node_id);
-        let (disk, membership) = host.compare(GROUP, NAMESPACE, disk, others).await?;
+        let (disk, membership) = host.compare(DISCO_GROUP, NAMESPACE, disk, others).await?;
         // The formation is the decision, and the only one: it does not say whether the others have
         // begun.
         match decide(disk, Record::FirstVoter { formed: false }, membership) {

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use mesh::GroupId;
+use mesh::{DISCO_GROUP, GroupId};
 use proto::quorate::v1::GroupProgress;
 
 use super::orders::Orders;
-
-/// The number of DISCO's own group, in every mesh.
-const DISCO_GROUP: GroupId = 1;
 
 /// What DISCO has told, and whether it still does.
 #[derive(Clone, Debug, Default)]

@@ -1,24 +1,13 @@
 //! The key-value API beside a real etcd: the same random requests get the same answers, revisions
 //! and refusals included.
 
-use std::{
-    env,
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::env;
 
+use harness::{etcd::Etcd, kv::channel};
 use proto::etcdserverpb::{
-    RangeRequest, ResponseHeader, ResponseOp, TxnResponse, kv_client::KvClient,
-    response_op::Response as Done,
+    ResponseHeader, ResponseOp, TxnResponse, kv_client::KvClient, response_op::Response as Done,
 };
-use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     kv::generator::{Generator, Operation},
@@ -27,7 +16,6 @@ use crate::{
 
 const SEEDS: u64 = 4;
 const STEPS: usize = 1_000;
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What came back, without what tells one server from another.
 #[derive(Debug, PartialEq)]
@@ -54,9 +42,9 @@ async fn random_requests_are_answered_as_by_etcd() {
 }
 
 async fn compare_with_etcd(seed: u64) {
-    let etcd = Etcd::start();
+    let etcd = Etcd::start().await;
     let node = Node::start(&["default"]).await;
-    let (mut theirs, mut ours) = (etcd.kv().await, node.kv().await);
+    let (mut theirs, mut ours) = (KvClient::new(channel(etcd.address)), node.kv().await);
     let mut generator = Generator::new(seed);
     let mut latest = 1;
     for step in 0..STEPS {
@@ -128,63 +116,4 @@ fn revision(answer: &Answer) -> i64 {
         Answer::Refused(..) => return 0,
     };
     header.as_ref().map_or(0, |header| header.revision)
-}
-
-/// A running etcd of one member, which ends with the test.
-struct Etcd {
-    address: SocketAddr,
-    process: Child,
-    _directory: TempDir,
-}
-
-impl Etcd {
-    fn start() -> Self {
-        let directory = TempDir::new().unwrap();
-        let [client, peer] = [free(), free()];
-        let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
-        let process = Command::new(program())
-            .args(["--data-dir", directory.path().to_str().unwrap(), "--log-level", "error"])
-            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
-            .args(["--initial-cluster", &format!("default={peer_url}")])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot run etcd ({error}): run `scripts/setup test`"));
-        Self { address: client, process, _directory: directory }
-    }
-
-    async fn kv(&self) -> KvClient<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        let mut kv = KvClient::new(endpoint.connect_lazy());
-        let answers = async {
-            while kv.range(RangeRequest { key: "a".into(), ..Default::default() }).await.is_err() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(STARTS_WITHIN, answers).await.expect("etcd answers in time");
-        kv
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.process.kill().expect("a child that was not awaited can be killed");
-        self.process.wait().expect("a child can be awaited");
-    }
-}
-
-/// Where `scripts/setup` has put it.
-fn program() -> PathBuf {
-    env::var_os("QUORATE_ETCD").map_or_else(
-        || {
-            let home = env::var_os("HOME").expect("there is a home directory");
-            PathBuf::from(home).join(".cache/quorate/etcd/usr/bin/etcd")
-        },
-        PathBuf::from,
-    )
-}
-
-/// An address that is free now.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use harness::disk;
 use node::DataError;
 use raft::{
     Role,
@@ -261,7 +262,7 @@ async fn copied_follower(servers: &mut Vec<Server>) -> (TempDir, PathBuf) {
     let leader = servers.iter().find(|server| server.leads()).unwrap();
     follower.caught_up_with(leader).await;
     let copy = tempdir().unwrap();
-    copy_directory(follower.directory(), copy.path());
+    disk::copy(follower.directory(), copy.path());
     leader.put("since", "2").await;
     follower.caught_up_with(leader).await;
     (copy, follower.stop().await)
@@ -269,20 +270,7 @@ async fn copied_follower(servers: &mut Vec<Server>) -> (TempDir, PathBuf) {
 
 fn restore(copy: &TempDir, home: &Path) {
     fs::remove_dir_all(home).unwrap();
-    copy_directory(copy.path(), home);
-}
-
-fn copy_directory(source: &Path, target: &Path) {
-    fs::create_dir_all(target).unwrap();
-    for item in fs::read_dir(source).unwrap() {
-        let item = item.unwrap();
-        let to = target.join(item.file_name());
-        if item.file_type().unwrap().is_dir() {
-            copy_directory(&item.path(), &to);
-        } else {
-            fs::copy(item.path(), to).unwrap();
-        }
-    }
+    disk::copy(copy.path(), home);
 }
 
 /// Notes in a directory that it has held the group of the namespace `default`.

@@ -1,13 +1,9 @@
 //! Every kind of harm to every file of a stopped server: it is refused, or nothing is missing.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::FileExt as _, path::Path};
 
 use futures::stream;
+use harness::disk::{self, contents, files, newest_log};
 use openraft::{
     RaftLogReader, RaftSnapshotBuilder,
     storage::{IOFlushed, RaftLogStorage, RaftStateMachine},
@@ -17,7 +13,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    testing::{Dir, GROUP, Stores, copy_dir, entry, store_id, try_open_stores},
+    testing::{Dir, GROUP, Stores, entry, store_id, try_open_stores},
     types::{Entry, TypeConfig, Vote, log_id},
 };
 
@@ -64,7 +60,7 @@ async fn a_file_that_was_cut_zeroed_or_removed_is_refused_or_harmless() {
 async fn an_unfinished_last_write_is_cut_off() {
     let base = stopped_server().await;
     let dir = copy(&base);
-    let log = newest_log(dir.path());
+    let log = newest_log(&dir.path().join("dir/raft"));
     let whole = fs::metadata(&log).unwrap().len();
     for tail in [&b"\x01"[..], &[0; 9000], b"some bytes of a write that never got whole, and more"]
     {
@@ -104,7 +100,7 @@ fn stores_of_another_server_are_refused_by_name() {
             (dir.path().join("dir").join(part), other.path().join("dir").join(part));
         if ours.is_dir() {
             fs::remove_dir_all(&ours).unwrap();
-            copy_dir(&theirs, &ours);
+            disk::copy(&theirs, &ours);
         } else {
             fs::copy(&theirs, &ours).unwrap();
         }
@@ -124,12 +120,12 @@ fn an_older_copy_of_the_state_is_caught_up_or_refused() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let kept = tempfile::tempdir().unwrap();
     let base = runtime.block_on(stopped_server_with(|stores| {
-        copy_dir(&stores.dir.path().join("dir/data"), &kept.path().join("early"));
+        disk::copy(&stores.dir.path().join("dir/data"), &kept.path().join("early"));
     }));
     let dir = copy(&base);
     let data = dir.path().join("dir/data");
     fs::remove_dir_all(&data).unwrap();
-    copy_dir(&kept.path().join("early"), &data);
+    disk::copy(&kept.path().join("early"), &data);
     let before = contents(dir.path());
     let refused = check(&dir.path().join("dir"), store_id(dir.path()), true).unwrap_err();
     assert!(matches!(refused, OpenError::StateBehind { purged: PURGED, .. }), "{refused:?}");
@@ -315,25 +311,6 @@ fn to_usize(length: u64) -> usize {
 
 fn copy(base: &Dir) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    copy_dir(base.path(), dir.path());
+    disk::copy(base.path(), dir.path());
     dir
-}
-
-fn newest_log(dir: &Path) -> PathBuf {
-    let logs = files(&dir.join("dir/raft"));
-    logs.into_iter().filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap()
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for item in fs::read_dir(dir).unwrap() {
-        let path = item.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
-
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use harness::disk;
 use mesh::{DataDir, DataDirError, Overtaken};
 use raft::Timing;
 
-use crate::fleet::{Fleet, Server, Setup, copy_dir, put, until, within};
+use crate::fleet::{Fleet, Server, Setup, put, until, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_started_beside_the_original_ends_both_for_good() {
@@ -14,7 +15,7 @@ async fn a_copy_started_beside_the_original_ends_both_for_good() {
     let id = fleet.follower().await.id();
     let path = fleet.stop(id).await;
     let copied = fleet.dir.path().join("copied");
-    copy_dir(&path, &copied);
+    disk::copy(&path, &copied);
     fleet.start(&path).await;
     let original = fleet.servers.pop().unwrap();
     let start = original.host.identity().start();
@@ -56,7 +57,7 @@ async fn a_copy_is_counted_by_every_other_voter_before_it_takes_part() {
     }
     let (a, b, c) = (&paths[0], &paths[1], &paths[2]);
     let copied = fleet.dir.path().join("copied");
-    copy_dir(b, &copied);
+    disk::copy(b, &copied);
 
     // The original and one of the others are a quorum, as ever.
     fleet.setup.seeds = Vec::new();
@@ -102,7 +103,7 @@ async fn a_moved_directory_takes_part_once_the_others_have_met_it() {
     let id = fleet.follower().await.id();
     let path = fleet.stop(id).await;
     let moved = fleet.dir.path().join("moved");
-    copy_dir(&path, &moved);
+    disk::copy(&path, &moved);
     fs::remove_dir_all(&path).unwrap();
     let server = Server::start(&moved, fleet.setup.clone()).await;
     assert!(server.host.identity().moved);

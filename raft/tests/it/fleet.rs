@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -359,17 +358,4 @@ async fn open_dir(path: &Path) -> DataDir {
         Err(error) => panic!("{error}"),
     })
     .await
-}
-
-pub(crate) fn copy_dir(source: &Path, target: &Path) {
-    fs::create_dir_all(target).unwrap();
-    for item in fs::read_dir(source).unwrap() {
-        let item = item.unwrap();
-        let to = target.join(item.file_name());
-        if item.file_type().unwrap().is_dir() {
-            copy_dir(&item.path(), &to);
-        } else {
-            fs::copy(item.path(), to).unwrap();
-        }
-    }
 }

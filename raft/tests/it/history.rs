@@ -3,10 +3,12 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
+use harness::disk;
 use mesh::{DataDir, NodeId};
 use proto::quorate::v1::GroupProgress;
+use raft::Applied;
 
-use crate::fleet::{Fleet, Server, copy_dir, put, rows, until};
+use crate::fleet::{Fleet, Server, put, rows, until};
 
 /// D2: two of three disks are restored while the third server runs.
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +16,8 @@ async fn a_quorum_that_forgot_does_not_lead_a_member_that_remembers() {
     let mut fleet = Fleet::form(3).await;
     put(&fleet.leader().await.group(), "put a 1").await;
     let third = fleet.follower().await.id();
-    restore_others(&mut fleet, third, "put b 2").await;
+    let (homes, _) = write_after_a_backup(&mut fleet, third).await;
+    restore(&mut fleet, &homes).await;
 
     let applied = put(&server(&fleet, third).group(), "put c 3").await;
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2", "c=3"]);
@@ -26,9 +29,7 @@ async fn a_quorum_that_forgot_does_not_lead_against_what_is_remembered() {
     let mut fleet = Fleet::form(3).await;
     put(&fleet.leader().await.group(), "put a 1").await;
     let third = fleet.follower().await.id();
-    let homes = back_up_others(&mut fleet, third).await;
-    let lost = put(&server(&fleet, third).group(), "put b 2").await;
-    fleet.converged(lost.index).await;
+    let (homes, lost) = write_after_a_backup(&mut fleet, third).await;
     let address = server(&fleet, third).address;
     let home = fleet.stop(third).await;
     // It does not run the group, and tells what it remembers, as DISCO does.
@@ -65,9 +66,7 @@ async fn a_member_keeps_its_committed_entries_from_a_leader_that_forgot_them() {
     let mut fleet = Fleet::form(3).await;
     put(&fleet.leader().await.group(), "put a 1").await;
     let third = fleet.follower().await.id();
-    let homes = back_up_others(&mut fleet, third).await;
-    let lost = put(&server(&fleet, third).group(), "put b 2").await;
-    fleet.converged(lost.index).await;
+    let (homes, _) = write_after_a_backup(&mut fleet, third).await;
     let address = server(&fleet, third).address;
     let home = fleet.stop(third).await;
     restore(&mut fleet, &homes).await;
@@ -91,7 +90,7 @@ async fn a_leader_outlives_a_follower_whose_disk_went_back() {
     let copy = fleet.dir.path().join("copy");
     let address = server(&fleet, follower).address;
     let home = fleet.stop(follower).await;
-    copy_dir(&home, &copy);
+    disk::copy(&home, &copy);
     start_at(&mut fleet, &home, address).await;
     let lost = put(&server(&fleet, leader).group(), "put b 2").await;
     fleet.converged(lost.index).await;
@@ -103,12 +102,13 @@ async fn a_leader_outlives_a_follower_whose_disk_went_back() {
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2", "c=3"]);
 }
 
-/// Restores all disks but one to what they were before a command was acknowledged.
-async fn restore_others(fleet: &mut Fleet, third: NodeId, command: &str) {
+/// Has a command acknowledged that the backups of all disks but one lack. Gives the servers that have
+/// such a backup, and the command.
+async fn write_after_a_backup(fleet: &mut Fleet, third: NodeId) -> (Vec<NodeId>, Applied) {
     let homes = back_up_others(fleet, third).await;
-    let lost = put(&server(fleet, third).group(), command).await;
+    let lost = put(&server(fleet, third).group(), "put b 2").await;
     fleet.converged(lost.index).await;
-    restore(fleet, &homes).await;
+    (homes, lost)
 }
 
 /// Backs the other disks up, each while its server is stopped, and starts it again.
@@ -118,7 +118,7 @@ async fn back_up_others(fleet: &mut Fleet, third: NodeId) -> Vec<NodeId> {
     for id in &others {
         let address = server(fleet, *id).address;
         let home = fleet.stop(*id).await;
-        copy_dir(&home, &home.with_extension("backup"));
+        disk::copy(&home, &home.with_extension("backup"));
         start_at(fleet, &home, address).await;
     }
     others
@@ -151,6 +151,6 @@ fn server(fleet: &Fleet, id: NodeId) -> &Server {
 /// Puts a backup back. It is a copy, so somebody has to say that it is the one that is kept.
 fn replace(home: &Path, copy: &Path) {
     fs::remove_dir_all(home).unwrap();
-    copy_dir(copy, home);
+    disk::copy(copy, home);
     DataDir::reclaim(home).unwrap();
 }

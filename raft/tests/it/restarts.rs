@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use harness::disk;
 use mesh::Overtaken;
 use proto::quorate::v1::{self as pb, raft_client::RaftClient};
 use raft::Timing;
 use tonic::Code;
 
-use crate::fleet::{DEADLINE, Fleet, Server, Setup, copy_dir, put, rows, until};
+use crate::fleet::{DEADLINE, Fleet, Server, Setup, put, rows, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_returns_under_another_address() {
@@ -146,7 +147,7 @@ async fn a_server_whose_disk_was_restored_ends_itself() {
     let id = fleet.follower().await.id();
     let path = fleet.stop(id).await;
     let backup = fleet.dir.path().join("backup");
-    copy_dir(&path, &backup);
+    disk::copy(&path, &backup);
     for _ in 0..2 {
         let epoch = fleet.start(&path).await.host.identity().boot_epoch;
         until("the others to learn of the start", || {

@@ -1,14 +1,15 @@
 //! Disks that do not hold what was written to them: the server says so and changes nothing.
 
 use std::{
-    collections::BTreeMap,
     fs,
     os::unix::fs::{FileExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use harness::{
-    Mesh, Server, cli, eventually, eventually_some,
+    Mesh, Server, cli,
+    disk::{contents, files, newest_log, with_extension},
+    eventually, eventually_some,
     kv::Kv,
     wait::{LATE, SOON},
 };
@@ -20,7 +21,7 @@ const WRITES: usize = 300;
 async fn one_changed_byte_in_the_middle_of_the_log_is_refused_by_name() {
     let directory = TempDir::new().unwrap();
     let (mut server, _) = stopped_with_writes(directory.path()).await;
-    let log = newest_log(&server.data_dir());
+    let log = newest_log(&server.data_dir().join("raft"));
     let bytes = fs::metadata(&log).unwrap().len();
     for at in [bytes / 10, bytes / 2, bytes * 9 / 10] {
         flip(&log, at);
@@ -34,7 +35,7 @@ async fn one_changed_byte_in_the_middle_of_the_log_is_refused_by_name() {
 async fn a_write_that_was_never_finished_is_cut_off() {
     let directory = TempDir::new().unwrap();
     let (mut server, _) = stopped_with_writes(directory.path()).await;
-    let log = newest_log(&server.data_dir());
+    let log = newest_log(&server.data_dir().join("raft"));
     let bytes = fs::metadata(&log).unwrap().len();
     let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
     file.write_all_at(b"\x9a\x01\x02\x03\xff\x00\x01 the begin of a write", bytes).unwrap();
@@ -70,7 +71,7 @@ async fn damage_that_shows_later_ends_the_server_by_name() {
     let directory = TempDir::new().unwrap();
     let (mut server, _) = stopped_with_writes(directory.path()).await;
     // A stop brings the rows into table files.
-    let table = tables(&server.data_dir().join("data"));
+    let table = with_extension(&server.data_dir().join("data"), "sst");
     let table = table.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
     // The rows come first in the file, far from what is read when it is opened.
     flip(table, 40);
@@ -92,7 +93,7 @@ async fn a_damaged_follower_never_harms_the_leader() {
     let leader = mesh.disco_leader().await;
     let follower = (leader + 1) % 3;
     assert_eq!(mesh.disco[follower].terminate().await.code(), Some(0));
-    let log = newest_log(&mesh.disco[follower].data_dir());
+    let log = newest_log(&mesh.disco[follower].data_dir().join("raft"));
     let bytes = fs::metadata(&log).unwrap().len();
     flip(&log, bytes / 2);
     refused_and_untouched(&mesh.disco[follower], "raft is damaged").await;
@@ -151,27 +152,4 @@ fn flip(file: &Path, at: u64) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[!byte[0]], at).unwrap();
-}
-
-fn newest_log(data_dir: &Path) -> PathBuf {
-    let logs = files(&data_dir.join("raft"));
-    logs.into_iter().filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap()
-}
-
-fn tables(store: &Path) -> Vec<PathBuf> {
-    files(store).into_iter().filter(|it| it.extension().is_some_and(|it| it == "sst")).collect()
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for item in fs::read_dir(dir).unwrap() {
-        let path = item.unwrap().path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found.sort();
-    found
-}
-
-fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    files(dir).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }

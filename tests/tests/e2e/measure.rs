@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use harness::{
-    Mesh, Process, Server,
-    address::{free, next_ip},
-    cli, eventually,
+    Mesh, Server,
+    etcd::Etcd,
+    eventually,
     kv::Kv,
     stats::{Durations, Usage},
     wait::{LATE, SOON},
@@ -43,32 +43,9 @@ async fn writes_beside_etcd() {
     eventually("the server is ready", SOON, async || server.is_ready().await).await;
     let ours = writes(server.kv()).await;
     server.kill();
-    let (etcd, _process) = etcd(&directory).await;
-    let theirs = writes(etcd).await;
+    let theirs = writes(Etcd::start().await.address).await;
     eprintln!("measured: {CLIENTS} clients put 100 bytes: quorate {ours}");
     eprintln!("measured: {CLIENTS} clients put 100 bytes: etcd {theirs}");
-}
-
-async fn etcd(directory: &TempDir) -> (SocketAddr, Process) {
-    let ip = next_ip();
-    let (client, peer) = (free(ip, 2379), free(ip, 2380));
-    let urls = [format!("http://{client}"), format!("http://{peer}")];
-    let data = directory.path().join("etcd.data").display().to_string();
-    let args = [
-        ("--data-dir", data),
-        ("--log-level", "error".to_owned()),
-        ("--listen-client-urls", urls[0].clone()),
-        ("--advertise-client-urls", urls[0].clone()),
-        ("--listen-peer-urls", urls[1].clone()),
-        ("--initial-advertise-peer-urls", urls[1].clone()),
-        ("--initial-cluster", format!("default={}", urls[1])),
-    ];
-    let args: Vec<String> =
-        args.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
-    let process = Process::start("etcd", directory.path(), cli::etcd(), &args);
-    let mut kv = Kv::at(client);
-    eventually("etcd answers", SOON, async || kv.put("a", "1").await.is_ok()).await;
-    (client, process)
 }
 
 /// What it takes to put keys that nobody else puts, as fast as the store answers.
