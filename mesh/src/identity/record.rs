@@ -37,6 +37,7 @@ pub(super) struct Record {
     /// decided which copy is kept.
     pub(super) overtaken: bool,
     /// Whether a person has decided for this copy, and it has not left the terms of the others behind.
+    #[serde(default)]
     pub(super) terms_forgotten: bool,
 }
 

@@ -210,3 +210,19 @@ fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files.sort();
     files
 }
+
+/// A build before `terms_forgotten` wrote no such field, in the same format.
+#[test]
+fn an_identity_of_a_version_before_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = open(dir.path(), &["data"], None).unwrap().identity();
+    let file = dir.path().join(IDENTITY_FILE);
+    let text = fs::read_to_string(&file).unwrap();
+    let (header, body) = text.split_once('\n').unwrap();
+    let mut record: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert!(record.as_object_mut().unwrap().remove("terms_forgotten").is_some());
+    let body = record.to_string();
+    let (kind, _) = header.rsplit_once(' ').unwrap();
+    fs::write(&file, format!("{kind} {:08x}\n{body}\n", crc32c::crc32c(body.as_bytes()))).unwrap();
+    assert_eq!(open(dir.path(), &["data"], None).unwrap().identity().node_id, before.node_id);
+}
