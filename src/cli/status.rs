@@ -121,6 +121,7 @@ fn assess(mesh: &Mesh) -> Vec<Ailment> {
     ailments.extend(mesh.groups.iter().filter_map(group_without_leader));
     ailments.extend(mesh.groups.iter().filter_map(group_short_of_voters));
     ailments.extend(mesh.services.iter().filter_map(service_without_instances));
+    ailments.extend(mesh.services.iter().filter_map(service_with_silent_instances));
     ailments.sort_by_key(|ailment| ailment.severity);
     ailments
 }
@@ -143,14 +144,14 @@ fn quorum_of_disco(mesh: &Mesh) -> Option<Ailment> {
 }
 
 fn down(member: &MemberSummary) -> Option<Ailment> {
-    if member.state != "down" {
+    if member.state != "down" && member.state != "silent" {
         return None;
     }
     let fix = "start it again with its data directory; if it will never come back: \
                quorate member remove";
     Some(Ailment {
         severity: Severity::Weakened,
-        what: format!("{} is down", called(member)),
+        what: format!("{} is {}", called(member), member.state),
         fix: format!("{fix} {}", node_id(member.node_id)),
     })
 }
@@ -193,6 +194,25 @@ fn service_without_instances(service: &ServiceSummary) -> Option<Ailment> {
         severity: Severity::Broken,
         what: format!("no instance of service `{}` is healthy", service.name),
         fix: format!("see the reasons with `quorate endpoints {}`", service.name),
+    })
+}
+
+/// Silent instances stay listed while too many owners are silent at once to believe that all died.
+fn service_with_silent_instances(service: &ServiceSummary) -> Option<Ailment> {
+    if service.silent == 0 {
+        return None;
+    }
+    let ServiceSummary { name, silent, instances, .. } = service;
+    Some(Ailment {
+        severity: Severity::Weakened,
+        what: format!(
+            "{silent} of {instances} instances of service `{name}` are silent: their owners no \
+             longer renew their leases"
+        ),
+        fix: format!(
+            "see which with `quorate endpoints {name}`; if their hosts are gone for good: quorate \
+             deregister --silent --service {name}"
+        ),
     })
 }
 

@@ -50,6 +50,10 @@ const PROBE_RETRY: Duration = Duration::from_millis(100);
 /// How long a stop waits for streams to end and for the leadership to be handed over, each.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long after it has heard of a mesh a server waits for its own commit of the formation, which
+/// may arrive later, before it says that it was left out.
+const COMMIT_WITHIN: Duration = Duration::from_secs(3);
+
 /// The `disco` service of one server. Clones are handles to it.
 #[derive(Clone)]
 pub struct Disco {
@@ -197,17 +201,22 @@ impl Disco {
         }
         let mut formation = host.mesh().formation();
         let (mut mesh, mut met) = (host.mesh().watch_id(), host.mesh().met_mesh());
+        let mut told = None;
         loop {
             if let Some(formation) = formation.borrow_and_update().clone() {
                 return Ok(formation);
             }
             // Joined by the data service of this process, or told of by other DISCO servers.
             let joined = mesh.borrow_and_update().clone();
-            if let Some(mesh) = joined.or_else(|| met.borrow_and_update().clone()) {
-                tracing::warn!(%mesh, "this server is not among those that formed the mesh");
-                self.readiness.send_replace(Readiness::not_a_member(&mesh));
-            }
+            let known = joined.or_else(|| met.borrow_and_update().clone());
             tokio::select! {
+                () = sleep(COMMIT_WITHIN), if known != told => {
+                    if let Some(mesh) = &known {
+                        tracing::warn!(%mesh, "this server is not among those that formed the mesh");
+                        self.readiness.send_replace(Readiness::not_a_member(mesh));
+                    }
+                    told = known;
+                }
                 changed = formation.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
                 changed = mesh.changed() => changed.map_err(|_| DiscoError::FormationLost)?,
                 changed = met.changed() => changed.map_err(|_| DiscoError::FormationLost)?,

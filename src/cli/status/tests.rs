@@ -55,6 +55,23 @@ fn a_service_without_a_healthy_instance_does_not_serve() {
     assert_eq!(assess(&mesh), [], "nobody expects a service without instances to serve");
 }
 
+#[test]
+fn silent_instances_weaken_their_service_and_can_be_deregistered() {
+    let mut mesh = well();
+    mesh.services[0].silent = 1;
+    let [ailment] = assess(&mesh).try_into().expect("one ailment");
+    assert_eq!(ailment.severity, Severity::Weakened);
+    assert!(ailment.what.starts_with("1 of 2 instances of service `web` are silent"));
+    assert!(ailment.fix.contains("quorate deregister --silent --service web"), "{ailment:?}");
+}
+
+#[test]
+fn a_silent_node_is_told_like_one_that_is_down() {
+    let mut mesh = well();
+    mesh.members[5].state = "silent".to_owned();
+    assert!(assess(&mesh)[0].what.ends_with("is silent"));
+}
+
 fn well() -> Mesh {
     let member = |number: u64, service: &str| MemberSummary {
         node_id: number,

@@ -70,6 +70,11 @@ async fn a_lost_quorum_shows(leads: bool) {
     let shown = eventually_some("the group is shown to be ill", LATE, shows).await;
     assert!(shown.stderr.contains("no quorum: last heard from a majority"), "{shown:?}");
 
+    let register = ["register", "--service", "late", "--address", "127.0.0.1:1", "--timeout", "6s"];
+    let registered = cli::quorate(&[&register[..], &["--disco", &disco]].concat()).await;
+    assert_eq!(registered.code, 4, "{registered:?}");
+    assert!(registered.stderr.contains("quorum"), "{registered:?}");
+
     for server in servers.iter_mut().filter(|it| !it.is_running()) {
         server.start();
     }
