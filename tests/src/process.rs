@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -66,6 +67,16 @@ impl Process {
     /// Everything that the process has written so far.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
+    /// How many connections the process has to an address.
+    pub fn connections_to(&self, address: SocketAddr) -> usize {
+        let (to, own) = (address.to_string(), format!("pid={},", self.id()));
+        let mut ss = Command::new("ss");
+        ss.args(["--no-header", "--numeric", "--tcp", "--processes", "state", "established"]);
+        let listed = ss.args(["dst", &to]).output().expect("ss is installed");
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        String::from_utf8_lossy(&listed.stdout).lines().filter(|line| line.contains(&own)).count()
     }
 
     pub fn signal(&self, signal: Signal) {
