@@ -49,7 +49,8 @@ pub use self::{
     progress::{Acknowledged, Progress},
     query::ServerStatus,
     record::{
-        Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported, Server, Service,
+        Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported, Server,
+        Service, ServiceOptions,
     },
     services::SIDECAR_PORTS,
     ttl::{DEFAULT_TTL, MAX_TTL, MIN_TTL},
@@ -145,6 +146,7 @@ impl Registry {
             Command::ReportLeader(it) => self.report_leader(it, effects),
             Command::MarkLeases(it) => Ok(self.mark_leases(it, entry, effects)),
             Command::DeregisterSilent(it) => Ok(self.deregister_silent(&it, effects)),
+            Command::ConfigureService(it) => self.configure_service(it, effects),
             Command::RemoveService(it) => self.remove_service(&it, entry, effects),
             Command::ReapService(it) => Ok(self.reap_service(&it, effects)),
             Command::RemoveNode(it) => self.remove_node(&it, effects),

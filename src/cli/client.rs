@@ -4,9 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use mesh::dial::endpoint;
 use proto::quorate::v1::{
-    AnswerMeta, DeregisterReply, DeregisterSilentReply, ListGroupsReply, ListInstancesReply,
-    ListMembersReply, ListServicesReply, RegisterReply, RemoveMemberReply, RemoveServiceReply,
-    RenewReply, SetHealthReply, mesh_client::MeshClient, registry_client::RegistryClient,
+    AnswerMeta, ConfigureServiceReply, DeregisterReply, DeregisterSilentReply, ListGroupsReply,
+    ListInstancesReply, ListMembersReply, ListServicesReply, RegisterReply, RemoveMemberReply,
+    RemoveServiceReply, RenewReply, SetHealthReply, mesh_client::MeshClient,
+    registry_client::RegistryClient,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Code as GrpcCode, Response, Status, transport::Channel};
@@ -142,7 +143,7 @@ macro_rules! replies {
 }
 
 replies!(true: SetHealthReply, DeregisterReply, DeregisterSilentReply);
-replies!(true: RemoveServiceReply, RemoveMemberReply);
+replies!(true: ConfigureServiceReply, RemoveServiceReply, RemoveMemberReply);
 // A registration that stands already is renewed and not written.
 replies!(false: RegisterReply, RenewReply);
 replies!(false: ListServicesReply, ListInstancesReply, ListMembersReply, ListGroupsReply);

@@ -1,14 +1,16 @@
-//! `quorate service remove`: what is done to one service.
+//! `quorate service`: what is done to one service.
+
+use std::{str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand};
-use proto::quorate::v1::RemoveServiceRequest;
+use proto::quorate::v1::{ConfigureServiceRequest, RemoveServiceRequest, ServiceOptions};
 use serde_json::json;
 
 use super::DiscoArgs;
 use crate::{
     failure::{Code, Failure},
     output::{self, Format},
-    values::service,
+    values::{ValueError, duration, service},
 };
 
 /// Act on one service.
@@ -20,7 +22,65 @@ pub(crate) struct ServiceArgs {
 
 #[derive(Debug, Subcommand)]
 enum ServiceCommand {
+    Set(SetArgs),
     Remove(RemoveArgs),
+}
+
+/// Say how Envoys carry the calls of a service.
+#[derive(Args, Debug)]
+#[command(long_about = "\
+Say how Envoys carry the calls of a service. What is not given goes back to its default.
+
+  quorate service set orders --stream-idle 12h
+  quorate service set orders --stream-idle never --try-unhealthy
+  quorate service set orders
+
+`quorate services --format json` shows what is set. It stays with the service until that is removed.")]
+struct SetArgs {
+    /// The service.
+    #[arg(value_parser = service)]
+    name: String,
+    /// How long a stream or TCP connection may be silent before it is cut, up to 720h, or `never`.
+    /// The default is 1h for HTTP, `never` for TCP.
+    #[arg(long, value_name = "DURATION|never")]
+    stream_idle: Option<Idle>,
+    /// Try unhealthy instances when no other is left. By default calls are refused then.
+    #[arg(long)]
+    try_unhealthy: bool,
+    #[command(flatten)]
+    disco: DiscoArgs,
+}
+
+/// How long a stream may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Idle {
+    Never,
+    After(Duration),
+}
+
+impl FromStr for Idle {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text.trim() {
+            "never" => Ok(Self::Never),
+            // Cut at once is what nobody wants, and zero is `never` on the wire.
+            other => match duration(other)? {
+                Duration::ZERO => Err(ValueError::Duration(text.to_owned())),
+                idle => Ok(Self::After(idle)),
+            },
+        }
+    }
+}
+
+impl Idle {
+    /// As in [`ServiceOptions`].
+    fn to_millis(self) -> u64 {
+        match self {
+            Self::Never => 0,
+            Self::After(idle) => u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// Remove a service that is not needed any more.
@@ -48,9 +108,45 @@ struct RemoveArgs {
 impl ServiceArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
         match self.command {
+            ServiceCommand::Set(args) => args.run(format).await,
             ServiceCommand::Remove(args) => args.run(format).await,
         }
     }
+}
+
+impl SetArgs {
+    async fn run(self, format: Format) -> Result<u8, Failure> {
+        let name = self.name;
+        let options = ServiceOptions {
+            stream_idle_ms: self.stream_idle.map(Idle::to_millis),
+            try_unhealthy: self.try_unhealthy,
+        };
+        let request = ConfigureServiceRequest {
+            name: name.clone(),
+            options: Some(options),
+            ..ConfigureServiceRequest::default()
+        };
+        let client = self.disco.client();
+        let asked = client.ask(request, |mut registry, request| async move {
+            registry.configure_service(request).await
+        });
+        if !asked.await?.existed {
+            return Err(no_such_service(&name));
+        }
+        match format {
+            Format::Table => output::line(&format!("set the options of service {name}")),
+            Format::Json => {
+                let set = json!({ "service": name, "options": super::services::options(&options) });
+                output::line(&set.to_string());
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn no_such_service(name: &str) -> Failure {
+    Failure::new(Code::NoneFound, format!("there is no service `{name}`"))
+        .hint("`quorate services` lists them")
 }
 
 impl RemoveArgs {
@@ -73,8 +169,7 @@ impl RemoveArgs {
             }
         })?;
         if !reply.existed {
-            return Err(Failure::new(Code::NoneFound, format!("there is no service `{name}`"))
-                .hint("`quorate services` lists them"));
+            return Err(no_such_service(&name));
         }
         match format {
             Format::Table => output::line(&format!("removed service {name}")),

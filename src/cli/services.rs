@@ -1,7 +1,7 @@
 //! `quorate services`: what is registered.
 
 use clap::Args;
-use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceSummary};
+use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceOptions, ServiceSummary};
 use serde_json::{Value, json};
 
 use super::{DiscoArgs, client::answer, print, watch::WatchArgs};
@@ -77,5 +77,14 @@ fn record(service: &ServiceSummary) -> Value {
         "healthy": service.healthy,
         "silent": service.silent,
         "sidecar_port": service.sidecar_port,
+        "options": options(&service.options.unwrap_or_default()),
+    })
+}
+
+/// A silence of zero is for ever, and of null the default.
+pub(super) fn options(options: &ServiceOptions) -> Value {
+    json!({
+        "stream_idle_ms": options.stream_idle_ms,
+        "try_unhealthy": options.try_unhealthy,
     })
 }

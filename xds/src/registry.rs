@@ -12,13 +12,14 @@ use std::{sync::Arc, time::Duration};
 
 use discovery::lease::Heard;
 use proto::quorate::v1::{
-    self as wire, DeregisterInstance, DeregisterReply, DeregisterRequest, DeregisterSilent,
+    self as wire, ConfigureService, ConfigureServiceReply, ConfigureServiceRequest,
+    DeregisterInstance, DeregisterReply, DeregisterRequest, DeregisterSilent,
     DeregisterSilentReply, DeregisterSilentRequest, Directive, Instance, LeaseLive,
     ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
     ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, NodeReport,
     RegisterInstance, RegisterReply, RegisterRequest, RemoveMemberReply, RemoveMemberRequest,
     RemoveService, RemoveServiceReply, RemoveServiceRequest, RenewReply, RenewRequest,
-    SetHealthReply, SetHealthRequest, SetInstanceHealth, registry_command::Command,
+    ServiceOptions, SetHealthReply, SetHealthRequest, SetInstanceHealth, registry_command::Command,
     registry_server::Registry,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -209,6 +210,29 @@ impl Registry for RegistryService {
         tracing::info!(service, zone, instances = done.removed, "silent instances deregistered");
         let meta = Some(self.shared.meta());
         Ok(Response::new(DeregisterSilentReply { meta, removed: done.removed }))
+    }
+
+    async fn configure_service(
+        &self,
+        request: Request<ConfigureServiceRequest>,
+    ) -> Result<Response<ConfigureServiceReply>, Status> {
+        let ConfigureServiceRequest { name, options, mesh_id } = request.into_inner();
+        let formed = self.admit_of(&mesh_id)?;
+        let command = ConfigureService { name, options };
+        let proposed = Command::ConfigureService(command.clone());
+        let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
+        if done.changed {
+            let ServiceOptions { stream_idle_ms, try_unhealthy } =
+                command.options.unwrap_or_default();
+            tracing::info!(
+                service = command.name,
+                stream_idle_ms,
+                try_unhealthy,
+                "service configured"
+            );
+        }
+        let meta = Some(self.shared.meta());
+        Ok(Response::new(ConfigureServiceReply { meta, existed: done.existed }))
     }
 
     async fn remove_service(

@@ -73,9 +73,11 @@ impl Registry {
     ) -> Result<(), Refusal> {
         let name = instance.service.clone();
         let Some(service) = self.services.get(&name) else {
-            // One that was removed and comes back has its port still.
-            let kept = self.retired.get(&name).map(|it| it.sidecar_port);
-            let Some(sidecar_port) = kept.or_else(|| self.free_port()) else {
+            // One that was removed and comes back has its port and its options still.
+            let kept = self.retired.get(&name);
+            let options = kept.map(|it| it.options).unwrap_or_default();
+            let Some(sidecar_port) = kept.map(|it| it.sidecar_port).or_else(|| self.free_port())
+            else {
                 return Err(Refusal::new(
                     Reason::Exhausted,
                     format!(
@@ -85,7 +87,7 @@ impl Registry {
                 ));
             };
             let protocol = instance.protocol;
-            let service = Service { name, protocol, sidecar_port, retired_since: None };
+            let service = Service { name, protocol, sidecar_port, retired_since: None, options };
             self.put_service(service, effects);
             return Ok(());
         };

@@ -40,6 +40,7 @@ impl Registry {
             healthy: count(healthy),
             silent: count(instances.values().filter(|it| it.silent_since.is_some()).count()),
             sidecar_port: service.map_or(0, |it| it.sidecar_port.into()),
+            options: service.map(|it| it.options.to_proto()),
         }
     }
 

@@ -4,6 +4,7 @@
 //! not accepted at a restart either.
 
 mod group;
+mod options;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -15,7 +16,10 @@ use super::{
     ttl::allowed_ttl,
 };
 
-pub use self::group::{Group, Leader, Member};
+pub use self::{
+    group::{Group, Leader, Member},
+    options::ServiceOptions,
+};
 
 /// Largest share of the traffic that one instance may claim.
 const MAX_WEIGHT: u32 = 128;
@@ -81,6 +85,7 @@ pub struct Service {
     pub sidecar_port: u16,
     /// The log index at which the service was removed. It then only keeps its port.
     pub retired_since: Option<u64>,
+    pub options: ServiceOptions,
 }
 
 /// A data node.
@@ -276,6 +281,7 @@ impl Service {
             name: record.name,
             sidecar_port,
             retired_since: index(record.retired_since_index),
+            options: ServiceOptions::parse(record.options.unwrap_or_default())?,
         })
     }
 
@@ -285,6 +291,7 @@ impl Service {
             protocol: self.protocol.as_str().to_owned(),
             sidecar_port: self.sidecar_port.into(),
             retired_since_index: self.retired_since.unwrap_or(0),
+            options: self.options.to_record(),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::ops::RangeInclusive;
 
-use proto::quorate::v1::{ReapService, RegistryDone, RemoveService, registry_refusal::Reason};
+use proto::quorate::v1::{
+    ConfigureService, ReapService, RegistryDone, RemoveService, registry_refusal::Reason,
+};
 
 use super::{
     Effects, Entry, Registry,
     key::RecordKey,
-    record::{Instance, Service},
+    record::{Instance, Service, ServiceOptions},
     refusal::Refusal,
 };
 
@@ -16,6 +18,23 @@ use super::{
 pub const SIDECAR_PORTS: RangeInclusive<u16> = 21_000..=32_767;
 
 impl Registry {
+    /// Replaces the options of a service.
+    pub(super) fn configure_service(
+        &mut self,
+        command: ConfigureService,
+        effects: &mut Effects,
+    ) -> Result<RegistryDone, Refusal> {
+        let options = ServiceOptions::parse(command.options.unwrap_or_default())?;
+        let Some(service) = self.services.get(&command.name) else {
+            return Ok(RegistryDone::default());
+        };
+        let changed = service.options != options;
+        if changed {
+            self.put_service(Service { options, ..service.clone() }, effects);
+        }
+        Ok(RegistryDone { existed: true, changed, ..RegistryDone::default() })
+    }
+
     /// Retires a service: whatever of it is left goes, but its port stays its own for a while, since
     /// callers may still connect there. An instance that registers brings the service back.
     pub(super) fn remove_service(

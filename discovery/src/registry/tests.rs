@@ -1,11 +1,12 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use proto::quorate::v1::{
-    AddressHint, AssignReplica, DecideGroup, DeregisterInstance, DeregisterSilent, ExpireLease,
-    GroupMember, Health, HostedGroup, LeaseMark, Locality as WireLocality, MarkLeases,
-    Member as WireMember, NodeRecord, NodeState, NodeStatus, ReapInstance, ReapService, RecordNode,
-    RecordServer, RegisterInstance, RegistryDone, RemoveNode, RemoveServer, RemoveService,
-    ReportLeader, SetInstanceHealth, SetNodeState, registry_refusal::Reason,
+    AddressHint, AssignReplica, ConfigureService, DecideGroup, DeregisterInstance,
+    DeregisterSilent, ExpireLease, GroupMember, Health, HostedGroup, LeaseMark,
+    Locality as WireLocality, MarkLeases, Member as WireMember, NodeRecord, NodeState, NodeStatus,
+    ReapInstance, ReapService, RecordNode, RecordServer, RegisterInstance, RegistryDone,
+    RemoveNode, RemoveServer, RemoveService, ReportLeader, ServiceOptions as WireOptions,
+    SetInstanceHealth, SetNodeState, registry_refusal::Reason,
 };
 
 use super::*;
@@ -187,12 +188,40 @@ fn removed_service_keeps_its_port_until_it_is_reaped_and_may_come_back() {
 }
 
 #[test]
+fn options_of_a_service_are_replaced_and_outlive_its_removal() {
+    let mut mesh = Mesh::default();
+    let configure = |stream_idle_ms, try_unhealthy| {
+        let options = Some(WireOptions { stream_idle_ms, try_unhealthy });
+        Command::ConfigureService(ConfigureService { name: "orders".into(), options })
+    };
+    assert_eq!(mesh.run(configure(None, true)), Ok(RegistryDone::default()), "no such service");
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let options = |mesh: &Mesh| mesh.registry.service("orders").unwrap().options;
+    assert_eq!(options(&mesh), ServiceOptions::default());
+    let existed = RegistryDone { existed: true, ..RegistryDone::default() };
+    let done = RegistryDone { existed: true, ..changed() };
+    assert_eq!(mesh.run(configure(Some(0), true)), Ok(done));
+    assert_eq!(mesh.run(configure(Some(0), true)), Ok(existed), "nothing is touched");
+    let wanted = ServiceOptions { stream_idle: Some(Duration::ZERO), try_unhealthy: true };
+    assert_eq!(options(&mesh), wanted);
+    assert_eq!(mesh.run(configure(Some(u64::MAX), true)), Err(Reason::Malformed));
+
+    let name = "orders".to_owned();
+    mesh.run(Command::RemoveService(RemoveService { name, force: true, if_empty: false })).unwrap();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    assert_eq!(options(&mesh), wanted);
+    assert_eq!(mesh.run(configure(None, false)), Ok(done));
+    assert_eq!(options(&mesh), ServiceOptions::default());
+}
+
+#[test]
 fn a_freed_port_is_given_again_when_no_other_is_left() {
     let mut registry = Registry::default();
     let mut effects = Effects::default();
     for port in SIDECAR_PORTS.filter(|port| *port != 21_500) {
         let (name, protocol) = (format!("s{port}"), Protocol::Http1);
-        let service = Service { name, protocol, sidecar_port: port, retired_since: None };
+        let options = ServiceOptions::default();
+        let service = Service { name, protocol, sidecar_port: port, retired_since: None, options };
         registry.put_service(service, &mut effects);
     }
     assert_eq!(registry.free_port(), Some(21_500));

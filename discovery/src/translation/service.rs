@@ -25,6 +25,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An HTTP stream may be silent for so long: events that are seldom, answers that take their time.
+/// A service may want it otherwise.
 const STREAM_IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// A TCP connection is tried at so many endpoints, of which some may be tried twice.
@@ -72,7 +73,8 @@ pub(super) fn removal(name: &str) -> [ResourceChange; 5] {
 pub(super) fn endpoints(registry: &Registry, service: &Service) -> Resource {
     let instances = registry.instances_of(&service.name).values();
     let silent = health_of_silent(service, instances.clone());
-    let endpoints = instances.filter_map(|it| endpoint(it, silent)).collect();
+    let unhealthy = service.options.try_unhealthy.then_some(HealthStatus::Unhealthy);
+    let endpoints = instances.filter_map(|it| endpoint(it, silent, unhealthy)).collect();
     let assignment = build::load_assignment(&service.name, endpoints);
     Resource::new(ResourceType::Endpoints, service.name.as_str(), &assignment)
 }
@@ -100,16 +102,21 @@ fn health_of_silent<'a>(
     if heard > 0 && enough { HealthStatus::Degraded } else { HealthStatus::Unknown }
 }
 
-fn endpoint(instance: &Instance, silent: HealthStatus) -> Option<build::Endpoint<'_>> {
+fn endpoint(
+    instance: &Instance,
+    silent: HealthStatus,
+    unhealthy: Option<HealthStatus>,
+) -> Option<build::Endpoint<'_>> {
     let health = match instance.health {
         Health::Healthy | Health::Unknown if instance.silent_since.is_some() => silent,
         Health::Healthy => HealthStatus::Healthy,
         Health::Draining => HealthStatus::Draining,
         // Envoy sends traffic to those of whom nothing is known: rather a try than a refusal.
         Health::Unknown | Health::Unspecified => HealthStatus::Unknown,
-        // Left out, not listed as unhealthy: when no other is left, Envoy sends to any that is
-        // listed, and rather nobody answers than one who says that it cannot.
-        Health::Unhealthy | Health::Down => return None,
+        // Left out, unless the service says otherwise: when no other is left, Envoy sends to any that
+        // is listed, and rather nobody answers than one who says that it cannot.
+        Health::Unhealthy => unhealthy?,
+        Health::Down => return None,
     };
     Some(build::Endpoint {
         address: instance.address,
@@ -171,7 +178,7 @@ fn virtual_host(service: &Service, domains: Vec<String>) -> VirtualHost {
     let action = RouteAction {
         // Only silence ends a request, since streams and large answers take their time.
         timeout: build::duration(Duration::ZERO),
-        idle_timeout: build::duration(STREAM_IDLE),
+        idle_timeout: build::duration(service.options.stream_idle.unwrap_or(STREAM_IDLE)),
         max_stream_duration: (service.protocol == Protocol::Http2).then(http::as_the_client_asks),
         ..http::to_cluster(&service.name)
     };
@@ -218,7 +225,7 @@ fn sidecar_listener(service: &Service) -> Listener {
                 stat_prefix,
                 max_connect_attempts: build::number(TCP_ATTEMPTS),
                 // A database's connections rest overnight. Whoever is gone is found by keepalive.
-                idle_timeout: build::duration(Duration::ZERO),
+                idle_timeout: build::duration(service.options.stream_idle.unwrap_or_default()),
                 cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(service.name.clone())),
                 ..TcpProxy::default()
             }))),

@@ -28,8 +28,8 @@ use envoy_types::pb::{
 };
 use prost::{Message, Name};
 use proto::quorate::v1::{
-    Health, Locality as WireLocality, NodeState, RegisterInstance, RemoveService, ReportLeader,
-    SetNodeState, registry_command::Command,
+    ConfigureService, Health, Locality as WireLocality, NodeState, RegisterInstance, RemoveService,
+    ReportLeader, ServiceOptions, SetNodeState, registry_command::Command,
 };
 
 use super::*;
@@ -323,6 +323,36 @@ fn removed_service_takes_its_resources_along() {
 }
 
 #[test]
+fn a_service_may_say_how_long_its_streams_are_silent() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let idle = |mesh: &Mesh| {
+        let routes: RouteConfiguration = Told::of(mesh).get(ResourceType::Route, "orders");
+        let actions = routes.virtual_hosts[0].routes.iter().map(|it| it.action.clone());
+        let idle = |action| {
+            let Some(route::Action::Route(action)) = action else { panic!() };
+            action.idle_timeout.map(|it| it.seconds)
+        };
+        actions.map(idle).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(idle(&mesh), BTreeSet::from([Some(3600)]));
+    mesh.run(configure(Some(7_200_000), false)).unwrap();
+    assert_eq!(idle(&mesh), BTreeSet::from([Some(7200)]));
+    mesh.run(configure(Some(0), false)).unwrap();
+    assert_eq!(idle(&mesh), BTreeSet::from([Some(0)]), "zero is for ever");
+}
+
+#[test]
+fn unhealthy_instances_are_listed_only_if_the_service_wants_them_tried() {
+    let mut mesh = Mesh::default();
+    let sick = placed("a", "10.0.0.1:80", 1, Health::Unhealthy, "z");
+    mesh.run(Command::RegisterInstance(sick)).unwrap();
+    assert_eq!(Told::of(&mesh).endpoints("orders"), Vec::<String>::new());
+    mesh.run(configure(None, true)).unwrap();
+    assert_eq!(Told::of(&mesh).endpoints("orders"), ["0 z 1: 10.0.0.1:80 Unhealthy 1"]);
+}
+
+#[test]
 fn instances_that_are_down_are_left_out() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
@@ -478,6 +508,11 @@ fn placed(id: &str, address: &str, weight: u32, health: Health, zone: &str) -> R
     it.set_health(health);
     it.locality = Some(WireLocality { region: String::new(), zone: zone.to_owned() });
     command
+}
+
+fn configure(stream_idle_ms: Option<u64>, try_unhealthy: bool) -> Command {
+    let options = Some(ServiceOptions { stream_idle_ms, try_unhealthy });
+    Command::ConfigureService(ConfigureService { name: "orders".to_owned(), options })
 }
 
 /// What clients are told of a registry, read back.

@@ -8,12 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh::MeshId;
 use proto::quorate::v1::{
-    AnswerMeta, DeregisterReply, DeregisterRequest, DeregisterSilentReply, DeregisterSilentRequest,
-    Directive, GroupRecord, ListGroupsReply, ListGroupsRequest, ListInstancesReply,
-    ListInstancesRequest, ListMembersReply, ListMembersRequest, ListServicesReply,
-    ListServicesRequest, LiveReply, LiveRequest, Member, NodeHello, NodeReport, RegisterReply,
-    RegisterRequest, RemoveMemberReply, RemoveMemberRequest, RemoveServiceReply,
-    RemoveServiceRequest, RenewReply, RenewRequest, SetHealthReply, SetHealthRequest,
+    AnswerMeta, ConfigureServiceReply, ConfigureServiceRequest, DeregisterReply, DeregisterRequest,
+    DeregisterSilentReply, DeregisterSilentRequest, Directive, GroupRecord, ListGroupsReply,
+    ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
+    ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, Member,
+    NodeHello, NodeReport, RegisterReply, RegisterRequest, RemoveMemberReply, RemoveMemberRequest,
+    RemoveServiceReply, RemoveServiceRequest, RenewReply, RenewRequest, SetHealthReply,
+    SetHealthRequest,
     node_report::Report,
     registry_server::{Registry, RegistryServer},
 };
@@ -195,6 +196,13 @@ impl Registry for Conversation {
         &self,
         _: Request<DeregisterSilentRequest>,
     ) -> Answer<DeregisterSilentReply> {
+        Err(left_out())
+    }
+
+    async fn configure_service(
+        &self,
+        _: Request<ConfigureServiceRequest>,
+    ) -> Answer<ConfigureServiceReply> {
         Err(left_out())
     }
 

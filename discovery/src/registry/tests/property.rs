@@ -170,7 +170,14 @@ fn mark_command(random: &mut StdRng, registry: &Registry, term: u64) -> Command 
 }
 
 fn removal_command(random: &mut StdRng, registry: &Registry) -> Command {
-    match random.random_range(0..5) {
+    match random.random_range(0..6) {
+        5 => Command::ConfigureService(ConfigureService {
+            name: service(random),
+            options: Some(WireOptions {
+                stream_idle_ms: random.random_bool(0.5).then(|| random.random_range(0..3) << 31),
+                try_unhealthy: random.random_bool(0.5),
+            }),
+        }),
         0 => Command::DeregisterSilent(DeregisterSilent {
             service: service(random),
             zone: pick(random, &["a", "b", ""]).to_owned(),

@@ -6,11 +6,12 @@ use std::{
 
 use futures::Stream;
 use proto::quorate::v1::{
-    AnswerMeta, DeregisterReply, DeregisterSilentReply, DeregisterSilentRequest, Directive,
-    ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
-    ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, NodeReport,
-    RegisterReply, RemoveMemberReply, RemoveMemberRequest, RemoveServiceReply,
-    RemoveServiceRequest, RenewReply, SetHealthReply,
+    AnswerMeta, ConfigureServiceReply, ConfigureServiceRequest, DeregisterReply,
+    DeregisterSilentReply, DeregisterSilentRequest, Directive, ListGroupsReply, ListGroupsRequest,
+    ListInstancesReply, ListInstancesRequest, ListMembersReply, ListMembersRequest,
+    ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, NodeReport, RegisterReply,
+    RemoveMemberReply, RemoveMemberRequest, RemoveServiceReply, RemoveServiceRequest, RenewReply,
+    SetHealthReply,
     registry_server::{Registry, RegistryServer},
 };
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -489,6 +490,13 @@ impl Registry for FakeRegistry {
         &self,
         _: Request<DeregisterSilentRequest>,
     ) -> Result<Response<DeregisterSilentReply>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+
+    async fn configure_service(
+        &self,
+        _: Request<ConfigureServiceRequest>,
+    ) -> Result<Response<ConfigureServiceReply>, Status> {
         Err(Status::unimplemented("not asked here"))
     }
 
