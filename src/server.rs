@@ -412,6 +412,7 @@ fn dir_failure(error: DataDirError) -> Failure {
         | DataDirError::OtherServices { .. }
         | DataDirError::OtherMesh { .. }
         | DataDirError::NewerFormat { .. }
+        | DataDirError::OlderFormat { .. }
         | DataDirError::Damaged { .. }
         | DataDirError::NotADataDir(_) => refused(
             &error,

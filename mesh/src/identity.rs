@@ -86,10 +86,15 @@ pub enum DataDirError {
     #[error("data directory {} belongs to mesh {ours}, not {wanted}", .path.display())]
     OtherMesh { path: PathBuf, ours: MeshId, wanted: MeshId },
     #[error(
-        "data directory {} has format {found}, this version reads up to {FORMAT}; \
+        "data directory {} has format {found}, this version reads format {FORMAT}; \
          use the version that wrote it or a newer one", .path.display()
     )]
     NewerFormat { path: PathBuf, found: u32 },
+    #[error(
+        "data directory {} has format {found}, of a version before 0.1.0, and this one reads format \
+         {FORMAT}; use the version that wrote it, or begin with another directory", .path.display()
+    )]
+    OlderFormat { path: PathBuf, found: u32 },
     #[error(
         "data directory {} was overtaken: a copy of it was started too, or it is one. Keep one of the \
          copies and remove the others; then, on the one that is kept and with its server stopped: \

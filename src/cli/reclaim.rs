@@ -35,6 +35,7 @@ impl ReclaimArgs {
             | DataDirError::OtherServices { .. }
             | DataDirError::OtherMesh { .. }
             | DataDirError::NewerFormat { .. }
+            | DataDirError::OlderFormat { .. }
             | DataDirError::Overtaken(_)
             | DataDirError::Damaged { .. }
             | DataDirError::NotADataDir(_) => {

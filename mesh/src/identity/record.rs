@@ -109,6 +109,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Record, DataDirError> {
     if format > FORMAT {
         return Err(DataDirError::NewerFormat { path: path.to_owned(), found: format });
     }
+    if format < FORMAT {
+        return Err(DataDirError::OlderFormat { path: path.to_owned(), found: format });
+    }
     let sum = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
     let body = body.trim_end();
     if sum != Some(crc32c::crc32c(body.as_bytes())) {

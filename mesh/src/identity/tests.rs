@@ -78,7 +78,7 @@ fn every_refusal_names_its_reason_and_changes_nothing() {
     let member: Spoil = |path, mesh| {
         open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
     };
-    let cases: [(&str, Spoil, &[&str], &str); 8] = [
+    let cases: [(&str, Spoil, &[&str], &str); 9] = [
         ("other services", member, &["disco"], "services data, not disco"),
         ("more services", member, &["data", "disco"], "services data, not data,disco"),
         ("other mesh", member, &["data"], "belongs to mesh"),
@@ -96,6 +96,15 @@ fn every_refusal_names_its_reason_and_changes_nothing() {
             },
             &["data"],
             "has format 3",
+        ),
+        (
+            "older format",
+            |path, mesh| {
+                open(path, &["data"], None).unwrap().set_mesh(mesh).unwrap();
+                spoil_identity(path, "quorate-identity 2", "quorate-identity 1");
+            },
+            &["data"],
+            "version before 0.1.0",
         ),
         (
             "changed content",

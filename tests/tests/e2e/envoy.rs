@@ -6,12 +6,13 @@ use harness::{
     Mesh,
     address::{free, next_ip},
     app::{App, Manner, read_head},
-    eventually, http,
+    cli, eventually, http,
     kv::Kv,
     sidecar::Sidecar,
     wait::{LATE, SOON, eventually_eq, eventually_some},
 };
 use proto::quorate::v1::{Health, Instance};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -156,6 +157,43 @@ async fn an_unhealthy_instance_gets_nothing_also_as_the_last() {
         assert_eq!(status("web").await, Some(200));
     }
     assert_eq!(ill.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_service_may_want_its_unhealthy_tried_and_its_silent_streams_cut() {
+    let mesh = with_front().await;
+    let [ill, mute] = [App::start(Manner::Answers).await, App::start(Manner::Hangs).await];
+    let mut sick = instance("sick", ill.address);
+    sick.set_health(Health::Unhealthy);
+    mesh.registry().register_instance(sick).await.unwrap();
+    register(&mesh, "mute", mute.address).await;
+    let disco = mesh.disco_addresses()[0].to_string();
+    let set = async |service, options: &[&str]| {
+        let set = ["service", "set", service, "--disco", &disco];
+        cli::quorate(&[&set[..], options].concat()).await
+    };
+    assert_eq!(set("nobody", &["--try-unhealthy"]).await.code, 3);
+    assert_eq!(set("mute", &["--stream-idle", "0s"]).await.code, 2);
+    let known = async || mesh.front().clusters().await.contains_key("sick");
+    eventually("the front proxy knows the service", SOON, known).await;
+    assert_eq!(http::get(mesh.front().http, "sick", "/").await.unwrap().status, 503);
+
+    set("sick", &["--try-unhealthy"]).await.ok();
+    answers(mesh.front().http, "sick").await;
+    set("sick", &[]).await.ok();
+    let refused = async || http::get(mesh.front().http, "sick", "/").await.unwrap().status == 503;
+    eventually("without the option it is refused again", SOON, refused).await;
+
+    set("mute", &["--stream-idle", "1s"]).await.ok();
+    let listed = cli::quorate(&["services", "--format", "json", "--disco", &disco]).await.json();
+    let options = |it: &Value| (it["name"] == "mute").then(|| it["options"].clone());
+    let options = listed["services"].as_array().unwrap().iter().find_map(options).unwrap();
+    assert_eq!(options, json!({ "stream_idle_ms": 1000, "try_unhealthy": false }));
+    let cut = async || {
+        let call = http::get(mesh.front().http, "mute", "/");
+        matches!(timeout(SOON, call).await, Ok(Ok(answer)) if answer.status == 504)
+    };
+    eventually("silence ends a call", LATE, cut).await;
 }
 
 #[tokio::test]
