@@ -8,7 +8,7 @@ use harness::{
     eventually,
     kv::Kv,
     stats::{Durations, Usage},
-    wait::{LATE, SOON},
+    wait::SOON,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -83,7 +83,6 @@ async fn cold_start_registration_and_idle_use() {
     eprintln!("measured: register to endpoint in Envoy: {}", registrations(&mesh).await);
     sleep(SETTLE).await;
     idle(&mesh).await;
-    assert!(starts.percentile(50) < LATE, "the mesh starts in less than a minute");
 }
 
 async fn cold_start() -> (Mesh, Duration) {
