@@ -18,6 +18,7 @@ mod modes;
 mod process;
 mod quorum;
 mod register;
+mod removal;
 mod routing;
 mod silence;
 mod single;
