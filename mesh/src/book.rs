@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     file,
     ids::{NodeId, node_hex},
-    starts::{Start, Told, compare},
+    starts::{Start, StartOrder, compare},
 };
 
 const FILE: &str = "book.json";
@@ -81,7 +81,7 @@ impl Book {
     /// Takes in a hint and says whether it told anything.
     pub fn learn(&self, hint: Hint) -> bool {
         let mut hints = self.lock();
-        if !is_news(hints.get(&hint.node_id), &hint) {
+        if !is_newer(hints.get(&hint.node_id), &hint) {
             return false;
         }
         if hints.len() >= CAPACITY && !hints.contains_key(&hint.node_id) {
@@ -92,7 +92,7 @@ impl Book {
         let node_id = hint.node_id;
         let before = hints.insert(node_id, hint);
         // What is not on disk must not count: after a restart another start might.
-        if !self.keep(&hints) {
+        if !self.save(&hints) {
             match before {
                 Some(before) => hints.insert(node_id, before),
                 None => hints.remove(&node_id),
@@ -129,7 +129,7 @@ impl Book {
     }
 
     /// Brings the book to disk, and says whether it is there.
-    fn keep(&self, hints: &BTreeMap<NodeId, Hint>) -> bool {
+    fn save(&self, hints: &BTreeMap<NodeId, Hint>) -> bool {
         let Some(dir) = &self.shared.dir else { return true };
         let hints: Vec<&Hint> = hints.values().collect();
         let kept = serde_json::to_vec_pretty(&hints)
@@ -150,16 +150,18 @@ impl std::fmt::Debug for Book {
 }
 
 /// Whether `told` says more than what is known. Of two starts of one epoch the known one stays.
-fn is_news(known: Option<&Hint>, told: &Hint) -> bool {
+fn is_newer(known: Option<&Hint>, told: &Hint) -> bool {
     let usable =
         told.node_id != 0 && told.address.port() != 0 && !told.address.ip().is_unspecified();
     if !usable {
         return false;
     }
     match compare(known.map(Hint::start), told.start()) {
-        Told::Later => true,
-        Told::Counted => known.is_some_and(|known| told.start != 0 && told.moves > known.moves),
-        Told::Earlier | Told::Copy | Told::MadeUp => false,
+        StartOrder::Later => true,
+        StartOrder::Counted => {
+            known.is_some_and(|known| told.start != 0 && told.moves > known.moves)
+        }
+        StartOrder::Earlier | StartOrder::Copy | StartOrder::Implausible => false,
     }
 }
 

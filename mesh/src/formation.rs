@@ -80,7 +80,7 @@ impl Reservations {
         formation: &pb::Formation,
         now: Instant,
     ) -> Result<(), FormError> {
-        if check(candidate, formation)? == Standing::Formed {
+        if check(candidate, formation)? == FormationStatus::Formed {
             return Ok(());
         }
         // A formation that is there already is adopted all the same: it names this server.
@@ -101,7 +101,7 @@ impl Reservations {
         formation: &pb::Formation,
         now: Instant,
     ) -> Result<Commit, FormError> {
-        if check(candidate, formation)? == Standing::Formed {
+        if check(candidate, formation)? == FormationStatus::Formed {
             return Ok(Commit::Done);
         }
         if self.current(now) != Some(formation) {
@@ -122,7 +122,7 @@ impl Reservations {
         formation: &pb::Formation,
         now: Instant,
     ) -> Result<Commit, FormError> {
-        if check(candidate, formation)? == Standing::Formed {
+        if check(candidate, formation)? == FormationStatus::Formed {
             return Ok(Commit::Done);
         }
         self.check_free_for(formation, now)?;
@@ -142,13 +142,13 @@ impl Reservations {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Standing {
-    Blank,
+enum FormationStatus {
+    NotFormed,
     /// This very formation is committed here.
     Formed,
 }
 
-fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, FormError> {
+fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<FormationStatus, FormError> {
     let Ok(mesh) = formation.mesh_id.parse::<MeshId>() else {
         return Err(FormError::Malformed("mesh id"));
     };
@@ -164,7 +164,7 @@ fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, F
         return Err(FormError::NotAMember);
     }
     if candidate.formation.as_ref() == Some(formation) {
-        return Ok(Standing::Formed);
+        return Ok(FormationStatus::Formed);
     }
     if let Some(mesh) = &candidate.mesh {
         return Err(FormError::InMesh(mesh.clone()));
@@ -175,7 +175,7 @@ fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, F
     if !candidate.awaits_forming {
         return Err(FormError::NotAwaited);
     }
-    Ok(Standing::Blank)
+    Ok(FormationStatus::NotFormed)
 }
 
 pub(crate) fn to_record(formation: &pb::Formation) -> FormationRecord {

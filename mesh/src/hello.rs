@@ -35,17 +35,17 @@ use crate::{
     part::Mesh,
     peers::{MESSAGE_BYTES, channel_to},
     proof,
-    starts::{Start, Told, compare},
+    starts::{Start, StartOrder, compare},
 };
 
 /// Time between rounds while a seed has not answered, or this server has no mesh.
-const EAGER: Duration = Duration::from_millis(500);
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(500);
 /// Time between rounds otherwise.
-const CALM: Duration = Duration::from_secs(5);
+const SETTLED_PAUSE: Duration = Duration::from_secs(5);
 /// Least time between rounds, however much there is to look into.
-const REST: Duration = Duration::from_millis(50);
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// How long one exchange may take.
-const LIMIT: Duration = Duration::from_secs(1);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Exchanges under way at once.
 const PARALLEL: usize = 16;
 /// Servers spoken to in one round, beside the seeds; larger meshes take turns.
@@ -73,10 +73,10 @@ impl Mesh {
     ///
     /// Ends by itself if another start of this server counts in the mesh: the process must end too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Overtaken> {
-        let greeter = Greeter::new(self.clone(), self.inner.config.seeds.clone());
+        let hello = HelloTask::new(self.clone(), self.inner.config.seeds.clone());
         let overtaken = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            overtaken = greeter.run() => overtaken,
+            overtaken = hello.run() => overtaken,
             () = self.inner.copy_proven.cancelled() => {
                 Overtaken::Copy { epoch: self.inner.identity.boot_epoch }
             }
@@ -103,7 +103,7 @@ enum Target {
 }
 
 /// Exchanges hints, round after round.
-struct Greeter {
+struct HelloTask {
     mesh: Mesh,
     seeds: Vec<SocketAddr>,
     answered: BTreeSet<SocketAddr>,
@@ -115,10 +115,10 @@ struct Greeter {
     channels: BTreeMap<SocketAddr, Channel>,
     round: usize,
     /// Set once another start of this server is known of: what to say to it.
-    word: Option<pb::OtherStart>,
+    proof: Option<pb::OtherStart>,
 }
 
-impl Greeter {
+impl HelloTask {
     fn new(mesh: Mesh, seeds: Vec<SocketAddr>) -> Self {
         Self {
             mesh,
@@ -128,7 +128,7 @@ impl Greeter {
             met: BTreeMap::new(),
             channels: BTreeMap::new(),
             round: 0,
-            word: None,
+            proof: None,
         }
     }
 
@@ -139,20 +139,20 @@ impl Greeter {
         let mut everybody = true;
         loop {
             let targets = self.targets(everybody);
-            if let Some(overtaken) = self.greet(targets).await {
-                self.tell_other_start(overtaken).await;
+            if let Some(overtaken) = self.exchange_with(targets).await {
+                self.notify_other_start(overtaken).await;
                 return overtaken;
             }
             self.mesh.set_greeted();
-            time::sleep(REST).await;
+            time::sleep(LEAST_PAUSE).await;
             let settled = self.mesh.id().is_some()
                 && self.seeds.iter().all(|seed| self.answered.contains(seed));
-            let pause = if settled { CALM } else { EAGER };
+            let pause = if settled { SETTLED_PAUSE } else { UNSETTLED_PAUSE };
             everybody = tokio::select! {
                 () = time::sleep(pause) => true,
                 // A server that has just become a member is awaited by the others.
                 Ok(()) = joined.changed() => true,
-                () = mesh.inner.rumors.stirred() => false,
+                () = mesh.inner.rumors.changed() => false,
             };
         }
     }
@@ -178,7 +178,7 @@ impl Greeter {
         targets
     }
 
-    async fn greet(&mut self, targets: BTreeMap<SocketAddr, Target>) -> Option<Overtaken> {
+    async fn exchange_with(&mut self, targets: BTreeMap<SocketAddr, Target>) -> Option<Overtaken> {
         let replies = self.ask(&targets).await;
         // Servers that answered where they were found: they are nowhere else.
         let mut present = BTreeMap::new();
@@ -190,13 +190,13 @@ impl Greeter {
             if let Some(server) = &reply.server {
                 present.insert(server.node_id, server.start);
             }
-            let overtaken = self.take_in(address, target, reply).await;
+            let overtaken = self.handle_reply(address, target, reply).await;
             if overtaken.is_some() {
                 return overtaken;
             }
         }
         for (address, target, reply) in claimed {
-            self.look_into(address, target, reply, &present);
+            self.check_claim(address, target, reply, &present);
         }
         None
     }
@@ -235,12 +235,12 @@ impl Greeter {
             mesh_id: mesh.map(|mesh| mesh.to_string()).unwrap_or_default(),
             sender: Some(to_proto(&self.mesh.own_hint())),
             known: known.iter().map(to_proto).collect(),
-            other_start: self.word.clone(),
+            other_start: self.proof.clone(),
         }
     }
 
     /// Takes in what a server said that was asked where it was looked for.
-    async fn take_in(
+    async fn handle_reply(
         &mut self,
         address: SocketAddr,
         target: Target,
@@ -250,21 +250,21 @@ impl Greeter {
         self.answered.insert(address);
         let own = self.mesh.inner.identity.start();
         if server.node_id == self.mesh.inner.identity.node_id {
-            let proven = self.proven(&reply.other_starts);
-            return proven.then(|| self.is_copied(server.start));
+            let proven = self.proves_copy(&reply.other_starts);
+            return proven.then(|| self.found_copy(server.start));
         }
         if self.is_foreign(address, server) {
             return None;
         }
         let Some(ours) = self.mesh.id() else {
-            self.take_in_blank(address, server.mesh_id.clone(), reply.formation).await;
+            self.handle_reply_without_mesh(address, server.mesh_id.clone(), reply.formation).await;
             return None;
         };
         let is_stranger = target != Target::Seed && self.mesh.book().hint(server.node_id).is_none();
         if server.mesh_id != ours.as_str() || is_stranger {
             return None;
         }
-        if self.proven(&reply.other_starts) {
+        if self.proves_copy(&reply.other_starts) {
             return Some(Overtaken::Copy { epoch: own.epoch });
         }
         let node_id = server.node_id;
@@ -273,32 +273,32 @@ impl Greeter {
         let counted =
             reply.known.iter().filter(|hint| hint.node_id == self.mesh.inner.identity.node_id);
         let counted = counted.map(|hint| Start { epoch: hint.boot_epoch, number: hint.start });
-        self.judge(node_id, counted.max_by_key(|start| start.epoch)?)
+        self.check_counted_start(node_id, counted.max_by_key(|start| start.epoch)?)
     }
 
     /// What it means that a server counts a start of this one.
-    fn judge(&mut self, by: NodeId, counted: Start) -> Option<Overtaken> {
+    fn check_counted_start(&mut self, by: NodeId, counted: Start) -> Option<Overtaken> {
         let own = self.mesh.inner.identity.start();
         match compare(Some(own), counted) {
-            Told::Counted if counted.number == own.number => {
+            StartOrder::Counted if counted.number == own.number => {
                 self.mesh.inner.counted_by.send_if_modified(|known| known.insert(by));
                 None
             }
-            Told::Later => Some(Overtaken::Later { ours: own.epoch, seen: counted.epoch }),
-            Told::Copy => Some(self.is_copied(counted.number)),
-            Told::Counted | Told::Earlier | Told::MadeUp => None,
+            StartOrder::Later => Some(Overtaken::Later { ours: own.epoch, seen: counted.epoch }),
+            StartOrder::Copy => Some(self.found_copy(counted.number)),
+            StartOrder::Counted | StartOrder::Earlier | StartOrder::Implausible => None,
         }
     }
 
     /// The other start must be told: it may be in the same position.
-    fn is_copied(&mut self, other: u64) -> Overtaken {
+    fn found_copy(&mut self, other: u64) -> Overtaken {
         let own = self.mesh.inner.identity.start();
-        self.word = Some(proof::make(self.mesh.lock_dir().secret(), own.number, other));
+        self.proof = Some(proof::make(self.mesh.lock_dir().secret(), own.number, other));
         Overtaken::Copy { epoch: own.epoch }
     }
 
     /// Looks into a claim: the server is believed to be there if it is not where it was found.
-    fn look_into(
+    fn check_claim(
         &self,
         address: SocketAddr,
         target: Target,
@@ -323,10 +323,10 @@ impl Greeter {
     }
 
     /// Whether another start of this directory, or of a copy, has said that it is there.
-    fn proven(&self, words: &[pb::OtherStart]) -> bool {
+    fn proves_copy(&self, proofs: &[pb::OtherStart]) -> bool {
         let start = self.mesh.inner.identity.start;
         let dir = self.mesh.lock_dir();
-        words.iter().any(|word| proof::holds(dir.secret(), word, start))
+        proofs.iter().any(|proof| proof::verify(dir.secret(), proof, start))
     }
 
     /// Whether a server is of another mesh, which is named once.
@@ -346,7 +346,7 @@ impl Greeter {
     }
 
     /// What another server says, as long as this one belongs to no mesh.
-    async fn take_in_blank(
+    async fn handle_reply_without_mesh(
         &mut self,
         address: SocketAddr,
         mesh_id: String,
@@ -363,7 +363,7 @@ impl Greeter {
             Ok(theirs) => self.met.insert(address, theirs),
             Err(_) => self.met.remove(&address),
         };
-        self.mesh.meet(self.met.values().next().cloned());
+        self.mesh.set_met_mesh(self.met.values().next().cloned());
     }
 
     async fn adopt(&self, formation: pb::Formation) {
@@ -385,8 +385,8 @@ impl Greeter {
 
     /// Tells the other copy that this one is there, directly and through the others, so that it ends
     /// too. Nobody may answer, which is no reason to stay.
-    async fn tell_other_start(&mut self, overtaken: Overtaken) {
-        if matches!(overtaken, Overtaken::Copy { .. }) && self.word.is_some() {
+    async fn notify_other_start(&mut self, overtaken: Overtaken) {
+        if matches!(overtaken, Overtaken::Copy { .. }) && self.proof.is_some() {
             let targets = self.targets(true);
             self.ask(&targets).await;
         }
@@ -395,7 +395,7 @@ impl Greeter {
 
 async fn exchange(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloReply, Status> {
     let mut client = MeshClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-    time::timeout(LIMIT, client.hello(Request::new(request)))
+    time::timeout(EXCHANGE_TIMEOUT, client.hello(Request::new(request)))
         .await
         .map_err(|_| Status::deadline_exceeded("no answer in time"))?
         .map(tonic::Response::into_inner)

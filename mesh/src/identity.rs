@@ -64,7 +64,7 @@ pub struct DataDir {
 
 /// A data directory that this server may open, see [`DataDir::claim`].
 #[derive(Debug)]
-pub struct Claim {
+pub struct ClaimedDir {
     path: PathBuf,
     services: BTreeSet<String>,
     expected_mesh: Option<MeshId>,
@@ -127,7 +127,7 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// As [`DataDir::claim`] and [`Claim::open`].
+    /// As [`DataDir::claim`] and [`ClaimedDir::open`].
     pub fn open(
         path: &Path,
         services: &BTreeSet<String>,
@@ -147,7 +147,7 @@ impl DataDir {
         path: &Path,
         services: &BTreeSet<String>,
         expected_mesh: Option<&MeshId>,
-    ) -> Result<Claim, DataDirError> {
+    ) -> Result<ClaimedDir, DataDirError> {
         let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
         let (lock, found) = if path.try_exists().map_err(in_dir)? {
             let lock = DirLock::take(path)?;
@@ -158,7 +158,7 @@ impl DataDir {
         if let Some(record) = &found {
             check(path, record, services, expected_mesh)?;
         }
-        Ok(Claim {
+        Ok(ClaimedDir {
             path: path.to_owned(),
             services: services.clone(),
             expected_mesh: expected_mesh.cloned(),
@@ -224,7 +224,7 @@ impl DataDir {
     }
 
     /// Remembers, durably, that the directory belongs where it stands.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
+    pub(crate) fn set_place(&mut self) -> io::Result<()> {
         let place = place::make(&self.path)?;
         self.update(|record| record.place = Some(place))?;
         self.moved = false;
@@ -284,7 +284,7 @@ impl DataDir {
     }
 }
 
-impl Claim {
+impl ClaimedDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -319,7 +319,7 @@ impl Claim {
             Some(record) => record,
             None => Record::new(services, place::make(&path).map_err(in_dir)?),
         };
-        let moved = place::look(&path).map_err(in_dir)? != record.place;
+        let moved = place::find(&path).map_err(in_dir)? != record.place;
         record.boot_epoch = record.boot_epoch.saturating_add(1);
         let (start, lock) = (random_id(), Arc::new(lock));
         let dir =

@@ -31,7 +31,7 @@ pub use crate::{
     book::{Book, Hint},
     forming::{AdoptError, FormAloneError, MeshMismatch},
     hello::Overtaken,
-    identity::{Claim, DataDir, DataDirError, DirLock, Identity},
+    identity::{ClaimedDir, DataDir, DataDirError, DirLock, Identity},
     ids::{DISCO_GROUP, GroupId, Member, MeshId, NodeId, ParseMeshIdError, node_hex},
     part::{Mesh, MeshConfig},
     peers::{MESSAGE_BYTES, Peers, channel_to, surely_not_sent},

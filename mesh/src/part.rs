@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     book::{Book, Hint},
-    envelope::{self, Here, Received, Refusal},
+    envelope::{self, EnvelopeError, Received, Recipient},
     formation::{Reservations, from_record},
     identity::{DataDir, DirLock, Identity},
     ids::{GroupId, MeshId, NodeId, node_hex},
@@ -175,7 +175,7 @@ impl Mesh {
         let target_start = self.inner.book.counted_start(target).number;
         if target_start == 0 {
             // It would be refused: this server must have met that one first.
-            self.inner.rumors.want(target);
+            self.inner.rumors.request_lookup(target);
         }
         pb::Envelope {
             mesh_id: mesh.to_string(),
@@ -190,8 +190,8 @@ impl Mesh {
     }
 
     /// A member refused a message: its start may be another one than the counted.
-    pub fn look_for(&self, node_id: NodeId) {
-        self.inner.rumors.want(node_id);
+    pub fn request_lookup(&self, node_id: NodeId) {
+        self.inner.rumors.request_lookup(node_id);
     }
 
     /// The group that a message is for and who sent it, if it is meant for this server.
@@ -200,22 +200,22 @@ impl Mesh {
     ///
     /// Refuses a message for another mesh, server, store or start, or from a start that does not
     /// count, by name.
-    pub fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Received, Refusal> {
+    pub fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Received, EnvelopeError> {
         let mesh = self.inner.mesh.borrow();
-        let here = Here {
+        let recipient = Recipient {
             mesh: mesh.as_ref(),
             node_id: self.inner.identity.node_id,
             store_id: self.inner.identity.store_id,
             start: self.inner.identity.start,
         };
-        let received = envelope::check(envelope, here).inspect_err(|refusal| {
-            if let (Refusal::OtherStart, Some(envelope)) = (refusal, envelope) {
-                self.inner.rumors.want(envelope.source_id);
+        let received = envelope::check(envelope, recipient).inspect_err(|error| {
+            if let (EnvelopeError::OtherStart, Some(envelope)) = (error, envelope) {
+                self.inner.rumors.request_lookup(envelope.source_id);
             }
         })?;
         if !self.inner.book.counts(received.source, received.source_start) {
-            self.inner.rumors.want(received.source);
-            return Err(Refusal::NotCounted(node_hex(received.source)));
+            self.inner.rumors.request_lookup(received.source);
+            return Err(EnvelopeError::NotCounted(node_hex(received.source)));
         }
         Ok(received)
     }
@@ -233,7 +233,7 @@ impl Mesh {
         }
         self.await_counted_by(voters).await;
         let mesh = self.clone();
-        task::spawn_blocking(move || mesh.lock_dir().settle()).await.map_err(io::Error::other)?
+        task::spawn_blocking(move || mesh.lock_dir().set_place()).await.map_err(io::Error::other)?
     }
 
     /// Waits until this start counts with every one of `servers`.
@@ -285,11 +285,11 @@ impl Mesh {
     }
 
     /// Takes note of the mesh of the servers that answered, while this one belongs to none.
-    pub(crate) fn meet(&self, theirs: Option<MeshId>) {
+    pub(crate) fn set_met_mesh(&self, theirs: Option<MeshId>) {
         self.inner.met_mesh.send_if_modified(|met| {
-            let news = *met != theirs;
+            let changed = *met != theirs;
             *met = theirs;
-            news
+            changed
         });
     }
 

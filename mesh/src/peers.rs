@@ -28,7 +28,7 @@ use crate::{
 /// Largest message between servers, on both sides.
 pub const MESSAGE_BYTES: usize = 64 << 20;
 /// How long a dial may take.
-const DIAL: Duration = Duration::from_secs(1);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A silent connection is probed after this long, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Bytes in flight, per stream and per connection.
@@ -39,11 +39,11 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 #[derive(Clone)]
 pub struct Peers {
     book: Book,
-    channels: Arc<Mutex<HashMap<NodeId, Line>>>,
+    channels: Arc<Mutex<HashMap<NodeId, CachedChannel>>>,
 }
 
 /// A connection and the address that was known when it was made.
-struct Line {
+struct CachedChannel {
     address: Option<SocketAddr>,
     channel: Channel,
 }
@@ -72,16 +72,16 @@ impl Peers {
     pub fn channel(&self, peer: NodeId) -> Channel {
         let address = self.book.address(peer);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = channels.get(&peer)
-            && line.address == address
+        if let Some(cached) = channels.get(&peer)
+            && cached.address == address
         {
-            return line.channel.clone();
+            return cached.channel.clone();
         }
         // The peer has moved: a connection to its old address may hang until a probe fails.
         let book = self.book.clone();
         let channel =
             connect(move || book.address(peer).ok_or_else(|| DialError::NoAddress(node_hex(peer))));
-        channels.insert(peer, Line { address, channel: channel.clone() });
+        channels.insert(peer, CachedChannel { address, channel: channel.clone() });
         channel
     }
 }
@@ -126,7 +126,7 @@ fn connect(
 }
 
 async fn connect_to(address: SocketAddr) -> Result<TcpStream, DialError> {
-    let stream = time::timeout(DIAL, TcpStream::connect(address))
+    let stream = time::timeout(DIAL_TIMEOUT, TcpStream::connect(address))
         .await
         .map_err(|_| DialError::Timeout(address))?
         .map_err(|source| DialError::Refused { address, source })?;

@@ -26,7 +26,7 @@ pub(crate) struct Place {
 }
 
 /// The place of a data directory; none if it has none, as when it was left out of a copy.
-pub(crate) fn look(data_dir: &Path) -> io::Result<Option<Place>> {
+pub(crate) fn find(data_dir: &Path) -> io::Result<Option<Place>> {
     let metadata = match fs::symlink_metadata(data_dir.join(DIR)) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -40,7 +40,7 @@ pub(crate) fn look(data_dir: &Path) -> io::Result<Option<Place>> {
 pub(crate) fn make(data_dir: &Path) -> io::Result<Place> {
     fs::create_dir_all(data_dir.join(DIR))?;
     fs::File::open(data_dir)?.sync_all()?;
-    look(data_dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    find(data_dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 fn nanoseconds(time: SystemTime) -> Option<u64> {

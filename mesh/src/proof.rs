@@ -13,7 +13,7 @@ pub(crate) fn make(secret: &str, from: u64, to: u64) -> pb::OtherStart {
 }
 
 /// Whether another start of the directory, or of a copy, says this to the start `to`.
-pub(crate) fn holds(secret: &str, told: &pb::OtherStart, to: u64) -> bool {
+pub(crate) fn verify(secret: &str, told: &pb::OtherStart, to: u64) -> bool {
     told.start != to && told.proof[..] == digest(secret, told.start, to)[..]
 }
 
@@ -31,11 +31,11 @@ mod tests {
     fn only_a_holder_of_the_secret_proves_and_only_to_one_start() {
         let secret = "0123456789abcdef";
         let told = make(secret, 1, 2);
-        assert!(holds(secret, &told, 2));
-        assert!(!holds(secret, &told, 3), "told to another start");
-        assert!(!holds("fedcba9876543210", &told, 2), "another directory");
-        assert!(!holds(secret, &pb::OtherStart { start: 3, ..told.clone() }, 2), "another sender");
-        assert!(!holds(secret, &make(secret, 2, 1), 2), "said by the start itself");
-        assert!(!holds(secret, &pb::OtherStart { start: 1, ..Default::default() }, 2), "no proof");
+        assert!(verify(secret, &told, 2));
+        assert!(!verify(secret, &told, 3), "told to another start");
+        assert!(!verify("fedcba9876543210", &told, 2), "another directory");
+        assert!(!verify(secret, &pb::OtherStart { start: 3, ..told.clone() }, 2), "another sender");
+        assert!(!verify(secret, &make(secret, 2, 1), 2), "said by the start itself");
+        assert!(!verify(secret, &pb::OtherStart { start: 1, ..Default::default() }, 2), "no proof");
     }
 }

@@ -16,28 +16,28 @@ use tokio::sync::Notify;
 use crate::ids::NodeId;
 
 /// Words of other starts that are kept for one server. A stranger may send some that prove nothing.
-const WORDS: usize = 8;
+const MAX_PROOFS: usize = 8;
 
 /// What is to be looked into.
 #[derive(Debug, Default)]
 pub(crate) struct Rumors {
-    shared: Mutex<Heard>,
+    shared: Mutex<Unverified>,
     woken: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Unverified {
     /// Servers to look for where they were last found.
     wanted: BTreeSet<NodeId>,
     /// Where servers are said to be now.
     claims: BTreeMap<NodeId, SocketAddr>,
     /// By server: what other starts of it say to it.
-    words: BTreeMap<NodeId, Vec<pb::OtherStart>>,
+    proofs: BTreeMap<NodeId, Vec<pb::OtherStart>>,
 }
 
 impl Rumors {
     /// Something speaks for looking for a known server soon.
-    pub(crate) fn want(&self, node_id: NodeId) {
+    pub(crate) fn request_lookup(&self, node_id: NodeId) {
         if self.lock().wanted.insert(node_id) {
             self.woken.notify_one();
         }
@@ -45,42 +45,42 @@ impl Rumors {
 
     /// A known server is said to be at an address.
     pub(crate) fn claim(&self, node_id: NodeId, address: SocketAddr) {
-        let mut heard = self.lock();
-        let is_news = heard.claims.insert(node_id, address) != Some(address);
-        if heard.wanted.insert(node_id) || is_news {
+        let mut unverified = self.lock();
+        let is_new = unverified.claims.insert(node_id, address) != Some(address);
+        if unverified.wanted.insert(node_id) || is_new {
             self.woken.notify_one();
         }
     }
 
     /// Keeps what another start of a known server says to it, until it asks.
-    pub(crate) fn pass_on(&self, node_id: NodeId, word: pb::OtherStart) {
-        let mut heard = self.lock();
-        let words = heard.words.entry(node_id).or_default();
-        if !words.contains(&word) {
-            words.insert(0, word);
-            words.truncate(WORDS);
+    pub(crate) fn keep_proof(&self, node_id: NodeId, proof: pb::OtherStart) {
+        let mut unverified = self.lock();
+        let proofs = unverified.proofs.entry(node_id).or_default();
+        if !proofs.contains(&proof) {
+            proofs.insert(0, proof);
+            proofs.truncate(MAX_PROOFS);
         }
     }
 
     /// What other starts say to the start of a server.
-    pub(crate) fn words_for(&self, node_id: NodeId, start: u64) -> Vec<pb::OtherStart> {
-        let heard = self.lock();
-        let words = heard.words.get(&node_id).into_iter().flatten();
-        words.filter(|word| word.start != start).cloned().collect()
+    pub(crate) fn proofs_for(&self, node_id: NodeId, start: u64) -> Vec<pb::OtherStart> {
+        let unverified = self.lock();
+        let proofs = unverified.proofs.get(&node_id).into_iter().flatten();
+        proofs.filter(|proof| proof.start != start).cloned().collect()
     }
 
     /// Resolves when there is something to look into.
-    pub(crate) async fn stirred(&self) {
+    pub(crate) async fn changed(&self) {
         self.woken.notified().await;
     }
 
     /// Hands over what is to be looked into.
     pub(crate) fn take(&self) -> (BTreeSet<NodeId>, BTreeMap<NodeId, SocketAddr>) {
-        let mut heard = self.lock();
-        (std::mem::take(&mut heard.wanted), std::mem::take(&mut heard.claims))
+        let mut unverified = self.lock();
+        (std::mem::take(&mut unverified.wanted), std::mem::take(&mut unverified.claims))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
+    fn lock(&self) -> MutexGuard<'_, Unverified> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ pub struct Start {
 
 /// How a start that is told of stands to the one that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum StartOrder {
     /// It is the counted one.
     Counted,
     /// It is later, or the first that is heard of, or tells the number of the counted one.
@@ -37,26 +37,26 @@ pub(crate) enum Told {
     /// It is of the same epoch, but another one: there are two copies of the directory.
     Copy,
     /// Nobody starts that often.
-    MadeUp,
+    Implausible,
 }
 
 /// Compares a start that is told of with the one that counts.
-pub(crate) fn compare(counted: Option<Start>, told: Start) -> Told {
+pub(crate) fn compare(counted: Option<Start>, told: Start) -> StartOrder {
     let known = counted.unwrap_or_default();
     if told.epoch > known.epoch.saturating_add(MOST_AHEAD) {
-        return Told::MadeUp;
+        return StartOrder::Implausible;
     }
     if counted.is_none() || told.epoch > known.epoch {
-        return Told::Later;
+        return StartOrder::Later;
     }
     if told.epoch < known.epoch {
-        return Told::Earlier;
+        return StartOrder::Earlier;
     }
     match (known.number, told.number) {
-        (ours, theirs) if ours == theirs => Told::Counted,
-        (_, 0) => Told::Counted,
-        (0, _) => Told::Later,
-        (_, _) => Told::Copy,
+        (ours, theirs) if ours == theirs => StartOrder::Counted,
+        (_, 0) => StartOrder::Counted,
+        (0, _) => StartOrder::Later,
+        (_, _) => StartOrder::Copy,
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) use self::write::Proposed;
 use self::{
     admission::Admission,
     read::ReadRequest,
-    tasks::{Alarm, Watched},
+    tasks::{MetricsWatch, TaskGuard},
 };
 pub use self::{
     membership::ChangeError,
@@ -40,18 +40,18 @@ pub use self::{
     write::{Applied, WriteError},
 };
 use crate::{
+    completeness_guard::CompletenessGuard,
     db::Db,
-    history::History,
     level::Commands,
     log_store::GroupLog,
-    network::Line,
+    network::MemberLink,
     quorum::{Contacts, GRACE, NoQuorum, Quorum},
     reach::Complaints,
+    read_view::ReadView,
     rows::StorageError,
     state::Published,
     timing::Timing,
     types::{LogId, Metrics, Node, Raft},
-    view::View,
 };
 
 /// How long to wait before asking again who leads, when the answer was nobody.
@@ -71,7 +71,7 @@ struct Inner {
     mesh_id: MeshId,
     raft: Raft,
     log: GroupLog,
-    history: History,
+    completeness: CompletenessGuard,
     published: Arc<Published>,
     db: Arc<Db>,
     contacts: Contacts,
@@ -95,19 +95,19 @@ pub(crate) struct Parts {
     pub(crate) complaints: Arc<Complaints>,
     pub(crate) raft: Raft,
     pub(crate) log: GroupLog,
-    pub(crate) history: History,
+    pub(crate) completeness: CompletenessGuard,
     pub(crate) published: Arc<Published>,
     pub(crate) db: Arc<Db>,
     pub(crate) contacts: Contacts,
     pub(crate) commands: Commands,
     pub(crate) timing: Timing,
     /// Where a group that failed is reported.
-    pub(crate) failures: mpsc::Sender<(GroupId, Failed)>,
+    pub(crate) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
 /// Why a group cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failed {
+pub(crate) enum GroupFailure {
     Broken(String),
     /// This version is too old for what the group has come to.
     Outdated(String),
@@ -125,20 +125,20 @@ pub enum InitializeError {
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { id, namespace, node_id, mesh, mesh_id, raft, log, published, db, .. } = parts;
-        let Parts { history, contacts, commands, .. } = parts;
-        history.begin(raft.metrics());
+        let Parts { completeness, contacts, commands, .. } = parts;
+        completeness.begin(raft.metrics());
         let (reads, read_queue) = mpsc::channel(read::QUEUE);
         let (status_tx, status) =
             watch::channel(with_metrics(&raft, |it| status::of(it, &contacts)));
         let stopping = CancellationToken::new();
-        let alarm = |task| Alarm {
+        let alarm = |task| TaskGuard {
             group: id,
             task,
             stopping: stopping.clone(),
             failures: parts.failures.clone(),
         };
         let mut tasks = JoinSet::new();
-        let telling = tasks::watch_metrics(Watched {
+        let telling = tasks::watch_metrics(MetricsWatch {
             id,
             raft: raft.clone(),
             contacts: contacts.clone(),
@@ -150,7 +150,7 @@ impl Group {
         let bounding =
             tasks::report_snapshots(id, raft.clone(), published.clone(), parts.timing.clone());
         tasks.spawn(alarm("bounds the log").guard(bounding));
-        let raising = tasks::Raising {
+        let raising = tasks::LevelRaiser {
             id,
             node_id,
             raft: raft.clone(),
@@ -160,8 +160,13 @@ impl Group {
         };
         tasks.spawn(alarm("raises the level").guard(raising.run()));
         let complaints = parts.complaints.clone();
-        let handing =
-            tasks::hand_over_when_cut_off(id, node_id, raft.clone(), contacts.clone(), complaints);
+        let handing = tasks::hand_over_when_unreachable(
+            id,
+            node_id,
+            raft.clone(),
+            contacts.clone(),
+            complaints,
+        );
         tasks.spawn(alarm("hands over when nobody reaches this server").guard(handing));
         let asking = alarm("asks the leader for reads");
         let inner = Inner {
@@ -172,7 +177,7 @@ impl Group {
             mesh_id,
             raft,
             log,
-            history,
+            completeness,
             published,
             db,
             contacts,
@@ -185,7 +190,7 @@ impl Group {
         };
         let group = Self { inner: Arc::new(inner) };
         // The task holds no handle to the group: it ends with the last one.
-        let reads = read::Asking::of(&group).run(read_queue);
+        let reads = read::ReadIndexTask::of(&group).run(read_queue);
         group.lock_tasks().spawn(asking.guard(reads));
         group
     }
@@ -222,13 +227,13 @@ impl Group {
     }
 
     /// The rows as applied here. Linearizable only after [`Group::read_barrier`].
-    pub fn view(&self) -> Result<View, StorageError> {
+    pub fn view(&self) -> Result<ReadView, StorageError> {
         self.inner.published.view(&self.inner.db)
     }
 
     pub fn status(&self) -> Status {
         let status = with_metrics(&self.inner.raft, |it| status::of(it, &self.inner.contacts));
-        let doubt = self.inner.history.doubt(status.term, status.leader.is_some());
+        let doubt = self.inner.completeness.doubt(status.term, status.leader.is_some());
         Status { doubt, ..status }
     }
 
@@ -280,7 +285,7 @@ impl Group {
     }
 
     /// Completes when a request that began then has no quorum to wait for, with the reason.
-    async fn lost(&self, began: Instant) -> NoQuorum {
+    async fn quorum_lost(&self, began: Instant) -> NoQuorum {
         let mut changes = self.watch_status();
         loop {
             if changes.wait_for(|status| status.quorum == Quorum::Lost).await.is_err() {
@@ -294,8 +299,8 @@ impl Group {
         }
     }
 
-    pub(crate) fn history(&self) -> &History {
-        &self.inner.history
+    pub(crate) fn completeness(&self) -> &CompletenessGuard {
+        &self.inner.completeness
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -322,12 +327,12 @@ impl Group {
     }
 
     /// The way to a member.
-    fn line_to(&self, target: NodeId) -> Line {
+    fn link_to(&self, target: NodeId) -> MemberLink {
         let target_store_id = with_metrics(&self.inner.raft, |metrics| {
             let node = metrics.membership_config.membership().get_node(&target);
             node.map_or(0, |node| node.store_id)
         });
-        Line {
+        MemberLink {
             mesh: self.inner.mesh.clone(),
             mesh_id: self.inner.mesh_id.clone(),
             group: self.inner.id,

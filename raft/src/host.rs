@@ -1,6 +1,6 @@
 //! What a server holds of groups: their stores, the groups that run, and the end of all of them.
 
-mod entering;
+mod comparing;
 mod probing;
 mod stored;
 
@@ -19,18 +19,18 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use self::entering::Memory;
+use self::comparing::ProgressSource;
 use crate::{
     check::{Checked, OpenError, check},
     completeness::Claim,
     damage::DamageAlarm,
-    group::{Failed, Group, Parts, Role},
+    group::{Group, GroupFailure, Parts, Role},
     log_store::LogStore,
     network::NetworkFactory,
     quorum::Contacts,
-    reach::{Complaints, Misses},
+    reach::{Complaints, FailedProbes},
     rows::{StateMachine, StorageError},
-    state::{State, StateStore},
+    state::{GroupState, StateStore},
     timing::Timing,
     types::{Raft, TypeConfig},
 };
@@ -53,23 +53,23 @@ struct Inner {
     /// Held while a group starts, so that none starts twice.
     starting: AsyncMutex<()>,
     /// What this server remembers of groups, for those who ask.
-    memories: Mutex<Vec<Memory>>,
+    progress_sources: Mutex<Vec<ProgressSource>>,
     /// What others said of groups that have not started yet.
     claims: Mutex<BTreeMap<GroupId, Vec<Claim>>>,
     /// By namespace: the entry after which an operator has given everything up.
     accepted_losses: Mutex<BTreeMap<String, u64>>,
     alarm: DamageAlarm,
-    failures: mpsc::Sender<(GroupId, Failed)>,
+    failures: mpsc::Sender<(GroupId, GroupFailure)>,
     supervised: Mutex<Option<Supervised>>,
     /// Leaders that this server does not reach.
-    misses: Misses,
+    failed_probes: FailedProbes,
     /// Ends what other servers have open here.
     stopping: CancellationToken,
 }
 
 /// What [`Host::run`] watches.
 struct Supervised {
-    failures: mpsc::Receiver<(GroupId, Failed)>,
+    failures: mpsc::Receiver<(GroupId, GroupFailure)>,
     writer: oneshot::Receiver<()>,
 }
 
@@ -144,13 +144,13 @@ impl Host {
             state,
             groups: Mutex::default(),
             starting: AsyncMutex::default(),
-            memories: Mutex::default(),
+            progress_sources: Mutex::default(),
             claims: Mutex::default(),
             accepted_losses: Mutex::default(),
             alarm,
             failures,
             supervised: Mutex::new(Some(Supervised { failures: failed, writer })),
-            misses: Misses::default(),
+            failed_probes: FailedProbes::default(),
             stopping: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -188,7 +188,7 @@ impl Host {
         let commands = machine.commands();
         let machine: Box<dyn StateMachine> = Box::new(machine);
         let opening =
-            task::spawn_blocking(move || State::open(store, log_store, id, &record, machine));
+            task::spawn_blocking(move || GroupState::open(store, log_store, id, &record, machine));
         let (state, published) = opening
             .await
             .map_err(|error| StorageError::with_source("loading the state panicked", error))?
@@ -202,7 +202,7 @@ impl Host {
         {
             return Err(StartGroupError::StateBehind { applied, purged: purged.index });
         }
-        let history = self.history_of(id, namespace, log.clone(), last_index);
+        let completeness = self.completeness_guard(id, namespace, log.clone(), last_index);
         let node_id = self.identity().node_id;
         let contacts = Contacts::new(&self.inner.timing);
         let complaints = Arc::new(Complaints::default());
@@ -213,7 +213,7 @@ impl Host {
             group: id,
             contacts: contacts.clone(),
             store: self.inner.state.clone(),
-            history: history.clone(),
+            completeness: completeness.clone(),
         };
         let config = self.raft_config(id)?;
         let raft = Raft::new(node_id, config, network, log.clone(), state).await.map_err(
@@ -231,7 +231,7 @@ impl Host {
             complaints,
             raft,
             log,
-            history,
+            completeness,
             published,
             db: self.inner.state.db.clone(),
             contacts,
@@ -275,8 +275,8 @@ impl Host {
             () = shutdown.cancelled() => None,
             never = self.probe_leaders() => match never {},
             failure = failures.recv() => Some(match failure {
-                Some((group, Failed::Broken(reason))) => HostError::Group { group, reason },
-                Some((group, Failed::Outdated(reason))) => HostError::Outdated { group, reason },
+                Some((group, GroupFailure::Broken(reason))) => HostError::Group { group, reason },
+                Some((group, GroupFailure::Outdated(reason))) => HostError::Outdated { group, reason },
                 None => HostError::LogWriter,
             }),
             _ = writer => Some(HostError::LogWriter),
@@ -303,8 +303,8 @@ impl Host {
         self.inner.stopping.clone().cancelled_owned()
     }
 
-    pub(crate) fn misses(&self) -> &Misses {
-        &self.inner.misses
+    pub(crate) fn failed_probes(&self) -> &FailedProbes {
+        &self.inner.failed_probes
     }
 
     pub(crate) fn state_store(&self) -> StateStore {

@@ -23,7 +23,7 @@ impl Host {
         pb::HostedGroupsReply {
             mesh_id: self.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default(),
             groups: running.collect(),
-            remembered: asked.and_then(|group| self.remembered(group)),
+            remembered: asked.and_then(|group| self.reported_progress(group)),
         }
     }
 }

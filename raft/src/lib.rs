@@ -12,7 +12,7 @@
 //!                  Network ─────► peers (one HTTP/2 connection each)
 //!                     │
 //!                     ▼ committed
-//!                   State ─► rows + applied log id in one batch ─► data/ (RocksDB, WAL off)
+//!                   GroupState ─► rows + applied log id in one batch ─► data/ (RocksDB, WAL off)
 //! ```
 //!
 //! The order is everywhere: persist, publish, answer. Membership holds ids, never addresses; an id
@@ -21,10 +21,10 @@
 mod check;
 mod codec;
 mod completeness;
+mod completeness_guard;
 mod damage;
 mod db;
 mod group;
-mod history;
 mod host;
 mod hosted;
 mod level;
@@ -35,6 +35,7 @@ mod power_cuts;
 mod quorum;
 mod raft_service;
 mod reach;
+mod read_view;
 mod recall;
 pub mod rows;
 pub mod start;
@@ -43,7 +44,6 @@ mod state;
 mod testing;
 mod timing;
 mod types;
-mod view;
 
 pub use crate::{
     check::{Checked, OpenError, Reason, check},
@@ -55,8 +55,8 @@ pub use crate::{
     host::{Host, HostError, StartGroupError},
     level::Commands,
     quorum::{NoQuorum, Quorum, VoterContact, VoterHeard},
+    read_view::ReadView,
     rows::{EntryMeta, MemoryRows, StateMachine, StorageError},
     start::StoredReplica,
     timing::Timing,
-    view::View,
 };

@@ -33,7 +33,7 @@ pub(crate) use self::{
 };
 use self::{
     synced::SyncedNote,
-    writer::{Done, Job, Writer},
+    writer::{Completion, Job, Writer},
 };
 use crate::{
     damage::DamageAlarm,
@@ -146,7 +146,7 @@ impl LogStore {
             Kind::Record,
             record.encode_to_vec(),
             true,
-            Done::Reply(done),
+            Completion::Reply(done),
         ))
         .await?;
         written.await.map_err(|_| stopped())
@@ -163,9 +163,9 @@ impl LogStore {
     }
 
     /// Waits until everything submitted so far is written.
-    async fn settle(&self) -> Result<(), StorageError> {
+    async fn flush_queue(&self) -> Result<(), StorageError> {
         let (done, written) = oneshot::channel();
-        self.submit(Job::barrier(Done::Reply(done))).await?;
+        self.submit(Job::barrier(Completion::Reply(done))).await?;
         written.await.map_err(|_| stopped())
     }
 

@@ -30,7 +30,7 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     codec,
-    history::History,
+    completeness_guard::CompletenessGuard,
     quorum::Contacts,
     reach::Complaints,
     state::{SnapshotData, SnapshotFile, StateStore},
@@ -54,21 +54,21 @@ pub(crate) struct NetworkFactory {
     pub(crate) group: GroupId,
     pub(crate) contacts: Contacts,
     pub(crate) store: StateStore,
-    pub(crate) history: History,
+    pub(crate) completeness: CompletenessGuard,
 }
 
 /// A client for one member of one group, over the connection that all share.
 pub(crate) struct Network {
     complaints: Arc<Complaints>,
-    line: Line,
+    link: MemberLink,
     contacts: Contacts,
     store: StateStore,
-    history: History,
+    completeness: CompletenessGuard,
 }
 
 /// The way from one member of a group to another.
 #[derive(Clone)]
-pub(crate) struct Line {
+pub(crate) struct MemberLink {
     pub(crate) mesh: Mesh,
     pub(crate) mesh_id: MeshId,
     pub(crate) group: GroupId,
@@ -77,7 +77,7 @@ pub(crate) struct Line {
     pub(crate) target_store_id: u64,
 }
 
-impl Line {
+impl MemberLink {
     pub(crate) fn client(&self) -> RaftClient<Channel> {
         client(self.mesh.peers().channel(self.target))
     }
@@ -90,7 +90,7 @@ impl Line {
     /// Takes note of a refusal: the target may have started again.
     pub(crate) fn refused(&self, status: &Status) {
         if status.code() == Code::FailedPrecondition {
-            self.mesh.look_for(self.target);
+            self.mesh.request_lookup(self.target);
         }
     }
 
@@ -106,7 +106,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, node: &Node) -> Network {
-        let line = Line {
+        let link = MemberLink {
             mesh: self.mesh.clone(),
             mesh_id: self.mesh_id.clone(),
             group: self.group,
@@ -114,11 +114,11 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             target_store_id: node.store_id,
         };
         Network {
-            line,
+            link,
             complaints: self.complaints.clone(),
             contacts: self.contacts.clone(),
             store: self.store.clone(),
-            history: self.history.clone(),
+            completeness: self.completeness.clone(),
         }
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn client(channel: Channel) -> RaftClient<Channel> {
 
 impl Network {
     fn client(&self) -> RaftClient<Channel> {
-        self.line.client()
+        self.link.client()
     }
 
     /// Runs a call with one answer within the time that openraft gives it.
@@ -144,27 +144,27 @@ impl Network {
     ) -> Rpc<T> {
         match time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(response)) => {
-                self.contacts.hear(self.line.target);
+                self.contacts.record_contact(self.link.target);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(self.line.error(&status)),
+            Ok(Err(status)) => Err(self.link.error(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
                 action,
-                id: self.line.mesh.identity().node_id,
-                target: self.line.target,
+                id: self.link.mesh.identity().node_id,
+                target: self.link.target,
                 timeout: option.soft_ttl(),
             })),
         }
     }
 
     /// A replica that knows less than was acknowledged asks nobody for a vote, so it is not elected.
-    async fn may_ask(&self, rpc: &VoteRequest<TypeConfig>) -> Rpc<()> {
+    async fn may_request_votes(&self, rpc: &VoteRequest<TypeConfig>) -> Rpc<()> {
         // Who hands its leadership over has everything, and so has who takes it.
         if rpc.leadership_transfer {
             return Ok(());
         }
         let last_index = rpc.last_log_id.map_or(0, |last| last.index);
-        let allowed = self.history.may_stand(rpc.vote.leader_id.term, last_index).await;
+        let allowed = self.completeness.may_campaign(rpc.vote.leader_id.term, last_index).await;
         allowed.map_err(|shortfall| {
             RPCError::Unreachable(Unreachable::from_string(shortfall.to_string()))
         })
@@ -172,7 +172,7 @@ impl Network {
 
     fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
         pb::VoteRequest {
-            envelope: Some(self.line.envelope()),
+            envelope: Some(self.link.envelope()),
             vote: Some(codec::vote_to_proto(&rpc.vote)),
             last_log_id: rpc.last_log_id.as_ref().map(codec::log_id_to_proto),
             leadership_transfer: rpc.leadership_transfer,
@@ -181,8 +181,8 @@ impl Network {
 
     /// Fails if the target does not answer at all. Asked before a Raft snapshot is written out for it,
     /// which would be done again and again for as long as a server is down.
-    async fn reach(&self) -> Rpc<()> {
-        if self.line.mesh.reaches(self.line.target).await {
+    async fn check_reachable(&self) -> Rpc<()> {
+        if self.link.mesh.reaches(self.link.target).await {
             return Ok(());
         }
         Err(RPCError::Unreachable(Unreachable::from_string("it does not answer")))
@@ -196,23 +196,23 @@ impl Network {
         let SnapshotData::View(view) = snapshot.snapshot else {
             return Err(local_error("a received Raft snapshot is not sent on"));
         };
-        self.reach().await?;
+        self.check_reachable().await?;
         let store = self.store.clone();
         let file = task::spawn_blocking(move || SnapshotFile::export(&store, &view))
             .await
             .map_err(local_error)?
             .map_err(local_error)?;
         let header = pb::SnapshotHeader {
-            envelope: Some(self.line.envelope()),
+            envelope: Some(self.link.envelope()),
             vote: Some(codec::vote_to_proto(&vote)),
             meta: Some(codec::snapshot_meta_to_proto(&snapshot.meta)),
             size_bytes: file.size(),
         };
-        tracing::info!(group = self.line.group, bytes = file.size(), "sending a Raft snapshot");
+        tracing::info!(group = self.link.group, bytes = file.size(), "sending a Raft snapshot");
         let (parts, queue) = mpsc::channel(CHUNKS_AHEAD);
         let reading = task::spawn_blocking(move || read_parts(&file, header, &parts));
         let reply = self.client().snapshot(ReceiverStream::new(queue)).await;
-        let reply = reply.map_err(|status| StreamingError::from(self.line.error(&status)))?;
+        let reply = reply.map_err(|status| StreamingError::from(self.link.error(&status)))?;
         reading.await.map_err(local_error)?.map_err(local_error)?;
         let vote = codec::vote_from_proto(reply.into_inner().vote).map_err(local_error)?;
         Ok(SnapshotResponse::new(vote))
@@ -238,32 +238,32 @@ impl NetStreamAppend<TypeConfig> for Network {
             // Answers come in the order of the requests and do not repeat what was asked.
             let asked = Arc::new(Mutex::new(VecDeque::new()));
             let noted = asked.clone();
-            let line = self.line.clone();
+            let link = self.link.clone();
             let (contacts, told) = (self.contacts.clone(), self.contacts.clone());
-            let target = line.target;
+            let target = link.target;
             let requests = input.map(move |request| {
                 let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
                 let range = (request.prev_log_id, last);
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
-                append_to_proto(line.envelope(), &request, told.quorum_age())
+                append_to_proto(link.envelope(), &request, told.quorum_age())
             });
             let replies =
-                self.client().append(requests).await.map_err(|status| self.line.error(&status))?;
-            let line = self.line.clone();
+                self.client().append(requests).await.map_err(|status| self.link.error(&status))?;
+            let link = self.link.clone();
             let complaints = self.complaints.clone();
             let replies = stream::unfold(Some(replies.into_inner()), move |replies| {
-                let (asked, line) = (asked.clone(), line.clone());
+                let (asked, link) = (asked.clone(), link.clone());
                 let (contacts, complaints) = (contacts.clone(), complaints.clone());
                 async move {
                     let mut replies = replies?;
                     let reply = match replies.message().await {
                         Ok(None) => return None,
                         Ok(Some(reply)) => reply,
-                        Err(status) => return Some((Err(line.error(&status)), None)),
+                        Err(status) => return Some((Err(link.error(&status)), None)),
                     };
-                    contacts.hear(target);
-                    contacts.announced(target, reply.level);
-                    complaints.note(line.target, reply.cannot_reach, Instant::now());
+                    contacts.record_contact(target);
+                    contacts.record_level(target, reply.level);
+                    complaints.note(link.target, reply.cannot_reach, Instant::now());
                     let range = asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((prev, last)) = range else {
                         let error = NetworkError::from_string("an answer to no request");
@@ -287,7 +287,7 @@ impl NetVote<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
-        self.may_ask(&rpc).await?;
+        self.may_request_votes(&rpc).await?;
         let mut client = self.client();
         let call = client.vote(self.vote_request(&rpc));
         vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
@@ -298,7 +298,7 @@ impl NetVote<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
-        self.may_ask(&rpc).await?;
+        self.may_request_votes(&rpc).await?;
         let mut client = self.client();
         let call = client.pre_vote(self.vote_request(&rpc));
         vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
@@ -331,7 +331,7 @@ impl NetTransferLeader<TypeConfig> for Network {
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
         let message = pb::TransferLeaderRequest {
-            envelope: Some(self.line.envelope()),
+            envelope: Some(self.link.envelope()),
             from: Some(codec::vote_to_proto(request.from_leader())),
             to: *request.to_node_id(),
             last_log_id: request.last_log_id().map(codec::log_id_to_proto),

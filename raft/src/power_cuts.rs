@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::{
     log_store::{GroupLog, synced},
-    state::State,
+    state::GroupState,
     testing::{GROUP, Stores, entry},
     types::{Entry, TypeConfig, Vote, log_id},
 };
@@ -222,7 +222,7 @@ async fn append(log: &mut GroupLog, entries: Vec<Entry>) {
     }
 }
 
-async fn apply(state: &mut State, entries: Vec<Entry>) {
+async fn apply(state: &mut GroupState, entries: Vec<Entry>) {
     let entries: Vec<_> = entries.into_iter().map(|entry| Ok((entry, None))).collect();
     state.apply(stream::iter(entries)).await.unwrap();
 }

@@ -89,7 +89,7 @@ impl Bounds {
 
 /// When a quorum, and each other member, was last heard.
 #[derive(Debug, Clone)]
-struct Heard {
+struct ContactTimes {
     started: Instant,
     quorum: Option<Instant>,
     members: BTreeMap<NodeId, Instant>,
@@ -97,7 +97,7 @@ struct Heard {
     levels: BTreeMap<NodeId, u32>,
 }
 
-impl Heard {
+impl ContactTimes {
     fn new(now: Instant) -> Self {
         Self { started: now, quorum: None, members: BTreeMap::new(), levels: BTreeMap::new() }
     }
@@ -111,10 +111,10 @@ impl Heard {
         self.members.insert(member, at);
     }
 
-    fn look(&self, now: Instant) -> Look {
+    fn ages(&self, now: Instant) -> ContactAges {
         let since = |at: Instant| now.saturating_duration_since(at);
         let age = self.quorum.map(since);
-        Look {
+        ContactAges {
             age,
             without: age.unwrap_or_else(|| since(self.started)),
             members: self.members.iter().map(|(id, at)| (*id, since(*at))).collect(),
@@ -125,13 +125,13 @@ impl Heard {
 /// What one server has heard of a group. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Contacts {
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<ContactTimes>>,
     pub(crate) bounds: Bounds,
 }
 
 /// A look at what was heard, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct ContactAges {
     /// Since the last quorum; none if none was heard since the start.
     pub(crate) age: Option<Duration>,
     /// The same, or else the time since the start.
@@ -142,17 +142,17 @@ pub(crate) struct Look {
 
 impl Contacts {
     pub(crate) fn new(timing: &Timing) -> Self {
-        let heard = Arc::new(Mutex::new(Heard::new(Instant::now())));
+        let heard = Arc::new(Mutex::new(ContactTimes::new(Instant::now())));
         Self { heard, bounds: Bounds::of(timing) }
     }
 
     /// Takes note of a message or an answer from a member.
-    pub(crate) fn hear(&self, member: NodeId) {
+    pub(crate) fn record_contact(&self, member: NodeId) {
         self.lock().note_member(member, Instant::now());
     }
 
     /// Takes note of the level of commands that a member knows.
-    pub(crate) fn announced(&self, member: NodeId, level: u32) {
+    pub(crate) fn record_level(&self, member: NodeId, level: u32) {
         self.lock().levels.insert(member, level);
     }
 
@@ -161,15 +161,15 @@ impl Contacts {
     }
 
     /// Takes note that a quorum stood at that time.
-    pub(crate) fn quorum_at(&self, at: Instant) {
+    pub(crate) fn record_quorum(&self, at: Instant) {
         self.lock().note_quorum(at);
     }
 
     /// Takes note of what a leader says of its last quorum.
-    pub(crate) fn told_of_quorum(&self, age: Duration) {
+    pub(crate) fn record_reported_quorum(&self, age: Duration) {
         // One from before the clock began is as good as none.
         if let Some(at) = Instant::now().checked_sub(age) {
-            self.quorum_at(at);
+            self.record_quorum(at);
         }
     }
 
@@ -179,11 +179,11 @@ impl Contacts {
         Some(Instant::now().saturating_duration_since(heard))
     }
 
-    pub(crate) fn look(&self) -> Look {
-        self.lock().look(Instant::now())
+    pub(crate) fn ages(&self) -> ContactAges {
+        self.lock().ages(Instant::now())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
+    fn lock(&self) -> MutexGuard<'_, ContactTimes> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

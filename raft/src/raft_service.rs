@@ -8,7 +8,7 @@ use std::{
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use mesh::{
     MESSAGE_BYTES, NodeId,
-    envelope::{Received, Refusal},
+    envelope::{EnvelopeError, Received},
     node_hex,
 };
 use openraft::{
@@ -72,7 +72,7 @@ impl raft_server::Raft for RaftService {
         let request = request.into_inner();
         let (group, source) = self.host.receive_with_source(request.envelope.as_ref())?;
         let rpc = vote_request(&request, source)?;
-        plausible(&group, rpc.vote)?;
+        check_term(&group, rpc.vote)?;
         let response = group.raft().vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
     }
@@ -84,7 +84,7 @@ impl raft_server::Raft for RaftService {
         let request = request.into_inner();
         let (group, source) = self.host.receive_with_source(request.envelope.as_ref())?;
         let rpc = vote_request(&request, source)?;
-        plausible(&group, rpc.vote)?;
+        check_term(&group, rpc.vote)?;
         let response = group.raft().pre_vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
     }
@@ -99,14 +99,14 @@ impl raft_server::Raft for RaftService {
             return Err(Status::invalid_argument("a Raft snapshot starts with its header"));
         };
         let (group, source) = self.host.receive_with_source(header.envelope.as_ref())?;
-        let vote = plausible(&group, leader_vote(header.vote, source)?)?;
+        let vote = check_term(&group, leader_vote(header.vote, source)?)?;
         let meta = snapshot_meta(header.meta, &vote)?;
-        agrees(&group, meta.last_log_id)?;
+        check_against_committed(&group, meta.last_log_id)?;
         tracing::info!(group = group.id(), bytes = header.size_bytes, "receiving a Raft snapshot");
         let store = self.host.state_store();
         let staged = receive(store, &group, parts, header.size_bytes, meta.clone()).await?;
         // More may have been committed while it came.
-        agrees(&group, meta.last_log_id)?;
+        check_against_committed(&group, meta.last_log_id)?;
         let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Staged(staged) };
         let response = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         let vote = Some(codec::vote_to_proto(&response.vote));
@@ -119,7 +119,7 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = request.into_inner();
         let (group, source) = self.host.receive_from_member(request.envelope.as_ref())?;
-        let from = plausible(&group, leader_vote(request.from, source)?)?;
+        let from = check_term(&group, leader_vote(request.from, source)?)?;
         let last = request.last_log_id.map(log_id).transpose()?;
         let transfer = TransferLeaderRequest::new(from, request.to, last);
         let answer = group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?;
@@ -220,9 +220,9 @@ async fn append(
                         }
                         let quorum_age = request.quorum_age_ms.map(Duration::from_millis);
                         let request = append_request(request, source)?;
-                        plausible(&group, request.vote)?;
+                        check_term(&group, request.vote)?;
                         if let Some(age) = quorum_age {
-                            group.contacts().told_of_quorum(age);
+                            group.contacts().record_reported_quorum(age);
                         }
                         Ok(request)
                     })
@@ -246,7 +246,7 @@ async fn append(
     let results: BoxStream<'static, _> = Box::pin(group.raft().stream_append(input));
     let level = group.commands().level;
     let replies = results.map(move |result| {
-        let cannot_reach = answering.misses().tells(source);
+        let cannot_reach = answering.failed_probes().is_unreachable(source);
         result.map(|it| append_reply(it, level, cannot_reach)).map_err(stopped)
     });
     let end =
@@ -263,7 +263,7 @@ async fn may_follow(
     request: &AppendEntriesRequest<TypeConfig>,
 ) -> Result<(), Status> {
     let (term, prev) = (request.vote.leader_id.term, request.prev_log_id.as_ref());
-    let followed = group.history().may_follow(term, prev, &request.entries).await;
+    let followed = group.completeness().may_follow(term, prev, &request.entries).await;
     followed.map_err(|found| Status::failed_precondition(format!("this member {found}")))
 }
 
@@ -332,7 +332,7 @@ fn append_request(
 
 /// Refuses an id that contradicts what is committed here: later by its term, but not by its index.
 /// No leader sends it whose group keeps the rules of Raft.
-fn agrees(group: &Group, id: Option<LogId>) -> Result<(), Status> {
+fn check_against_committed(group: &Group, id: Option<LogId>) -> Result<(), Status> {
     let committed = group.committed();
     match (id, committed) {
         (Some(id), Some(committed)) if id > committed && id.index <= committed.index => {
@@ -395,7 +395,7 @@ fn vote_reply(response: &VoteResponse<TypeConfig>) -> pb::VoteReply {
 }
 
 /// Refuses a term that no group reaches: it would be remembered, and leave no terms to elect in.
-fn plausible(group: &Group, vote: Vote) -> Result<Vote, Status> {
+fn check_term(group: &Group, vote: Vote) -> Result<Vote, Status> {
     let ours = group.status().term;
     if vote.leader_id.term > ours.saturating_add(MOST_TERMS_AHEAD) {
         return Err(Status::invalid_argument(format!(
@@ -450,10 +450,10 @@ impl Host {
     fn receive_from_member(
         &self,
         envelope: Option<&pb::Envelope>,
-    ) -> Result<(Group, NodeId), Refusal> {
+    ) -> Result<(Group, NodeId), EnvelopeError> {
         let (group, source) = self.receive_with_source(envelope)?;
         if !group.may_be_member(source) {
-            return Err(Refusal::NotAMember(node_hex(source)));
+            return Err(EnvelopeError::NotAMember(node_hex(source)));
         }
         Ok((group, source))
     }
@@ -461,10 +461,10 @@ impl Host {
     fn receive_with_source(
         &self,
         envelope: Option<&pb::Envelope>,
-    ) -> Result<(Group, NodeId), Refusal> {
+    ) -> Result<(Group, NodeId), EnvelopeError> {
         let Received { group, source, .. } = self.mesh().receive(envelope)?;
-        let group = self.started_group(group).ok_or(Refusal::NoGroup(group))?;
-        group.contacts().hear(source);
+        let group = self.started_group(group).ok_or(EnvelopeError::NoGroup(group))?;
+        group.contacts().record_contact(source);
         Ok((group, source))
     }
 }

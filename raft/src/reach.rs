@@ -14,7 +14,7 @@ use std::{
 use mesh::NodeId;
 
 /// Looks in a row that must fail: one may be lost, and a busy machine answers late.
-const MISSES: u32 = 4;
+const PROBES_BEFORE_COMPLAINT: u32 = 4;
 /// How long a complaint counts that is not repeated.
 const FRESH: Duration = Duration::from_secs(3);
 
@@ -61,19 +61,19 @@ pub(crate) fn successor(
 
 /// How often in a row each leader was not reached.
 #[derive(Debug, Default)]
-pub(crate) struct Misses(Mutex<BTreeMap<NodeId, u32>>);
+pub(crate) struct FailedProbes(Mutex<BTreeMap<NodeId, u32>>);
 
-impl Misses {
+impl FailedProbes {
     /// Whether a leader is to be told that it is not reached.
-    pub(crate) fn tells(&self, leader: NodeId) -> bool {
-        self.lock().get(&leader).is_some_and(|misses| *misses >= MISSES)
+    pub(crate) fn is_unreachable(&self, leader: NodeId) -> bool {
+        self.lock().get(&leader).is_some_and(|count| *count >= PROBES_BEFORE_COMPLAINT)
     }
 
     pub(crate) fn note(&self, reached: &BTreeMap<NodeId, bool>) {
-        let mut misses = self.lock();
-        misses.retain(|leader, _| reached.get(leader) == Some(&false));
+        let mut counts = self.lock();
+        counts.retain(|leader, _| reached.get(leader) == Some(&false));
         for (leader, _) in reached.iter().filter(|(_, reached)| !**reached) {
-            let count = misses.entry(*leader).or_default();
+            let count = counts.entry(*leader).or_default();
             *count = count.saturating_add(1);
         }
     }

@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 
 use crate::{
     completeness::{Claim, Source},
-    start::{Later, Membership, StoredReplica},
+    start::{LostProgress, Membership, StoredReplica},
 };
 
 /// Servers that are not members, and are asked at most. Any one of them may be the one that
@@ -32,7 +32,7 @@ const ASKED: usize = 32;
 
 /// What others say of a group.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
+pub(crate) struct RecallAnswers {
     /// By member: none for one that does not host the group.
     members: Vec<(NodeId, Option<HostedGroup>)>,
     remembered: Vec<GroupProgress>,
@@ -44,7 +44,7 @@ pub(crate) async fn ask(
     group: GroupId,
     members: impl IntoIterator<Item = NodeId>,
     within: Duration,
-) -> Answers {
+) -> RecallAnswers {
     let own_id = mesh.identity().node_id;
     let members: BTreeSet<NodeId> = members.into_iter().filter(|id| *id != own_id).collect();
     let others = others(mesh, group, &members);
@@ -55,7 +55,7 @@ pub(crate) async fn ask(
     let asking_others =
         others.into_iter().map(|address| ask_one(mesh, group, channel_to(address), within));
     let (members, others) = join(join_all(asking_members), join_all(asking_others)).await;
-    let mut answers = Answers::default();
+    let mut answers = RecallAnswers::default();
     for (id, reply) in members.into_iter().flatten() {
         answers.remembered.extend(reply.remembered);
         answers.members.push((id, reply.groups.into_iter().find(|it| it.group == group)));
@@ -95,7 +95,7 @@ async fn ask_one(
     (mesh.id()?.as_str() == reply.mesh_id).then_some(reply)
 }
 
-impl Answers {
+impl RecallAnswers {
     /// Whether the node is a member. The latest of the answers decides; of one term, the leader's.
     pub(crate) fn membership(&self, own_id: NodeId) -> Membership {
         let latest = self
@@ -121,12 +121,12 @@ impl Answers {
     }
 
     /// What somebody knows of the node's replica that its disk does not.
-    pub(crate) fn later(&self, own_id: NodeId, stored: StoredReplica) -> Option<Later> {
+    pub(crate) fn later(&self, own_id: NodeId, stored: StoredReplica) -> Option<LostProgress> {
         let entries = self.hosting().find_map(|answer| {
             let acknowledged = acknowledged(answer, own_id)?;
             // What a leader of an earlier term was given may have been replaced by a later one.
             (answer.term >= stored.term && acknowledged > stored.last_index)
-                .then_some(Later::Entries { acknowledged, last_index: stored.last_index })
+                .then_some(LostProgress::Entries { acknowledged, last_index: stored.last_index })
         });
         let voted = || {
             self.hosting()
@@ -138,11 +138,11 @@ impl Answers {
         let committed = || {
             let acknowledged = own().map(|it| it.index).max()?;
             (acknowledged > stored.last_index)
-                .then_some(Later::Committed { acknowledged, last_index: stored.last_index })
+                .then_some(LostProgress::Committed { acknowledged, last_index: stored.last_index })
         };
         let term = || {
             let voted = voted().chain(own().map(|it| it.term)).max()?;
-            (voted > stored.term).then_some(Later::Term {
+            (voted > stored.term).then_some(LostProgress::Term {
                 voted,
                 remembered: stored.term,
                 last_index: stored.last_index,

@@ -61,7 +61,7 @@ pub enum Disk {
     /// Nothing, although the directory notes, or a member knows, that it held the group.
     Lost,
     /// Less than others know it to have held: the disk was restored or copied.
-    Reverted(Later),
+    Reverted(LostProgress),
     /// The directory belongs to another mesh than the one that was reached.
     AnotherMesh,
     /// The mesh has seen a later start of this node than this one: the disk was restored or copied.
@@ -70,7 +70,7 @@ pub enum Disk {
 
 /// What others know of a replica that the replica's disk does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Later {
+pub enum LostProgress {
     /// The leader has its acknowledgment of entries up to a later one than the last one here.
     Entries { acknowledged: u64, last_index: u64 },
     /// DISCO remembers that it acknowledged committed entries up to a later one.
@@ -121,12 +121,12 @@ pub enum Start {
     /// Not this node's business: start nothing, keep what is there.
     Leave,
     /// Start nothing, and say why.
-    Refuse(Refusal),
+    Refuse(StartRefusal),
 }
 
 /// Why a node may not take part, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum StartRefusal {
     #[error(
         "the data directory belongs to another mesh; start with the directory of this mesh, or \
          with an empty one"
@@ -145,7 +145,7 @@ pub enum Refusal {
          disks like it held after entry {last} is lost",
         last = .0.last_index()
     )]
-    Reverted(Later),
+    Reverted(LostProgress),
     #[error(
         "the mesh knows this node with another store: the disk was swapped; put the right disk \
          back, or wipe the data directory to come back as a new node"
@@ -155,10 +155,10 @@ pub enum Refusal {
         "this node held the group and its store has nothing of it: the node id is burnt and must \
          never vote again; wipe the data directory to come back as a new node"
     )]
-    Burnt,
+    StoreLost,
 }
 
-impl fmt::Display for Later {
+impl fmt::Display for LostProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entries { acknowledged, last_index } => write!(
@@ -180,7 +180,7 @@ impl fmt::Display for Later {
     }
 }
 
-impl Later {
+impl LostProgress {
     /// The last entry on the disk that went back.
     pub const fn last_index(&self) -> u64 {
         match self {
@@ -194,15 +194,15 @@ impl Later {
 /// Decides whether and how this node takes part in a group.
 pub fn decide(disk: Disk, record: Record, membership: Membership) -> Start {
     match disk {
-        Disk::AnotherMesh => Start::Refuse(Refusal::AnotherMesh),
-        Disk::RolledBack => Start::Refuse(Refusal::RolledBack),
-        Disk::Reverted(later) => Start::Refuse(Refusal::Reverted(later)),
+        Disk::AnotherMesh => Start::Refuse(StartRefusal::AnotherMesh),
+        Disk::RolledBack => Start::Refuse(StartRefusal::RolledBack),
+        Disk::Reverted(later) => Start::Refuse(StartRefusal::Reverted(later)),
         Disk::Blank | Disk::Holding | Disk::Lost if record == Record::AnotherStore => {
-            Start::Refuse(Refusal::AnotherStore)
+            Start::Refuse(StartRefusal::AnotherStore)
         }
-        Disk::Lost => Start::Refuse(Refusal::Burnt),
+        Disk::Lost => Start::Refuse(StartRefusal::StoreLost),
         Disk::Holding => resume(record, membership),
-        Disk::Blank => begin(record, membership),
+        Disk::Blank => start_blank(record, membership),
     }
 }
 
@@ -216,17 +216,17 @@ fn resume(record: Record, membership: Membership) -> Start {
     }
 }
 
-fn begin(record: Record, membership: Membership) -> Start {
+fn start_blank(record: Record, membership: Membership) -> Start {
     let named = matches!(record, Record::FirstVoter { .. } | Record::Replica);
     match membership {
         Membership::Voter { acknowledged: true } | Membership::Learner { acknowledged: true } => {
-            Start::Refuse(Refusal::Burnt)
+            Start::Refuse(StartRefusal::StoreLost)
         }
         Membership::Voter { acknowledged: false } => match record {
             Record::FirstVoter { .. } => Start::AwaitLeader,
             // A voter that was not among the first was promoted, and only with a copy of the log.
             Record::Unknown | Record::Absent | Record::Replica | Record::AnotherStore => {
-                Start::Refuse(Refusal::Burnt)
+                Start::Refuse(StartRefusal::StoreLost)
             }
         },
         Membership::Learner { acknowledged: false } => Start::AwaitLeader,

@@ -10,9 +10,9 @@
 //! generation; the group's record is switched to it durably and the old family dropped, so no row
 //! that the leader had deleted can survive.
 
-mod answers;
 mod batch;
 mod machine;
+mod pending_replies;
 mod snapshot;
 
 use std::{
@@ -32,16 +32,16 @@ use rocksdb::DB;
 use tokio::sync::watch;
 
 pub(crate) use self::{
-    answers::{Answers, Awaited},
-    machine::{State, read_applied, read_membership, read_stored_applied},
+    machine::{GroupState, read_applied, read_membership, read_stored_applied},
+    pending_replies::{PendingReplies, PendingReply},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
 };
 use crate::{
     damage::DamageAlarm,
     db::{DEFAULT_FAMILY, Db, Expect, state_options, without_wal},
     level::FIRST,
+    read_view::ReadView,
     rows::StorageError,
-    view::View,
 };
 
 /// The store's place in the data directory.
@@ -69,7 +69,7 @@ pub(crate) struct Published {
     pub(crate) applied: watch::Sender<u64>,
     /// Bytes of commands applied since the start.
     pub(crate) applied_bytes: AtomicU64,
-    pub(crate) answers: Answers,
+    pub(crate) pending_replies: PendingReplies,
     /// The level of the group, as far as applied here.
     pub(crate) level: AtomicU32,
     /// Set when this version is too old to go on.
@@ -124,8 +124,8 @@ impl StateStore {
         }
     }
 
-    pub(crate) fn view(&self, group: GroupId, generation: u64) -> Option<View> {
-        View::open(&self.db, &family_name(group, generation))
+    pub(crate) fn view(&self, group: GroupId, generation: u64) -> Option<ReadView> {
+        ReadView::open(&self.db, &family_name(group, generation))
     }
 
     /// A fresh name in the directory for transfers.
@@ -141,17 +141,17 @@ impl Published {
             family: Mutex::new(family),
             applied: watch::Sender::new(0),
             applied_bytes: AtomicU64::new(0),
-            answers: Answers::new(),
+            pending_replies: PendingReplies::new(),
             level: AtomicU32::new(FIRST),
             outdated: OnceLock::new(),
         }
     }
 
     /// A view of the rows as they are now.
-    pub(crate) fn view(&self, db: &Arc<Db>) -> Result<View, StorageError> {
+    pub(crate) fn view(&self, db: &Arc<Db>) -> Result<ReadView, StorageError> {
         // Held while the family is looked up, so that an install cannot drop it in between.
         let family = self.family.lock().unwrap_or_else(PoisonError::into_inner);
-        View::open(db, &family).ok_or_else(|| StorageError::new("the group's state is gone"))
+        ReadView::open(db, &family).ok_or_else(|| StorageError::new("the group's state is gone"))
     }
 
     /// Brings the rows to disk. Blocks.

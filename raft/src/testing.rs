@@ -16,10 +16,10 @@ use crate::{
     damage::DamageAlarm,
     level::Commands,
     log_store::{GroupLog, LogStore},
+    read_view::ReadView,
     rows::{EntryMeta, Read, StateMachine, StorageError, Write},
-    state::{State, StateStore},
+    state::{GroupState, StateStore},
     types::{Command, Entry, MachineCommand, ProposalId, log_id},
-    view::View,
 };
 
 pub(crate) const GROUP: GroupId = 2;
@@ -102,7 +102,7 @@ impl Stores {
     }
 
     /// The log and state of [`GROUP`].
-    pub(crate) async fn group(&self) -> (GroupLog, State) {
+    pub(crate) async fn group(&self) -> (GroupLog, GroupState) {
         let record = match self.log.record(GROUP).unwrap() {
             Some(record) => record,
             None => {
@@ -114,7 +114,7 @@ impl Stores {
         };
         let log = self.log.group(GROUP).await.unwrap();
         let (mut state, _) =
-            State::open(self.state.clone(), self.log.clone(), GROUP, &record, Box::new(Words))
+            GroupState::open(self.state.clone(), self.log.clone(), GROUP, &record, Box::new(Words))
                 .unwrap();
         state.allow_gaps();
         (log, state)
@@ -135,11 +135,11 @@ impl Stores {
         Self::open_at(copy)
     }
 
-    pub(crate) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> ReadView {
         self.try_view().unwrap()
     }
 
-    pub(crate) fn try_view(&self) -> Result<View, StorageError> {
+    pub(crate) fn try_view(&self) -> Result<ReadView, StorageError> {
         let record = self.log.record(GROUP)?.unwrap();
         Ok(self.state.view(GROUP, record.generation).unwrap())
     }

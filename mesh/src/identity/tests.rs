@@ -150,7 +150,7 @@ fn a_directory_knows_whether_it_stands_where_it_was_made() {
     for copy in [&whole, &partial] {
         assert!(open(copy, &["data"], None).unwrap().identity().moved);
         assert!(open(copy, &["data"], None).unwrap().identity().moved, "a start settles nothing");
-        open(copy, &["data"], None).unwrap().settle().unwrap();
+        open(copy, &["data"], None).unwrap().set_place().unwrap();
         assert!(!open(copy, &["data"], None).unwrap().identity().moved);
     }
     assert!(!open(&renamed, &["data"], None).unwrap().identity().moved);

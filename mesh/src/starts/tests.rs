@@ -6,20 +6,20 @@ use super::*;
 fn the_first_start_of_the_latest_epoch_counts() {
     let start = |epoch, number| Start { epoch, number };
     let cases = [
-        (None, start(1, 7), Told::Later),
-        (None, start(0, 0), Told::Later),
-        (None, start(MOST_AHEAD + 1, 7), Told::MadeUp),
-        (None, start(u64::MAX, 7), Told::MadeUp),
-        (Some(start(3, 7)), start(3, 7), Told::Counted),
-        (Some(start(3, 7)), start(3, 0), Told::Counted),
-        (Some(start(3, 0)), start(3, 7), Told::Later),
-        (Some(start(3, 7)), start(4, 9), Told::Later),
-        (Some(start(3, 7)), start(4, 0), Told::Later),
-        (Some(start(3, 7)), start(2, 7), Told::Earlier),
-        (Some(start(3, 7)), start(3, 8), Told::Copy),
-        (Some(start(3, 7)), start(3 + MOST_AHEAD, 8), Told::Later),
-        (Some(start(3, 7)), start(4 + MOST_AHEAD, 8), Told::MadeUp),
-        (Some(start(u64::MAX, 7)), start(u64::MAX, 8), Told::Copy),
+        (None, start(1, 7), StartOrder::Later),
+        (None, start(0, 0), StartOrder::Later),
+        (None, start(MOST_AHEAD + 1, 7), StartOrder::Implausible),
+        (None, start(u64::MAX, 7), StartOrder::Implausible),
+        (Some(start(3, 7)), start(3, 7), StartOrder::Counted),
+        (Some(start(3, 7)), start(3, 0), StartOrder::Counted),
+        (Some(start(3, 0)), start(3, 7), StartOrder::Later),
+        (Some(start(3, 7)), start(4, 9), StartOrder::Later),
+        (Some(start(3, 7)), start(4, 0), StartOrder::Later),
+        (Some(start(3, 7)), start(2, 7), StartOrder::Earlier),
+        (Some(start(3, 7)), start(3, 8), StartOrder::Copy),
+        (Some(start(3, 7)), start(3 + MOST_AHEAD, 8), StartOrder::Later),
+        (Some(start(3, 7)), start(4 + MOST_AHEAD, 8), StartOrder::Implausible),
+        (Some(start(u64::MAX, 7)), start(u64::MAX, 8), StartOrder::Copy),
     ];
     for (counted, told, expected) in cases {
         assert_eq!(compare(counted, told), expected, "{counted:?} {told:?}");
@@ -55,13 +55,13 @@ impl Copies {
                 let known = world.counted[voter].map(|(epoch, number)| Start { epoch, number });
                 // The voter hears of the start.
                 let told = compare(known, start);
-                if told == Told::Later {
+                if told == StartOrder::Later {
                     let mut world = world.clone();
                     world.counted[voter] = Some((start.epoch, start.number));
                     next.push(world);
                 }
                 // The voter says that it counts the copy.
-                if told == Told::Counted {
+                if told == StartOrder::Counted {
                     let mut world = world.clone();
                     world.heard[copy].insert(voter);
                     next.push(world);
@@ -69,7 +69,7 @@ impl Copies {
                 // The voter uses something that the copy says or answers.
                 let takes_part =
                     self.original[copy] || world.heard[copy].len() == world.counted.len();
-                if told == Told::Counted && takes_part {
+                if told == StartOrder::Counted && takes_part {
                     let mut world = world.clone();
                     world.used[copy].insert(voter);
                     next.push(world);

@@ -269,7 +269,7 @@ async fn append(log: &mut log_store::GroupLog, range: std::ops::RangeInclusive<u
     }
 }
 
-async fn apply(state: &mut state::State, range: std::ops::RangeInclusive<u64>) {
+async fn apply(state: &mut state::GroupState, range: std::ops::RangeInclusive<u64>) {
     let entries: Vec<_> = entries(range).into_iter().map(|entry| Ok((entry, None))).collect();
     state.apply(stream::iter(entries)).await.unwrap();
 }

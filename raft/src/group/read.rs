@@ -23,7 +23,7 @@ use crate::quorum::NoQuorum;
 /// Reads waiting for the next question to the leader. Readers wait beyond this.
 pub(super) const QUEUE: usize = 1024;
 /// How long one question to the leader may take.
-const QUESTION: Duration = Duration::from_secs(2);
+const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before a failed question is asked again.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -61,7 +61,7 @@ impl Group {
         let index = tokio::select! {
             biased;
             index = self.read_index_by(deadline) => index?,
-            lost = self.lost(began) => return Err(ReadError::NoQuorum(lost)),
+            lost = self.quorum_lost(began) => return Err(ReadError::NoQuorum(lost)),
         };
         let mut applied = self.watch_applied();
         let reached = applied.wait_for(|applied| *applied >= index);
@@ -135,11 +135,11 @@ impl Group {
 }
 
 /// The task that asks the leader on behalf of all readers of this replica.
-pub(super) struct Asking {
+pub(super) struct ReadIndexTask {
     group: std::sync::Weak<Inner>,
 }
 
-impl Asking {
+impl ReadIndexTask {
     pub(super) fn of(group: &Group) -> Self {
         Self { group: Arc::downgrade(&group.inner) }
     }
@@ -152,7 +152,7 @@ impl Asking {
                 waiting.push(next);
             }
             let Some(inner) = self.group.upgrade() else { return };
-            let index = ask_leader(&Group { inner }).await;
+            let index = request_read_index(&Group { inner }).await;
             for reader in waiting {
                 let _ = reader.send(index);
             }
@@ -160,23 +160,24 @@ impl Asking {
     }
 }
 
-async fn ask_leader(group: &Group) -> Option<u64> {
+async fn request_read_index(group: &Group) -> Option<u64> {
     let leader = group.leadership().1.filter(|leader| *leader != group.inner.node_id)?;
-    let line = group.line_to(leader);
-    let message = pb::ReadIndexRequest { envelope: Some(line.envelope()) };
-    let mut client = line.client();
-    let reply = match time::timeout(QUESTION, client.read_index(Request::new(message))).await {
-        Ok(Ok(reply)) => {
-            group.contacts().hear(leader);
-            reply.into_inner()
-        }
-        Ok(Err(status)) => {
-            line.refused(&status);
-            tracing::debug!(group = group.id(), %status, "the leader gave no read index");
-            return None;
-        }
-        Err(_) => return None,
-    };
+    let link = group.link_to(leader);
+    let message = pb::ReadIndexRequest { envelope: Some(link.envelope()) };
+    let mut client = link.client();
+    let reply =
+        match time::timeout(READ_INDEX_TIMEOUT, client.read_index(Request::new(message))).await {
+            Ok(Ok(reply)) => {
+                group.contacts().record_contact(leader);
+                reply.into_inner()
+            }
+            Ok(Err(status)) => {
+                link.refused(&status);
+                tracing::debug!(group = group.id(), %status, "the leader gave no read index");
+                return None;
+            }
+            Err(_) => return None,
+        };
     match reply.outcome? {
         pb::read_index_reply::Outcome::Index(index) => Some(index),
         pb::read_index_reply::Outcome::NotLeader(_) => None,

@@ -90,7 +90,7 @@ impl Status {
     }
 
     /// The status without what changes by the mere passing of time.
-    pub(super) fn timeless(&self) -> Self {
+    pub(super) fn without_ages(&self) -> Self {
         let mut status = self.clone();
         status.quorum_age = None;
         status.without_quorum = Duration::ZERO;
@@ -117,7 +117,7 @@ impl Role {
 /// The status as openraft's figures and what was heard have it.
 pub(super) fn of(metrics: &Metrics, contacts: &Contacts) -> Status {
     note_quorum(metrics, contacts);
-    let heard = contacts.look();
+    let heard = contacts.ages();
     let stored = &metrics.membership_config;
     let membership = stored.membership();
     let last_index = metrics.last_log_index.unwrap_or(0);
@@ -172,12 +172,12 @@ fn note_quorum(metrics: &Metrics, contacts: &Contacts) {
     let mut voters = metrics.membership_config.membership().voter_ids();
     let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
     if metrics.state == ServerState::Leader && alone {
-        contacts.quorum_at(Instant::now());
+        contacts.record_quorum(Instant::now());
     } else if let Some(acked) = metrics.last_quorum_acked {
         // The present is looked at first, so that a pause in between makes the quorum older only.
         let now = Instant::now();
         if let Some(at) = now.checked_sub(acked.elapsed()) {
-            contacts.quorum_at(at);
+            contacts.record_quorum(at);
         }
     }
 }

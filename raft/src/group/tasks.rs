@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failed, Role, status, status::Status, with_metrics};
+use super::{GroupFailure, Role, status, status::Status, with_metrics};
 use crate::{
     level::{self, Announced},
     quorum::Contacts,
@@ -39,52 +39,52 @@ const SNAPSHOT_POLL: Duration = Duration::from_millis(500);
 /// How often a leader looks whether it is reached.
 const COMPLAINTS_POLL: Duration = Duration::from_secs(1);
 /// Pause after a handover, which may fail.
-const HAND_OVER_REST: Duration = Duration::from_secs(5);
+const HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
 
 /// Reports a task that ends, or panics, although its group is not being stopped: without it the
 /// group would seem to live on.
-pub(super) struct Alarm {
+pub(super) struct TaskGuard {
     pub(super) group: GroupId,
     /// What the task does.
     pub(super) task: &'static str,
     pub(super) stopping: CancellationToken,
-    pub(super) failures: mpsc::Sender<(GroupId, Failed)>,
+    pub(super) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
-impl Alarm {
+impl TaskGuard {
     pub(super) async fn guard(self, task: impl Future<Output = ()>) {
         task.await;
     }
 }
 
-impl Drop for Alarm {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         if !self.stopping.is_cancelled() {
-            let reason = Failed::Broken(format!("the task that {} ended", self.task));
+            let reason = GroupFailure::Broken(format!("the task that {} ended", self.task));
             // The host ends at the first report; more of them may be dropped.
             let _ = self.failures.try_send((self.group, reason));
         }
     }
 }
 
-pub(super) struct Watched {
+pub(super) struct MetricsWatch {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
     pub(super) contacts: Contacts,
     pub(super) published: Arc<Published>,
     pub(super) status: watch::Sender<Status>,
-    pub(super) failures: mpsc::Sender<(GroupId, Failed)>,
+    pub(super) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
 /// Tells the group's status until it stops, and reports why if it was not asked to.
-pub(super) async fn watch_metrics(watched: Watched) {
-    let Watched { id, raft, contacts, published, status: told, failures } = watched;
+pub(super) async fn watch_metrics(watched: MetricsWatch) {
+    let MetricsWatch { id, raft, contacts, published, status: told, failures } = watched;
     let mut changes = raft.metrics();
     loop {
         let current = changes.borrow_and_update().clone();
         let now = status::of(&current, &contacts);
         told.send_if_modified(|last| {
-            let changed = last.timeless() != now.timeless();
+            let changed = last.without_ages() != now.without_ages();
             *last = now;
             changed
         });
@@ -94,8 +94,8 @@ pub(super) async fn watch_metrics(watched: Watched) {
                 Fatal::StorageError(_) | Fatal::Panicked => {
                     tracing::error!(group = id, error = %fatal, "the group has failed");
                     let failed = match published.outdated.get() {
-                        Some(outdated) => Failed::Outdated(outdated.clone()),
-                        None => Failed::Broken(fatal.to_string()),
+                        Some(outdated) => GroupFailure::Outdated(outdated.clone()),
+                        None => GroupFailure::Broken(fatal.to_string()),
                     };
                     // The host ends at the first report; more of them may be dropped.
                     let _ = failures.try_send((id, failed));
@@ -110,7 +110,7 @@ pub(super) async fn watch_metrics(watched: Watched) {
 }
 
 /// Raises the group's level on its leader, once every voter knows more: see [`level`].
-pub(super) struct Raising {
+pub(super) struct LevelRaiser {
     pub(super) id: GroupId,
     pub(super) node_id: NodeId,
     pub(super) raft: Raft,
@@ -120,7 +120,7 @@ pub(super) struct Raising {
     pub(super) known: u32,
 }
 
-impl Raising {
+impl LevelRaiser {
     pub(super) async fn run(self) {
         loop {
             time::sleep(LEVEL_POLL).await;
@@ -157,7 +157,7 @@ impl Raising {
 }
 
 /// Hands the leadership over when most of the other voters say that they cannot reach this server.
-pub(super) async fn hand_over_when_cut_off(
+pub(super) async fn hand_over_when_unreachable(
     id: GroupId,
     own_id: NodeId,
     raft: Raft,
@@ -184,7 +184,7 @@ pub(super) async fn hand_over_when_cut_off(
         );
         // An error means that the group has failed, which is reported elsewhere.
         let _ = raft.trigger().transfer_leader(to).await;
-        time::sleep(HAND_OVER_REST).await;
+        time::sleep(HAND_OVER_PAUSE).await;
     }
 }
 

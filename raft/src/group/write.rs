@@ -12,7 +12,7 @@ use tonic::{Code, Request};
 use super::{Group, LEADER_POLL, Role, admission::COMMANDS, remaining, with_metrics};
 use crate::{
     quorum::NoQuorum,
-    state::Awaited,
+    state::PendingReply,
     types::{Command, MachineCommand, ProposalId},
 };
 
@@ -114,7 +114,7 @@ impl Group {
         let lost = tokio::select! {
             biased;
             written = self.write_by(command, deadline, &mut proposing) => return written,
-            lost = self.lost(began) => lost,
+            lost = self.quorum_lost(began) => lost,
         };
         Err(if proposing { WriteError::Unconfirmed(lost) } else { WriteError::NoQuorum(lost) })
     }
@@ -126,7 +126,7 @@ impl Group {
         proposing: &mut bool,
     ) -> Result<Applied, WriteError> {
         let mut refusal = WriteError::NoLeader;
-        let mut answer = self.inner.published.answers.expect(self.inner.node_id);
+        let mut answer = self.inner.published.pending_replies.register(self.inner.node_id);
         loop {
             let leadership = self.leadership();
             let Some(left) = remaining(deadline) else { return Err(refusal) };
@@ -232,22 +232,22 @@ impl Group {
         proposal: ProposalId,
         limit: Duration,
     ) -> Proposed {
-        let line = self.line_to(leader);
-        let envelope = Some(line.envelope());
+        let link = self.link_to(leader);
+        let envelope = Some(link.envelope());
         let message = pb::ProposeRequest { envelope, command, proposal: proposal.number };
         let mut request = Request::new(message);
         request.set_timeout(limit);
-        let mut client = line.client();
+        let mut client = link.client();
         let reply = match time::timeout(limit, client.propose(request)).await {
             Ok(Ok(reply)) => {
-                self.contacts().hear(leader);
+                self.contacts().record_contact(leader);
                 reply.into_inner()
             }
             // The server refuses before it proposes.
             Ok(Err(status))
                 if surely_not_sent(&status) || status.code() == Code::FailedPrecondition =>
             {
-                line.refused(&status);
+                link.refused(&status);
                 tracing::debug!(group = self.id(), %status, "could not forward a command");
                 return Proposed::NotLeader { leader: None, quorum_lost: false };
             }
@@ -299,7 +299,7 @@ impl Group {
 }
 
 /// The reply as it came from the leader, or else from this replica's own apply.
-fn own_reply(reply: Option<Bytes>, answer: &mut Awaited) -> Result<Bytes, WriteError> {
+fn own_reply(reply: Option<Bytes>, answer: &mut PendingReply) -> Result<Bytes, WriteError> {
     // None if this replica is far behind: then the answer is lost, though the command is not.
     reply.or_else(|| answer.take()).ok_or(WriteError::OutcomeUnknown)
 }

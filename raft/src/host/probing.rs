@@ -29,7 +29,7 @@ impl Host {
                 (leader, reached)
             });
             let reached = future::join_all(asked).await.into_iter().collect();
-            self.misses().note(&reached);
+            self.failed_probes().note(&reached);
         }
     }
 }

@@ -15,13 +15,13 @@ pub(super) const KEEP_BYTES: usize = 4 << 20;
 const ENTRY_OVERHEAD: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Cache {
+pub(super) struct EntryCache {
     /// Consecutive entries, each with the number of the write that stores it.
     entries: VecDeque<(u64, Entry)>,
     bytes: usize,
 }
 
-impl Cache {
+impl EntryCache {
     /// Adds the entry that follows the last one, stored by the write numbered `write`.
     pub(super) fn push(&mut self, write: u64, entry: Entry) {
         self.bytes += weight(&entry);

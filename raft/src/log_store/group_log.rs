@@ -22,10 +22,10 @@ use tokio::{sync::oneshot, task};
 
 use super::{
     Kind, LogStore,
-    cache::{Cache, weight},
+    cache::{EntryCache, weight},
     entry_key, index_of, stopped,
     stored::{StoredLog, decode_entry},
-    writer::{Done, Job},
+    writer::{Completion, Job},
 };
 use crate::{
     codec,
@@ -47,26 +47,26 @@ pub(crate) struct GroupLog {
 struct Shared {
     group: GroupId,
     store: LogStore,
-    state: Mutex<State>,
+    state: Mutex<InMemoryLog>,
     /// The number of the last append that is on disk.
     written: Arc<AtomicU64>,
 }
 
 /// What the log is once the queue is empty, which is what readers must see at once.
-struct State {
+struct InMemoryLog {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// The index of the first entry stored, if there is one.
     first: Option<u64>,
-    cache: Cache,
+    cache: EntryCache,
     /// The number of the last append submitted.
     write: u64,
 }
 
 /// Part of a read that memory could not answer.
-struct Plan {
+struct ReadPlan {
     /// Indexes to read from disk, `from..to`.
     from: u64,
     to: u64,
@@ -78,7 +78,7 @@ impl GroupLog {
     /// Loads the log as the jobs of its earlier life left it: those that still wait are written
     /// first.
     pub(super) async fn open(store: LogStore, group: GroupId) -> Result<Self, StorageError> {
-        store.settle().await?;
+        store.flush_queue().await?;
         let (log, committed) = store.read_stored(|stored| {
             Ok((stored.log(group)?, stored.log_id(group, Kind::Committed)?))
         })?;
@@ -88,13 +88,13 @@ impl GroupLog {
         {
             store.submit(Job::sweep(group, first, purged.index)).await?;
         }
-        let state = State {
+        let state = InMemoryLog {
             vote,
             committed,
             purged,
             last: log.last(),
             first: last_stored.filter(|last| Some(*last) > purged).and(first_kept),
-            cache: Cache::default(),
+            cache: EntryCache::default(),
             write: 0,
         };
         let written = Arc::new(AtomicU64::new(0));
@@ -117,7 +117,7 @@ impl GroupLog {
         entries.first().map(|entry| entry.log_id).filter(|id| id.index == index)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InMemoryLog> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +128,7 @@ impl GroupLog {
     /// Entries in `start..end` as far as they exist, up to `limit` bytes but at least one.
     async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
         for _ in 0..READ_ATTEMPTS {
-            let Plan { from, to, cached } = self.plan(start, end, limit);
+            let ReadPlan { from, to, cached } = self.plan_read(start, end, limit);
             if from == to {
                 return Ok(cached);
             }
@@ -153,12 +153,12 @@ impl GroupLog {
         Err(store.db.note(StorageError::damaged(hole)).into())
     }
 
-    fn plan(&self, start: u64, end: u64, limit: usize) -> Plan {
+    fn plan_read(&self, start: u64, end: u64, limit: usize) -> ReadPlan {
         let state = self.state();
         let end = end.min(state.last.map_or(0, |last| last.index + 1));
         let from = start.max(state.first.unwrap_or(end));
         if from >= end {
-            return Plan { from, to: from, cached: Vec::new() };
+            return ReadPlan { from, to: from, cached: Vec::new() };
         }
         let cached_from = state.cache.first_index().map_or(end, |first| first.clamp(from, end));
         let mut cached = Vec::new();
@@ -171,7 +171,7 @@ impl GroupLog {
             bytes += weight(entry);
             cached.push(entry.clone());
         }
-        Plan { from, to: cached_from, cached }
+        ReadPlan { from, to: cached_from, cached }
     }
 
     /// Consecutive entries from `from` on, up to `to` exclusive or `limit` bytes.
@@ -263,7 +263,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let (done, written) = oneshot::channel();
         let bytes = codec::vote_to_proto(vote).encode_to_vec();
         let group = self.shared.group;
-        self.submit(Job::meta(group, Kind::Vote, bytes, true, Done::Reply(done))).await?;
+        self.submit(Job::meta(group, Kind::Vote, bytes, true, Completion::Reply(done))).await?;
         written.await.map_err(|_| stopped())?;
         self.state().vote = Some(*vote);
         Ok(())
@@ -276,7 +276,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         self.state().committed = Some(committed);
         let bytes = codec::log_id_to_proto(&committed).encode_to_vec();
         let group = self.shared.group;
-        self.submit(Job::meta(group, Kind::Committed, bytes, false, Done::Nobody)).await
+        self.submit(Job::meta(group, Kind::Committed, bytes, false, Completion::Nobody)).await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -303,7 +303,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             write
         };
         let written = self.shared.written.clone();
-        let done = Done::Flushed { written, write, flushed };
+        let done = Completion::Flushed { written, write, flushed };
         self.submit(Job::append(self.shared.group, encoded, done)).await
     }
 

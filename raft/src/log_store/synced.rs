@@ -33,7 +33,7 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 
 /// What the file says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Noted {
+pub(crate) struct SyncedPosition {
     pub(crate) store_id: u64,
     /// Sequence number of the last write that is known to have been synced.
     pub(crate) sequence: u64,
@@ -65,7 +65,7 @@ pub(super) struct SyncedNote {
 }
 
 /// Reads the file of a data directory.
-pub(crate) fn read(dir: &Path) -> Result<Noted, NoteError> {
+pub(crate) fn read(dir: &Path) -> Result<SyncedPosition, NoteError> {
     let path = dir.join(FILE);
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -74,7 +74,7 @@ pub(crate) fn read(dir: &Path) -> Result<Noted, NoteError> {
         }
         Err(source) => return Err(NoteError::Io { path, source }),
     };
-    let mut latest: Option<Noted> = None;
+    let mut latest: Option<SyncedPosition> = None;
     for slot in SLOTS {
         let mut bytes = [0; SLOT_BYTES];
         match file.read_exact_at(&mut bytes, slot) {
@@ -155,13 +155,13 @@ fn encode(store_id: u64, sequence: u64) -> [u8; SLOT_BYTES] {
     bytes
 }
 
-fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<Noted> {
+fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<SyncedPosition> {
     let (magic, rest) = bytes.split_first_chunk::<8>()?;
     let (store_id, rest) = rest.split_first_chunk::<8>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let sum = rest.first_chunk::<4>()?;
     let whole = *magic == MAGIC && crc32c::crc32c(&bytes[..24]) == u32::from_be_bytes(*sum);
-    whole.then_some(Noted {
+    whole.then_some(SyncedPosition {
         store_id: u64::from_be_bytes(*store_id),
         sequence: u64::from_be_bytes(*sequence),
     })
@@ -180,7 +180,7 @@ mod tests {
         let mut note = SyncedNote::open(dir.path(), 7, 1).unwrap();
         note.write(5).unwrap();
         note.write(9).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Noted { store_id: 7, sequence: 9 });
+        assert_eq!(read(dir.path()).unwrap(), SyncedPosition { store_id: 7, sequence: 9 });
 
         let path = dir.path().join(FILE);
         let whole = fs::read(&path).unwrap();

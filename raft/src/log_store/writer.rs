@@ -25,7 +25,7 @@ const SWEEP_STEP: u64 = 1024;
 pub(super) struct Job {
     writes: Vec<Write>,
     synced: bool,
-    done: Done,
+    done: Completion,
 }
 
 enum Write {
@@ -37,7 +37,7 @@ enum Write {
 }
 
 /// Whom to tell that a job is on disk.
-pub(super) enum Done {
+pub(super) enum Completion {
     Nobody,
     /// The group's number of the last write on disk is raised before openraft is told.
     Flushed {
@@ -49,7 +49,7 @@ pub(super) enum Done {
 }
 
 impl Job {
-    pub(super) fn append(group: GroupId, entries: Vec<(u64, Vec<u8>)>, done: Done) -> Self {
+    pub(super) fn append(group: GroupId, entries: Vec<(u64, Vec<u8>)>, done: Completion) -> Self {
         let writes = entries
             .into_iter()
             .map(|(index, bytes)| Write::Put(entry_key(group, index).to_vec(), bytes))
@@ -62,21 +62,21 @@ impl Job {
         kind: Kind,
         value: Vec<u8>,
         synced: bool,
-        done: Done,
+        done: Completion,
     ) -> Self {
         let writes = vec![Write::Put(meta_key(group, kind).to_vec(), value)];
         Self { writes, synced, done }
     }
 
     /// Writes nothing; answered once everything before it is written.
-    pub(super) fn barrier(done: Done) -> Self {
+    pub(super) fn barrier(done: Completion) -> Self {
         Self { writes: Vec::new(), synced: false, done }
     }
 
     pub(super) fn truncate(group: GroupId, from: u64, to: u64) -> Self {
         // Needs no sync of its own: whatever depends on it comes later in the same log.
         let writes = vec![Write::Truncate(group, from, to)];
-        Self { writes, synced: false, done: Done::Nobody }
+        Self { writes, synced: false, done: Completion::Nobody }
     }
 
     pub(super) fn purge(group: GroupId, purged: Vec<u8>, swept: Option<(u64, u64)>) -> Self {
@@ -84,11 +84,15 @@ impl Job {
         writes.extend(swept.map(|(from, to)| Write::Sweep(group, from, to)));
         // Sweeping drops whole files at once. The mark must be on disk before they are gone, or a
         // power cut leaves a log that begins after where it says that it does.
-        Self { writes, synced: swept.is_some(), done: Done::Nobody }
+        Self { writes, synced: swept.is_some(), done: Completion::Nobody }
     }
 
     pub(super) fn sweep(group: GroupId, from: u64, to: u64) -> Self {
-        Self { writes: vec![Write::Sweep(group, from, to)], synced: false, done: Done::Nobody }
+        Self {
+            writes: vec![Write::Sweep(group, from, to)],
+            synced: false,
+            done: Completion::Nobody,
+        }
     }
 }
 
@@ -161,12 +165,12 @@ impl Writer {
         self.commit(batch, synced)?;
         for done in answers {
             match done {
-                Done::Nobody => {}
-                Done::Flushed { written, write, flushed } => {
+                Completion::Nobody => {}
+                Completion::Flushed { written, write, flushed } => {
                     written.store(write, Ordering::Release);
                     flushed.io_completed(Ok(()));
                 }
-                Done::Reply(reply) => {
+                Completion::Reply(reply) => {
                     let _ = reply.send(());
                 }
             }

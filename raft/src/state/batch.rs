@@ -6,8 +6,8 @@ use rocksdb::{BoundColumnFamily, WriteBatch};
 
 use crate::{
     db::Db,
+    read_view::{bounds, range_options, row_key},
     rows::{Read, StorageError, Write},
-    view::{bounds, range_options, row_key},
 };
 
 /// Rows with the batch's own writes on top. Keys in `changes` are as stored.

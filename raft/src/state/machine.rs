@@ -25,9 +25,9 @@ use crate::{
     db::without_wal,
     level::{self, Commands, FIRST},
     log_store::LogStore,
+    read_view::{ReadView, system_key},
     rows::{EntryMeta, StateMachine, StorageError},
     types::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},
-    view::{View, system_key},
 };
 
 /// Entries applied in one batch at most.
@@ -39,7 +39,7 @@ const MEMBERSHIP: &[u8] = b"membership";
 const LEVEL: &[u8] = b"level";
 
 /// The state of one group as openraft drives it.
-pub(crate) struct State {
+pub(crate) struct GroupState {
     /// None only while a blocking call has it, or after one panicked.
     core: Option<Box<Core>>,
     log: LogStore,
@@ -70,20 +70,20 @@ struct Core {
 struct Exclusive(Mutex<Box<dyn StateMachine>>);
 
 /// Flushes and reports a Raft snapshot, beside the state machine.
-pub(crate) struct Builder {
+pub(crate) struct SnapshotBuilder {
     /// None once it was built.
-    plan: Option<Result<Plan, StorageError>>,
+    pending: Option<Result<PendingSnapshot, StorageError>>,
 }
 
-struct Plan {
+struct PendingSnapshot {
     store: StateStore,
     group: GroupId,
     generation: u64,
-    view: View,
+    view: ReadView,
     meta: SnapshotMeta,
 }
 
-impl State {
+impl GroupState {
     /// Loads the state of a group's generation. Blocks.
     pub(crate) fn open(
         store: StateStore,
@@ -159,9 +159,9 @@ impl Exclusive {
     }
 }
 
-impl RaftStateMachine<TypeConfig> for State {
+impl RaftStateMachine<TypeConfig> for GroupState {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let core = self.core()?;
@@ -187,9 +187,13 @@ impl RaftStateMachine<TypeConfig> for State {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let panicked = || StorageError::new("the state machine panicked");
-        Builder { plan: Some(self.core.as_deref_mut().ok_or_else(panicked).and_then(Core::plan)) }
+        SnapshotBuilder {
+            pending: Some(
+                self.core.as_deref_mut().ok_or_else(panicked).and_then(Core::begin_snapshot),
+            ),
+        }
     }
 
     async fn install_snapshot(
@@ -337,7 +341,7 @@ impl Core {
         self.published.level.store(self.level, Ordering::Relaxed);
         if let Some(applied) = self.applied {
             self.machine.get().publish(applied.index);
-            self.published.answers.give(entries, replies);
+            self.published.pending_replies.deliver(entries, replies);
             self.published.applied.send_replace(applied.index);
         }
     }
@@ -346,9 +350,9 @@ impl Core {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
     }
 
-    fn plan(&mut self) -> Result<Plan, StorageError> {
+    fn begin_snapshot(&mut self) -> Result<PendingSnapshot, StorageError> {
         self.reported = true;
-        Ok(Plan {
+        Ok(PendingSnapshot {
             store: self.store.clone(),
             group: self.group,
             generation: self.generation,
@@ -380,12 +384,13 @@ impl Core {
     }
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
-        let plan = self.plan.take().unwrap_or_else(|| Err(StorageError::new("built twice")))?;
-        let Plan { store, group, generation, view, meta } = plan;
+        let pending =
+            self.pending.take().unwrap_or_else(|| Err(StorageError::new("built twice")))?;
+        let PendingSnapshot { store, group, generation, view, meta } = pending;
         task::spawn_blocking(move || flush(&store, group, generation))
             .await
             .map_err(io::Error::other)??;
@@ -416,20 +421,20 @@ pub(crate) fn read_stored_applied(
     Ok(stored.map(|id| id.index))
 }
 
-pub(crate) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
+pub(crate) fn read_applied(view: &ReadView) -> Result<Option<LogId>, StorageError> {
     let stored = view.system(APPLIED)?;
     let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
     let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
     Ok(stored.map(codec::log_id_from_proto))
 }
 
-fn read_level(view: &View) -> Result<u32, StorageError> {
+fn read_level(view: &ReadView) -> Result<u32, StorageError> {
     let Some(bytes) = view.system(LEVEL)? else { return Ok(FIRST) };
     let bytes = bytes.try_into().map_err(|_| StorageError::new("malformed level"))?;
     Ok(u32::from_be_bytes(bytes))
 }
 
-pub(crate) fn read_membership(view: &View) -> Result<StoredMembership, StorageError> {
+pub(crate) fn read_membership(view: &ReadView) -> Result<StoredMembership, StorageError> {
     let Some(bytes) = view.system(MEMBERSHIP)? else { return Ok(StoredMembership::default()) };
     let stored = pb::StoredMembership::decode(bytes.as_slice())
         .map_err(|error| StorageError::with_source("malformed membership", error))?;

@@ -14,12 +14,12 @@ use super::{
     StateStore, family_name,
     machine::{read_applied, read_membership},
 };
-use crate::{db::state_options, rows::StorageError, types::SnapshotMeta, view::View};
+use crate::{db::state_options, read_view::ReadView, rows::StorageError, types::SnapshotMeta};
 
 /// The rows of a Raft snapshot on their way through openraft.
 pub(crate) enum SnapshotData {
     /// Of this server's own state; exported when it is sent.
-    View(View),
+    View(ReadView),
     /// Received, checked and on disk as a generation that no group uses yet.
     Staged(Staged),
 }
@@ -62,7 +62,7 @@ pub(crate) enum ReceiveError {
 
 impl SnapshotFile {
     /// Copies everything in a view into a table file. Blocks.
-    pub(crate) fn export(store: &StateStore, view: &View) -> Result<Self, StorageError> {
+    pub(crate) fn export(store: &StateStore, view: &ReadView) -> Result<Self, StorageError> {
         let context = |error| StorageError::with_source("cannot export a Raft snapshot", error);
         let mut file = Self { path: store.transfer_path(), size: 0 };
         let options = state_options();

@@ -35,7 +35,7 @@ async fn a_quorum_that_forgot_does_not_lead_against_what_is_remembered() {
     // It does not run the group, and tells what it remembers, as DISCO does.
     let memory = Server::start_on(&home, fleet.setup.clone(), address).await;
     let progress = GroupProgress { committed_index: lost.index, ..GroupProgress::default() };
-    memory.host.remember(move |_| Some(progress.clone()));
+    memory.host.add_progress_source(move |_| Some(progress.clone()));
     restore(&mut fleet, &homes).await;
 
     for server in &fleet.servers {

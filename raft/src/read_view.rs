@@ -31,9 +31,9 @@ self_cell!(
 
 /// The rows of a group as they were when the view was made, unmoved by later commands. It holds
 /// back the removal of old rows while it lives.
-pub struct View(Cell);
+pub struct ReadView(Cell);
 
-impl View {
+impl ReadView {
     /// None if there is no such column family.
     pub(crate) fn open(db: &Arc<Db>, family: &str) -> Option<Self> {
         let cell = Cell::try_new(db.clone(), |db| {
@@ -84,7 +84,7 @@ impl View {
     }
 }
 
-impl Read for View {
+impl Read for ReadView {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         self.raw(&row_key(key))
     }
@@ -109,9 +109,9 @@ impl Read for View {
     }
 }
 
-impl fmt::Debug for View {
+impl fmt::Debug for ReadView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("View")
+        f.write_str("ReadView")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Answers that somebody on this server waits for, from this replica's own apply.
+//! PendingReplies that somebody on this server waits for, from this replica's own apply.
 //!
 //! Every replica computes every answer. So one that has forwarded a command needs no answer from
 //! the leader but the word that it is committed, and an answer of any size has no way to go.
@@ -20,7 +20,7 @@ use crate::types::{Command, Entry, ProposalId, Reply};
 
 /// Those who wait. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Answers(Arc<Inner>);
+pub(crate) struct PendingReplies(Arc<Inner>);
 
 struct Inner {
     /// Begins anywhere, so that an entry from before a restart answers nobody.
@@ -29,28 +29,28 @@ struct Inner {
 }
 
 /// One who waits, until it is dropped.
-pub(crate) struct Awaited {
+pub(crate) struct PendingReply {
     pub(crate) id: ProposalId,
-    answers: Answers,
-    answer: oneshot::Receiver<Bytes>,
+    pending: PendingReplies,
+    reply: oneshot::Receiver<Bytes>,
 }
 
-impl Answers {
+impl PendingReplies {
     pub(crate) fn new() -> Self {
         let next = AtomicU64::new(rand::random());
         Self(Arc::new(Inner { next, waiting: Mutex::default() }))
     }
 
     /// Waits for the answer to a command that is yet to be proposed.
-    pub(crate) fn expect(&self, node_id: NodeId) -> Awaited {
+    pub(crate) fn register(&self, node_id: NodeId) -> PendingReply {
         let id = ProposalId { node_id, number: self.0.next.fetch_add(1, Ordering::Relaxed) };
-        let (sender, answer) = oneshot::channel();
+        let (sender, reply) = oneshot::channel();
         self.lock().insert(id, sender);
-        Awaited { id, answers: self.clone(), answer }
+        PendingReply { id, pending: self.clone(), reply }
     }
 
     /// Gives those who wait what was applied.
-    pub(super) fn give(&self, entries: &[Entry], replies: &[Reply]) {
+    pub(super) fn deliver(&self, entries: &[Entry], replies: &[Reply]) {
         let mut waiting = self.lock();
         if waiting.is_empty() {
             return;
@@ -69,16 +69,16 @@ impl Answers {
     }
 }
 
-impl Awaited {
+impl PendingReply {
     /// The answer, if it is there: once the command's index is applied it is, unless the replica
     /// came by that index with a Raft snapshot.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
-        self.answer.try_recv().ok()
+        self.reply.try_recv().ok()
     }
 }
 
-impl Drop for Awaited {
+impl Drop for PendingReply {
     fn drop(&mut self) {
-        self.answers.lock().remove(&self.id);
+        self.pending.lock().remove(&self.id);
     }
 }

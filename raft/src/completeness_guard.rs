@@ -25,11 +25,11 @@ use crate::{
 type MetricsReceiver = WatchReceiverOf<TypeConfig, Metrics>;
 
 /// How long a group must be without a leader for a doubt of its candidates to be told.
-const LASTING: Duration = Duration::from_secs(5);
+const REPORTED_AFTER: Duration = Duration::from_secs(5);
 
 /// See the module. Clones are handles to the same one.
 #[derive(Clone)]
-pub(crate) struct History {
+pub(crate) struct CompletenessGuard {
     inner: Arc<Inner>,
 }
 
@@ -47,7 +47,7 @@ struct Inner {
     /// What others said, until a leader is followed.
     claims: Mutex<Vec<Claim>>,
     candidacy: AsyncMutex<Option<Candidacy>>,
-    doubt: Mutex<Option<Noted>>,
+    doubt: Mutex<Option<RecordedDoubt>>,
 }
 
 /// What came of asking, for the votes of one round.
@@ -60,15 +60,15 @@ struct Candidacy {
 
 /// A doubt of the latest term in which there was one.
 #[derive(Clone, Copy)]
-struct Noted {
+struct RecordedDoubt {
     doubt: Doubt,
     term: u64,
     since: Instant,
     /// Whether the log has it.
-    told: bool,
+    logged: bool,
 }
 
-impl History {
+impl CompletenessGuard {
     pub(crate) fn new(
         mesh: Mesh,
         group: GroupId,
@@ -100,7 +100,7 @@ impl History {
 
     /// Whether this replica may stand for election in a term, with a log that ends at `last_index`.
     /// Everybody is asked once a round, however many votes are asked for.
-    pub(crate) async fn may_stand(&self, term: u64, last_index: u64) -> Result<(), Shortfall> {
+    pub(crate) async fn may_campaign(&self, term: u64, last_index: u64) -> Result<(), Shortfall> {
         let Inner { mesh, group, patience, loss_accepted, .. } = &*self.inner;
         let mut candidacy = self.inner.candidacy.lock().await;
         // A round asks for votes twice; the next one comes later than this.
@@ -151,7 +151,7 @@ impl History {
 
     /// What keeps the replica from its part in or after `term`, if anything does.
     pub(crate) fn doubt(&self, term: u64, has_leader: bool) -> Option<Doubt> {
-        let Noted { doubt, term: of, .. } = (*lock(&self.inner.doubt))?;
+        let RecordedDoubt { doubt, term: of, .. } = (*lock(&self.inner.doubt))?;
         match doubt {
             // Somebody else was elected since.
             Doubt::Incomplete(_) if has_leader && term >= of => None,
@@ -190,24 +190,25 @@ impl History {
         let mut noted = lock(&self.inner.doubt);
         let before = noted.take();
         *noted = doubt.map(|doubt| match before {
-            Some(known) if known.doubt == doubt => Noted { term, ..known },
-            Some(_) | None => Noted { doubt, term, since: Instant::now(), told: false },
+            Some(known) if known.doubt == doubt => RecordedDoubt { term, ..known },
+            Some(_) | None => RecordedDoubt { doubt, term, since: Instant::now(), logged: false },
         });
-        let due = noted.as_mut().filter(|it| !it.told && it.since.elapsed() >= it.grace());
+        let due =
+            noted.as_mut().filter(|it| !it.logged && it.since.elapsed() >= it.reported_after());
         if let Some(due) = due {
-            due.told = true;
+            due.logged = true;
             let namespace = &self.inner.namespace;
             tracing::error!(namespace, term, "this replica {}", due.doubt);
         }
     }
 }
 
-impl Noted {
+impl RecordedDoubt {
     /// How long the doubt must last to be told. In any election a replica that is a few entries behind
     /// may be the first to want to stand; that passes.
-    fn grace(&self) -> Duration {
+    fn reported_after(&self) -> Duration {
         match self.doubt {
-            Doubt::Incomplete(_) => LASTING,
+            Doubt::Incomplete(_) => REPORTED_AFTER,
             Doubt::Contradicted(_) => Duration::ZERO,
         }
     }
