@@ -65,10 +65,10 @@ pub const HOLD: Duration = Duration::from_secs(60 * 60);
 pub const EMPTY_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Pause between two rounds of the slow lane.
-const SLOW_PACE: Duration = Duration::from_secs(1);
+const LONG_SILENT_PAUSE: Duration = Duration::from_secs(1);
 
 /// One of so many leases may end in one round of the slow lane; one in any case.
-const SLOW_SHARE: usize = 200;
+const LONG_SILENT_SHARE: usize = 200;
 
 /// Marks in one command.
 const MARKS: usize = 1_000;
@@ -97,7 +97,7 @@ pub struct LeaseTable {
     /// Leases whose end was proposed.
     ending: BTreeSet<u64>,
     /// When the slow lane moves next.
-    slow_at: Time,
+    long_silent_at: Time,
     /// Instances that are down, until they are to be forgotten.
     down: BTreeMap<RecordKey, Down>,
     /// Services without instances, and when they are to be removed.
@@ -172,7 +172,7 @@ impl LeaseTable {
         let ttl = stretched(lease.ttl, self.leases.len());
         self.ending.remove(&lease_id);
         self.move_deadline(lease_id, clock + ttl, clock + ttl / 2);
-        self.hear(lease_id, clock);
+        self.record_heard(lease_id, clock);
         Some(ttl)
     }
 
@@ -261,7 +261,7 @@ impl LeaseTable {
             let Some(lease) = self.leases.get_mut(&lease_id) else { continue };
             let (granted_index, late_at) = (lease.granted_index, lease.late_at);
             if lease.leaving || !held && floor.permits(lease_id) {
-                floor.take(lease_id);
+                floor.count_ending(lease_id);
                 self.ending.insert(lease_id);
                 proposals.push(Proposal::Expire { lease_id, granted_index });
             } else {
@@ -271,14 +271,14 @@ impl LeaseTable {
             }
             self.move_deadline(lease_id, clock + PROPOSAL_RETRY, late_at);
         }
-        marks.extend(self.returns());
+        marks.extend(self.heard_again_marks());
         proposals.extend(marks.chunks(MARKS).map(|it| Proposal::Mark(it.to_vec())));
-        proposals.extend(self.slow_lane(&mut floor, clock));
+        proposals.extend(self.expire_long_silent(&mut floor, clock));
         proposals
     }
 
     /// Leases to be noted as heard again. They are proposed until that shows.
-    fn returns(&self) -> Vec<LeaseMark> {
+    fn heard_again_marks(&self) -> Vec<LeaseMark> {
         let leases = self.returned.iter().filter_map(|id| Some((*id, self.leases.get(id)?)));
         leases
             .map(|(lease_id, it)| LeaseMark {
@@ -290,12 +290,12 @@ impl LeaseTable {
     }
 
     /// Who is silent for long ends, a few at a time.
-    fn slow_lane(&mut self, floor: &mut Floor<'_>, clock: Time) -> Vec<Proposal> {
+    fn expire_long_silent(&mut self, floor: &mut Floor<'_>, clock: Time) -> Vec<Proposal> {
         let is_heard = |it: &Lease| !it.leaving && it.late_at > clock;
         let may_move = self.latch.frozen().is_none()
-            && clock >= self.slow_at
+            && clock >= self.long_silent_at
             && self.leases.values().any(is_heard);
-        let mut left = if may_move { (self.leases.len() / SLOW_SHARE).max(1) } else { 0 };
+        let mut left = if may_move { (self.leases.len() / LONG_SILENT_SHARE).max(1) } else { 0 };
         let mut proposals = Vec::new();
         for (_, lease_id) in &self.silent {
             let Some(lease) = self.leases.get_mut(lease_id) else { continue };
@@ -312,10 +312,10 @@ impl LeaseTable {
             }
             if !lease.leaving {
                 left -= 1;
-                self.slow_at = clock + SLOW_PACE;
+                self.long_silent_at = clock + LONG_SILENT_PAUSE;
             }
             lease.deadline = clock + PROPOSAL_RETRY;
-            floor.take(*lease_id);
+            floor.count_ending(*lease_id);
             self.ending.insert(*lease_id);
             let granted_index = lease.granted_index;
             proposals.push(Proposal::Expire { lease_id: *lease_id, granted_index });
@@ -349,7 +349,7 @@ impl LeaseTable {
 
     fn put(&mut self, grant: Grant, zone: Locality, from: Time, lasts: Duration) {
         let Grant { lease_id, ttl, granted_index } = grant;
-        self.take_out(lease_id);
+        self.remove(lease_id);
         let (deadline, late_at) = (from + lasts, from + lasts / 2);
         let (leaving, silence) = (false, Silence::No);
         let lease =
@@ -364,14 +364,14 @@ impl LeaseTable {
         }
     }
 
-    fn hear(&mut self, lease_id: u64, clock: Time) {
+    fn record_heard(&mut self, lease_id: u64, clock: Time) {
         if let Some(lease) = self.leases.get_mut(&lease_id) {
             lease.heard_at = Some(clock);
         }
     }
 
     fn forget(&mut self, lease_id: u64) {
-        let Some(lease) = self.take_out(lease_id) else { return };
+        let Some(lease) = self.remove(lease_id) else { return };
         let clock = self.seen.saturating_sub(self.paused);
         let fell_silent = lease.late_at <= clock && !matches!(lease.silence, Silence::Noted { .. });
         if !lease.leaving && fell_silent {
@@ -379,7 +379,7 @@ impl LeaseTable {
         }
     }
 
-    fn take_out(&mut self, lease_id: u64) -> Option<Lease> {
+    fn remove(&mut self, lease_id: u64) -> Option<Lease> {
         let lease = self.leases.remove(&lease_id)?;
         self.deadlines.remove(&(lease.deadline, lease_id));
         if let Silence::Noted { index, .. } = lease.silence {

@@ -361,7 +361,7 @@ impl Registry {
     }
 
     /// Notes who lives by which lease after a record's lease went from `before` to `after`.
-    fn rehold(
+    fn update_holders(
         &mut self,
         key: &RecordKey,
         before: Option<u64>,

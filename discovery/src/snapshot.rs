@@ -141,14 +141,14 @@ impl Snapshot {
 
 impl Set {
     fn put(&mut self, resource: Resource) {
-        let added = share_of(&resource);
+        let added = hash_of(&resource);
         let name = Arc::clone(resource.name());
-        let removed = self.resources.insert(name, resource).as_ref().map_or(0, share_of);
+        let removed = self.resources.insert(name, resource).as_ref().map_or(0, hash_of);
         self.move_version(added, removed);
     }
 
     fn remove(&mut self, name: &str) {
-        let removed = self.resources.remove(name).as_ref().map_or(0, share_of);
+        let removed = self.resources.remove(name).as_ref().map_or(0, hash_of);
         self.move_version(0, removed);
     }
 
@@ -169,11 +169,11 @@ impl Set {
 
 /// The version of a set that holds these resources and no others.
 pub fn version_of<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Version {
-    let shares = resources.into_iter().map(share_of);
+    let shares = resources.into_iter().map(hash_of);
     Version::new(shares.fold(0, u64::wrapping_add))
 }
 
 /// What one resource adds to the version of its type.
-pub(crate) fn share_of(resource: &Resource) -> u64 {
+pub(crate) fn hash_of(resource: &Resource) -> u64 {
     xxh3_64_with_seed(resource.name().as_bytes(), resource.version().hash())
 }

@@ -92,7 +92,7 @@ pub const LONGEST_NAME: usize = 2 << 10;
 
 /// The two variants of the protocol. A stream speaks one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
+pub enum ProtocolVariant {
     Delta,
     Sotw,
 }
@@ -138,7 +138,7 @@ pub enum Notice {
 /// One ADS connection.
 #[derive(Debug)]
 pub struct Stream {
-    variant: Variant,
+    variant: ProtocolVariant,
     control_plane: Arc<str>,
     client: Option<Client>,
     receipt: Option<Receipt>,
@@ -152,7 +152,7 @@ pub struct Stream {
     /// not asked for; and when their parent was sent.
     unasked: BTreeMap<(ResourceType, Arc<str>), Time>,
     /// The client held something before this stream: what is not asked for yet may be in use.
-    came_back: bool,
+    is_reconnected: bool,
     /// Since when listeners and routes wait for clusters and endpoints, and removals for those.
     users_wait: Option<Time>,
     removals_wait: Option<Time>,
@@ -162,7 +162,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream before its first request. The id tells clients which server answers.
-    pub fn new(variant: Variant, control_plane_id: String) -> Self {
+    pub fn new(variant: ProtocolVariant, control_plane_id: String) -> Self {
         Self {
             variant,
             control_plane: control_plane_id.into(),
@@ -174,7 +174,7 @@ impl Stream {
             latest: Snapshot::empty(),
             channels: Default::default(),
             unasked: BTreeMap::new(),
-            came_back: false,
+            is_reconnected: false,
             users_wait: None,
             removals_wait: None,
             nonces: 0,
@@ -188,7 +188,7 @@ impl Stream {
         snapshot: &Snapshot,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(Variant::Delta, request.node.as_ref(), snapshot, now)?;
+        self.begin(ProtocolVariant::Delta, request.node.as_ref(), snapshot, now)?;
         let (subscribe, unsubscribe) =
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         check_names(subscribe, request.initial_resource_versions.len())?;
@@ -211,7 +211,7 @@ impl Stream {
                 subscription.begin_unnamed(&snapshot);
             }
             let versions = &request.initial_resource_versions;
-            self.came_back |= !versions.is_empty();
+            self.is_reconnected |= !versions.is_empty();
             let claims = versions.iter().map(|(name, version)| (&**name, &**version));
             // Routes of a listener are no part of its warming: the client's word counts.
             let doubted = if kind == ResourceType::Endpoints {
@@ -225,7 +225,7 @@ impl Stream {
 
         // Nonces only correlate in this variant: subscriptions count whatever the nonce is.
         let answer = Answer::new(&request.response_nonce, request.error_detail);
-        self.settle(kind, &answer, Receipt::Asked { kind });
+        self.handle_answer(kind, &answer, Receipt::Asked { kind });
         Ok(self.advance())
     }
 
@@ -236,7 +236,7 @@ impl Stream {
         snapshot: &Snapshot,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(Variant::Sotw, request.node.as_ref(), snapshot, now)?;
+        self.begin(ProtocolVariant::Sotw, request.node.as_ref(), snapshot, now)?;
         check_names(&request.resource_names, 0)?;
         let Some(kind) = self.known_type(&request.type_url)? else {
             return Ok(Vec::new());
@@ -264,13 +264,13 @@ impl Stream {
         }
         self.note_asked(kind);
         let otherwise = if is_stale { Receipt::Stale { kind } } else { Receipt::Asked { kind } };
-        self.settle(kind, &answer, otherwise);
+        self.handle_answer(kind, &answer, otherwise);
         Ok(self.advance())
     }
 
     /// Takes the latest snapshot. Only what it changes for this client is sent.
     pub fn snapshot_changed(&mut self, snapshot: &Snapshot, now: Time) -> Vec<Response> {
-        self.look_at(snapshot, now);
+        self.update_snapshot(snapshot, now);
         self.advance()
     }
 
@@ -295,7 +295,7 @@ impl Stream {
         self.client.as_ref()
     }
 
-    pub const fn variant(&self) -> Variant {
+    pub const fn variant(&self) -> ProtocolVariant {
         self.variant
     }
 
@@ -341,7 +341,7 @@ impl Stream {
 
     fn begin(
         &mut self,
-        variant: Variant,
+        variant: ProtocolVariant,
         node: Option<&Node>,
         snapshot: &Snapshot,
         now: Time,
@@ -353,7 +353,7 @@ impl Stream {
         if self.client.is_none() {
             self.client = node.map(Client::from_node);
         }
-        self.look_at(snapshot, now);
+        self.update_snapshot(snapshot, now);
         Ok(())
     }
 
@@ -394,7 +394,7 @@ impl Stream {
             self.seen.get(kind, name).is_none() && self.latest.get(kind, name).is_some()
         };
         if self.seen.revision() != self.latest.revision() && names.iter().any(is_new) {
-            self.observe();
+            self.switch_to_latest();
         }
     }
 
@@ -405,9 +405,9 @@ impl Stream {
         }
     }
 
-    fn settle(&mut self, kind: ResourceType, answer: &Answer<'_>, otherwise: Receipt) {
+    fn handle_answer(&mut self, kind: ResourceType, answer: &Answer<'_>, otherwise: Receipt) {
         let channel = self.channels[kind.index()].as_mut();
-        let settled = channel.and_then(|it| it.settle(answer, self.now, &mut self.notices));
+        let settled = channel.and_then(|it| it.handle_answer(answer, self.now, &mut self.notices));
         self.receipt = Some(settled.unwrap_or(otherwise));
     }
 

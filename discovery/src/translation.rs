@@ -44,7 +44,7 @@ use crate::{
 
 /// What to make anew. Sets, so that records touched together make a resource once.
 #[derive(Debug, Default)]
-struct Stale<'a> {
+struct Affected<'a> {
     /// Services as a whole, and only their endpoints.
     services: BTreeSet<&'a str>,
     instances: BTreeSet<&'a str>,
@@ -68,73 +68,76 @@ impl Translator {
         registry: &Registry,
         touched: &BTreeSet<RecordKey>,
     ) -> Vec<ResourceChange> {
-        let mut stale = Stale::default();
+        let mut affected = Affected::default();
         for key in touched {
             match key {
                 RecordKey::Service(name) => {
-                    stale.services.insert(name);
+                    affected.services.insert(name);
                 }
                 RecordKey::Instance { service, .. } => {
-                    stale.instances.insert(service);
+                    affected.instances.insert(service);
                 }
                 RecordKey::Group(group) => {
-                    stale.groups.insert(*group);
+                    affected.groups.insert(*group);
                 }
                 RecordKey::Node(node_id) => {
                     let hosted = registry.groups().filter(|it| it.has_replica(*node_id));
-                    stale.replicas.extend(hosted.map(|it| it.group));
+                    affected.replicas.extend(hosted.map(|it| it.group));
                 }
                 RecordKey::Server(_) => {}
             }
         }
-        self.changes(registry, &stale)
+        self.changes(registry, &affected)
     }
 
     /// Every resource of the registry, also of an empty one: its routes are there, without hosts.
     pub fn translate_all(&mut self, registry: &Registry) -> Vec<ResourceChange> {
         self.ingress = Ingress::default();
-        let stale = Stale {
+        let affected = Affected {
             services: registry.services().map(|it| it.name.as_str()).collect(),
             groups: registry.groups().map(|it| it.group).collect(),
-            ..Stale::default()
+            ..Affected::default()
         };
-        let mut all = self.changes(registry, &stale);
-        if stale.services.is_empty() {
+        let mut all = self.changes(registry, &affected);
+        if affected.services.is_empty() {
             all.push(ResourceChange::Put(self.ingress.resource()));
         }
-        if stale.groups.is_empty() {
+        if affected.groups.is_empty() {
             all.push(ResourceChange::Put(namespace::ingress(registry)));
         }
         all
     }
 
-    fn changes(&mut self, registry: &Registry, stale: &Stale<'_>) -> Vec<ResourceChange> {
+    fn changes(&mut self, registry: &Registry, affected: &Affected<'_>) -> Vec<ResourceChange> {
         let mut changes = Vec::new();
-        for name in stale.services.union(&stale.instances) {
+        for name in affected.services.union(&affected.instances) {
             let Some(it) = registry.service(name) else {
                 changes.extend(service::removal(name));
                 continue;
             };
-            if stale.services.contains(name) {
+            if affected.services.contains(name) {
                 changes.extend(service::resources(it));
             }
             changes.push(ResourceChange::Put(service::endpoints(registry, it)));
         }
-        let groups: Vec<&Group> =
-            stale.groups.union(&stale.replicas).filter_map(|it| registry.group(*it)).collect();
+        let groups: Vec<&Group> = affected
+            .groups
+            .union(&affected.replicas)
+            .filter_map(|it| registry.group(*it))
+            .collect();
         for group in groups {
-            if stale.groups.contains(&group.group) {
+            if affected.groups.contains(&group.group) {
                 changes.extend(namespace::clusters(group).map(ResourceChange::Put));
             }
             changes.extend(namespace::endpoints(registry, group).map(ResourceChange::Put));
         }
-        if !stale.services.is_empty() {
-            for name in &stale.services {
+        if !affected.services.is_empty() {
+            for name in &affected.services {
                 self.ingress.renew(registry, name);
             }
             changes.push(ResourceChange::Put(self.ingress.resource()));
         }
-        if !stale.groups.is_empty() {
+        if !affected.groups.is_empty() {
             changes.push(ResourceChange::Put(namespace::ingress(registry)));
         }
         changes

@@ -47,7 +47,7 @@ impl<'a> Floor<'a> {
     }
 
     /// Counts a lease among those that end.
-    pub(super) fn take(&mut self, lease_id: u64) {
+    pub(super) fn count_ending(&mut self, lease_id: u64) {
         for instance in routable(self.registry, lease_id) {
             let Count { staying, gone } = self.count(&instance.service);
             let count = Count { staying: staying.saturating_sub(1), gone: gone + 1 };

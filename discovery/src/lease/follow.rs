@@ -18,7 +18,7 @@ impl LeaseTable {
             silent: BTreeSet::new(),
             returned: BTreeSet::new(),
             ending: BTreeSet::new(),
-            slow_at: now,
+            long_silent_at: now,
             down: BTreeMap::new(),
             empty: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -59,7 +59,7 @@ impl LeaseTable {
                         let zone = registry.locality_of_lease(*lease_id);
                         let lasts = stretched(grant.ttl, self.leases.len());
                         self.put(grant, zone.cloned().unwrap_or_default(), clock, lasts);
-                        self.hear(*lease_id, clock);
+                        self.record_heard(*lease_id, clock);
                     }
                     self.set_leaving(*lease_id, registry.is_leaving(*lease_id));
                     self.follow_silence(*lease_id, registry.silent_since(*lease_id), clock);

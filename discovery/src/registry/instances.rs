@@ -28,14 +28,14 @@ impl Registry {
         let current = self.instance(&wanted.service, &wanted.id);
         let changed = current.is_none_or(|it| !same_record(it, &wanted));
         let lease_id = wanted.grant.lease_id;
-        self.settle_service(&wanted, effects)?;
+        self.ensure_service(&wanted, effects)?;
         self.put_instance(wanted, effects);
         Ok(RegistryDone { lease_id, changed, ..RegistryDone::default() })
     }
 
     /// The lease under which this registration already stands, word for word. It need not be
     /// proposed then: renewing the lease is enough.
-    pub fn standing(&self, command: &RegisterInstance) -> Option<u64> {
+    pub fn unchanged_lease(&self, command: &RegisterInstance) -> Option<u64> {
         let wanted = self.resolve(command.clone(), 0).ok()?;
         let current = self.instance(&wanted.service, &wanted.id)?;
         same_record(current, &wanted).then_some(current.grant.lease_id)
@@ -66,7 +66,7 @@ impl Registry {
     }
 
     /// Makes the instance's service exist and speak the instance's protocol.
-    fn settle_service(
+    fn ensure_service(
         &mut self,
         instance: &Instance,
         effects: &mut Effects,
@@ -229,7 +229,7 @@ impl Registry {
         let key = RecordKey::of_instance(&instance);
         let before = self.instance(&instance.service, &instance.id).and_then(held);
         let after = held(&instance);
-        self.rehold(&key, before, after, effects);
+        self.update_holders(&key, before, after, effects);
         effects.touched.insert(key);
         let by_id = self.instances.entry(instance.service.clone()).or_default();
         by_id.insert(instance.id.clone(), instance);
@@ -247,7 +247,7 @@ impl Registry {
             self.instances.remove(service);
         }
         let key = RecordKey::of_instance(&instance);
-        self.rehold(&key, held(&instance), None, effects);
+        self.update_holders(&key, held(&instance), None, effects);
         effects.touched.insert(key);
         true
     }

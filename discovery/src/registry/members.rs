@@ -184,7 +184,7 @@ impl Registry {
     pub(super) fn put_node(&mut self, node: Node, effects: &mut Effects) {
         let key = RecordKey::Node(node.node_id);
         let before = self.nodes.get(&node.node_id).and_then(held);
-        self.rehold(&key, before, held(&node), effects);
+        self.update_holders(&key, before, held(&node), effects);
         effects.touched.insert(key);
         self.nodes.insert(node.node_id, node);
     }

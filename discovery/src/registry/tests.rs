@@ -30,9 +30,9 @@ fn registration_makes_the_service_and_assigns_its_port() {
 fn unchanged_registration_is_no_change() {
     let mut mesh = Mesh::default();
     let command = instance("orders", "a", "10.0.0.1:80", 1);
-    assert_eq!(mesh.registry.standing(&command), None);
+    assert_eq!(mesh.registry.unchanged_lease(&command), None);
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    assert_eq!(mesh.registry.standing(&command), Some(1));
+    assert_eq!(mesh.registry.unchanged_lease(&command), Some(1));
     let again = mesh.register("orders", "a", "10.0.0.1:80", 1);
     assert_eq!(again, Ok(RegistryDone { changed: false, ..granted(1) }));
 }

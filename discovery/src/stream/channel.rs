@@ -6,7 +6,7 @@ use envoy_types::pb::google::rpc::Status;
 
 use super::rejections::{Quarantine, Rejections, Suspects, WHOLE_SET};
 use super::subscription::{Batch, Form, Subscription};
-use super::{Notice, PATIENCE, Receipt, Variant};
+use super::{Notice, PATIENCE, ProtocolVariant, Receipt};
 use crate::lease::Time;
 use crate::resource::{ResourceType, Version};
 use crate::snapshot::Snapshot;
@@ -49,11 +49,11 @@ impl<'a> Answer<'a> {
 }
 
 impl Channel {
-    pub(super) fn new(kind: ResourceType, variant: Variant) -> Self {
+    pub(super) fn new(kind: ResourceType, variant: ProtocolVariant) -> Self {
         let form = match variant {
-            Variant::Delta => Form::Difference,
-            Variant::Sotw if kind.has_wildcard() => Form::FullSet,
-            Variant::Sotw => Form::Part,
+            ProtocolVariant::Delta => Form::Difference,
+            ProtocolVariant::Sotw if kind.has_wildcard() => Form::FullSet,
+            ProtocolVariant::Sotw => Form::Part,
         };
         Self {
             kind,
@@ -68,7 +68,7 @@ impl Channel {
 
     /// Takes an ACK or a NACK, if the answer is one to the response that waits for it. A NACK is
     /// told by its error alone, never by a version.
-    pub(super) fn settle(
+    pub(super) fn handle_answer(
         &mut self,
         answer: &Answer<'_>,
         now: Time,
@@ -130,7 +130,7 @@ impl Channel {
                     }
                 }
                 // The next set is without them as well.
-                Form::FullSet => self.subscription.owe(),
+                Form::FullSet => self.subscription.require_response(),
                 Form::Part => {}
             }
         }
@@ -152,7 +152,7 @@ impl Channel {
         now: Time,
         notices: &mut Vec<Notice>,
     ) -> Vec<Arc<str>> {
-        let blamed = self.rejections.blame(&WHOLE_SET.into(), Version::default(), reason, now);
+        let blamed = self.rejections.quarantine(&WHOLE_SET.into(), Version::default(), reason, now);
         self.report(blamed, reason, notices);
         unanswered.puts.into_iter().map(|(name, _)| name).collect()
     }
@@ -206,7 +206,7 @@ impl Channel {
     fn take_trial(&mut self, snapshot: &Snapshot, now: Time) -> Option<Batch> {
         while let Some(names) = self.rejections.next_trial(now) {
             let batch = if names.iter().any(|it| &**it == WHOLE_SET) {
-                self.subscription.owe();
+                self.subscription.require_response();
                 self.subscription.take(snapshot, false)
             } else {
                 self.subscription.take_trial(&names, snapshot)

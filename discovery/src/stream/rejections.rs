@@ -79,11 +79,11 @@ impl Rejections {
         if let [(name, version)] = &*names
             && !had_more
         {
-            return self.blame(name, *version, reason, now).into_iter().collect();
+            return self.quarantine(name, *version, reason, now).into_iter().collect();
         }
         let text = cut(reason, HINT_LIMIT);
         let (hinted, others): (Vec<_>, Vec<_>) =
-            names.iter().cloned().partition(|(name, _)| names_it(text, name));
+            names.iter().cloned().partition(|(name, _)| mentions(text, name));
         if !hinted.is_empty() && hinted.len() <= MOST_HINTS {
             return self.follow_hints(hinted, others, reason, now);
         }
@@ -112,7 +112,7 @@ impl Rejections {
         for (name, version) in hinted {
             // What was rejected alone before need not be tried apart once more.
             if self.quarantine.get(&name).is_some_and(|it| it.version == version) {
-                blamed.extend(self.blame(&name, version, reason, now));
+                blamed.extend(self.quarantine(&name, version, reason, now));
             } else {
                 self.plan(&[name]);
             }
@@ -127,7 +127,7 @@ impl Rejections {
     }
 
     /// Puts a resource into quarantine. Its name, if it was not there with this content.
-    pub(super) fn blame(
+    pub(super) fn quarantine(
         &mut self,
         name: &Arc<str>,
         version: Version,
@@ -210,7 +210,7 @@ fn pause(times: u32) -> Duration {
 }
 
 /// Whether a text names a resource: as a word of its own, not as a part of a longer name.
-pub(super) fn names_it(text: &str, name: &str) -> bool {
+pub(super) fn mentions(text: &str, name: &str) -> bool {
     let is_part = |it: char| it.is_alphanumeric() || "-_./:".contains(it);
     text.match_indices(name).any(|(at, _)| {
         let before = text[..at].chars().next_back();

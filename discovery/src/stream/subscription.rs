@@ -52,7 +52,7 @@ pub(crate) struct Subscription {
     named: bool,
     /// A wildcard was asked for and is to be answered, even with an empty set. Clients wait for
     /// that answer before they finish their start.
-    owed: bool,
+    response_required: bool,
     names: BTreeSet<Arc<str>>,
     held: BTreeMap<Arc<str>, Held>,
     pending: BTreeSet<Arc<str>>,
@@ -68,14 +68,14 @@ pub(crate) struct Subscription {
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    told: Told,
+    last_sent: LastSent,
     /// The version of the last response with this name that the client accepted.
     acked: Option<Version>,
 }
 
 /// What the client was last told of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum LastSent {
     /// Whatever it was told, it may have dropped: it waits for an answer.
     Unknown,
     /// This content.
@@ -106,7 +106,7 @@ impl Subscription {
             form,
             wildcard: false,
             named: false,
-            owed: false,
+            response_required: false,
             names: BTreeSet::new(),
             held: BTreeMap::new(),
             pending: BTreeSet::new(),
@@ -117,9 +117,9 @@ impl Subscription {
     }
 
     /// Takes the client to know nothing of a name, and to wait for an answer.
-    fn forget(&mut self, name: &Arc<str>) {
+    fn mark_unknown(&mut self, name: &Arc<str>) {
         let acked = self.held.get(name).and_then(|held| held.acked);
-        self.held.insert(Arc::clone(name), Held { told: Told::Unknown, acked });
+        self.held.insert(Arc::clone(name), Held { last_sent: LastSent::Unknown, acked });
         self.pending.insert(Arc::clone(name));
     }
 
@@ -146,7 +146,12 @@ impl Subscription {
 
     /// Looks which removals wait for the next snapshot: of names that `latest` holds again, and all
     /// of them if what returns may use what is to be removed.
-    pub(crate) fn look_ahead(&mut self, snapshot: &Snapshot, latest: &Snapshot, are_used: bool) {
+    pub(crate) fn postpone_removals(
+        &mut self,
+        snapshot: &Snapshot,
+        latest: &Snapshot,
+        are_used: bool,
+    ) {
         let waits = |name: &&Arc<str>| {
             self.due(name, snapshot) == Due::Retire
                 && (are_used || self.wanted(name, latest).is_some())
@@ -164,36 +169,36 @@ impl Subscription {
     pub(crate) fn send_again(&mut self, name: &Arc<str>) -> bool {
         let is_asked = self.names.contains(name);
         if is_asked {
-            self.forget(name);
+            self.mark_unknown(name);
         }
         is_asked
     }
 
     /// A response is owed, whatever it holds.
-    pub(crate) fn owe(&mut self) {
-        self.owed = true;
+    pub(crate) fn require_response(&mut self) {
+        self.response_required = true;
     }
 
     // === What is due ===
 
     /// Compares what the client wants, was told, and what there is.
     pub(crate) fn due<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Due<'a> {
-        match (self.wanted(name, snapshot), self.told(name)) {
-            (Some(resource), Some(Told::Version(version) | Told::Rejected(version)))
+        match (self.wanted(name, snapshot), self.last_sent(name)) {
+            (Some(resource), Some(LastSent::Version(version) | LastSent::Rejected(version)))
                 if version == resource.version() =>
             {
                 Due::Nothing
             }
             (Some(resource), _) => Due::Put(resource),
-            (None, Some(Told::Unknown)) => Due::Absent,
-            (None, Some(Told::Version(_) | Told::Rejected(_))) => Due::Retire,
-            (None, Some(Told::Missing) | None) => Due::Nothing,
+            (None, Some(LastSent::Unknown)) => Due::Absent,
+            (None, Some(LastSent::Version(_) | LastSent::Rejected(_))) => Due::Retire,
+            (None, Some(LastSent::Missing) | None) => Due::Nothing,
         }
     }
 
     /// Whether a response is due, now or when removals are due.
     pub(crate) fn has_due(&self, snapshot: &Snapshot) -> bool {
-        self.owed
+        self.response_required
             || self.pending.iter().any(|name| match self.due(name, snapshot) {
                 Due::Nothing => false,
                 Due::Put(_) => true,
@@ -212,7 +217,7 @@ impl Subscription {
 
     /// Whether something is due that listeners and routes must wait for.
     pub(crate) fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
-        self.owed
+        self.response_required
             || self.pending.iter().any(|name| {
                 matches!(self.due(name, snapshot), Due::Put(_)) && self.precedes_users(name)
             })
@@ -221,7 +226,8 @@ impl Subscription {
     /// A cluster must be known before a route uses it, and so must the endpoints that it waits
     /// for. Other endpoints of a cluster in use are for the next request, not for the next route.
     fn precedes_users(&self, name: &str) -> bool {
-        self.kind == ResourceType::Cluster || !matches!(self.told(name), Some(Told::Version(_)))
+        self.kind == ResourceType::Cluster
+            || !matches!(self.last_sent(name), Some(LastSent::Version(_)))
     }
 
     pub(crate) fn names(&self) -> usize {
@@ -237,8 +243,8 @@ impl Subscription {
         self.held.get(name).and_then(|held| held.acked)
     }
 
-    fn told(&self, name: &str) -> Option<Told> {
-        self.held.get(name).map(|held| held.told)
+    fn last_sent(&self, name: &str) -> Option<LastSent> {
+        self.held.get(name).map(|held| held.last_sent)
     }
 
     fn wanted<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
@@ -254,12 +260,12 @@ impl Subscription {
     /// Unless `retire`, the client keeps what was removed: its removal waits, and a full set goes
     /// on to hold it.
     pub(crate) fn take(&mut self, snapshot: &Snapshot, retire: bool) -> Option<Batch> {
-        let owed = std::mem::take(&mut self.owed);
+        let response_required = std::mem::take(&mut self.response_required);
         let batch = match self.form {
             Form::Difference | Form::Part => self.take_due(snapshot, retire),
-            Form::FullSet => self.take_set(owed, snapshot, retire)?,
+            Form::FullSet => self.take_set(response_required, snapshot, retire)?,
         };
-        (owed || self.form == Form::FullSet || !batch.is_empty()).then_some(batch)
+        (response_required || self.form == Form::FullSet || !batch.is_empty()).then_some(batch)
     }
 
     fn take_due(&mut self, snapshot: &Snapshot, retire: bool) -> Batch {
@@ -271,9 +277,9 @@ impl Subscription {
                     self.put(&mut batch, resource);
                 }
                 Due::Absent | Due::Retire if self.form == Form::Part => self.mark_gone(&name),
-                Due::Absent => self.take_away(&mut batch, name),
+                Due::Absent => self.push_removal(&mut batch, name),
                 Due::Retire if retire && !self.postponed.contains(&name) => {
-                    self.take_away(&mut batch, name);
+                    self.push_removal(&mut batch, name);
                 }
                 Due::Put(_) | Due::Retire => {
                     self.pending.insert(name);
@@ -302,8 +308,8 @@ impl Subscription {
 
     /// The resource, if the client wants it and rejected a response with this content.
     pub(crate) fn rejected<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
-        let rejected = self.told(name);
-        self.wanted(name, snapshot).filter(|it| rejected == Some(Told::Rejected(it.version())))
+        let rejected = self.last_sent(name);
+        self.wanted(name, snapshot).filter(|it| rejected == Some(LastSent::Rejected(it.version())))
     }
 
     /// The version that the client would be sent of a name it asks for.
@@ -315,7 +321,7 @@ impl Subscription {
     pub(crate) fn accept(&mut self, name: &Arc<str>, version: Version) {
         match self.held.get_mut(name) {
             Some(held) => held.acked = Some(version),
-            None => self.may_hold(name),
+            None => self.mark_maybe_held(name),
         }
     }
 
@@ -325,13 +331,13 @@ impl Subscription {
         let is_full_set = self.form == Form::FullSet;
         match self.held.get_mut(name) {
             Some(held) if is_full_set && held.acked == Some(version) => false,
-            Some(held) if held.told == Told::Version(version) => {
-                held.told = Told::Rejected(version);
+            Some(held) if held.last_sent == LastSent::Version(version) => {
+                held.last_sent = LastSent::Rejected(version);
                 true
             }
             Some(_) => false,
             None => {
-                self.may_hold(name);
+                self.mark_maybe_held(name);
                 false
             }
         }
@@ -340,33 +346,33 @@ impl Subscription {
     /// The client rejected a response with this removal, so it is told once more.
     pub(crate) fn reject_removal(&mut self, name: &Arc<str>) {
         let is_asked = self.wildcard || self.names.contains(name);
-        if is_asked && matches!(self.told(name), Some(Told::Missing) | None) {
-            self.forget(name);
+        if is_asked && matches!(self.last_sent(name), Some(LastSent::Missing) | None) {
+            self.mark_unknown(name);
         }
     }
 
     /// A response with this name was under way while the client dropped the wildcard and took it
     /// up again. The client may hold what came.
-    fn may_hold(&mut self, name: &Arc<str>) {
+    fn mark_maybe_held(&mut self, name: &Arc<str>) {
         if self.wildcard {
-            self.forget(name);
+            self.mark_unknown(name);
         }
     }
 
     fn put(&mut self, batch: &mut Batch, resource: &Resource) {
         let name = resource.name();
-        let told = Told::Version(resource.version());
+        let last_sent = LastSent::Version(resource.version());
         // Who has accepted no set may have dropped what it was sent in one.
-        if self.told(name) != Some(told) || self.holds_unknown {
+        if self.last_sent(name) != Some(last_sent) || self.holds_unknown {
             batch.precedes_users |= self.precedes_users(name);
             batch.awaits.extend(resource.awaits().iter().cloned());
         }
         let acked = self.acked(name);
-        self.held.insert(Arc::clone(name), Held { told, acked });
+        self.held.insert(Arc::clone(name), Held { last_sent, acked });
         batch.push(resource.clone());
     }
 
-    fn take_away(&mut self, batch: &mut Batch, name: Arc<str>) {
+    fn push_removal(&mut self, batch: &mut Batch, name: Arc<str>) {
         self.mark_gone(&name);
         batch.gone.push(name);
     }
@@ -375,7 +381,7 @@ impl Subscription {
     /// resource appears.
     fn mark_gone(&mut self, name: &Arc<str>) {
         if self.names.contains(name) {
-            let gone = Held { told: Told::Missing, acked: None };
+            let gone = Held { last_sent: LastSent::Missing, acked: None };
             self.held.insert(Arc::clone(name), gone);
         } else {
             self.held.remove(name);

@@ -120,7 +120,7 @@ pub(super) fn eds_cluster(name: &str, connect_timeout: Duration) -> Cluster {
 }
 
 /// Makes Envoy speak HTTP/1 to a cluster's endpoints, and close what is idle before they do.
-pub(super) fn speak_http1(cluster: &mut Cluster) {
+pub(super) fn use_http1(cluster: &mut Cluster) {
     let common = HttpProtocolOptions {
         idle_timeout: duration(HTTP1_IDLE),
         ..HttpProtocolOptions::default()
@@ -130,7 +130,7 @@ pub(super) fn speak_http1(cluster: &mut Cluster) {
 }
 
 /// Makes Envoy speak HTTP/2 to a cluster's endpoints from the first byte.
-pub(super) fn speak_http2(cluster: &mut Cluster, keepalive: Option<KeepaliveSettings>) {
+pub(super) fn use_http2(cluster: &mut Cluster, keepalive: Option<KeepaliveSettings>) {
     let http2 = Http2ProtocolOptions {
         connection_keepalive: keepalive,
         // A WebSocket travels over HTTP/2 as an extended CONNECT (RFC 8441).

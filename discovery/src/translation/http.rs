@@ -121,7 +121,7 @@ pub(super) fn idempotent_retries() -> RetryPolicy {
 }
 
 /// Lets a gRPC client's own deadline end its call.
-pub(super) fn as_the_client_asks() -> route_action::MaxStreamDuration {
+pub(super) fn client_deadline() -> route_action::MaxStreamDuration {
     route_action::MaxStreamDuration {
         grpc_timeout_header_max: duration(Duration::ZERO),
         ..route_action::MaxStreamDuration::default()

@@ -109,7 +109,7 @@ pub(super) fn ingress(registry: &Registry) -> Resource {
     let namespaces: BTreeSet<&str> = registry.groups().map(|it| it.namespace.as_str()).collect();
     let otherwise = match namespaces.contains(DEFAULT_NAMESPACE) {
         true => Action::Route(to_leader(DEFAULT_NAMESPACE)),
-        false => Action::DirectResponse(not_yet()),
+        false => Action::DirectResponse(no_default_namespace()),
     };
     let named = namespaces.into_iter().map(|namespace| {
         let action = Action::Route(to_leader(namespace));
@@ -139,7 +139,7 @@ fn cluster_of(name: &str) -> Cluster {
         timeout: build::duration(PING_TIMEOUT),
         ..KeepaliveSettings::default()
     };
-    cluster::speak_http2(&mut cluster, Some(keepalive));
+    cluster::use_http2(&mut cluster, Some(keepalive));
     cluster
 }
 
@@ -162,7 +162,7 @@ fn to_leader(namespace: &str) -> RouteAction {
         // Watches are open for ever and may be silent for as long.
         timeout: build::duration(Duration::ZERO),
         idle_timeout: build::duration(Duration::ZERO),
-        max_stream_duration: Some(http::as_the_client_asks()),
+        max_stream_duration: Some(http::client_deadline()),
         retry_policy: Some(RetryPolicy {
             retry_priority: Some(other_priority()),
             ..http::safe_retries()
@@ -172,7 +172,7 @@ fn to_leader(namespace: &str) -> RouteAction {
 }
 
 /// For a gRPC client it is UNAVAILABLE: try again.
-fn not_yet() -> DirectResponseAction {
+fn no_default_namespace() -> DirectResponseAction {
     let text = "there is no namespace yet: the data nodes have not formed one";
     DirectResponseAction {
         status: 503,

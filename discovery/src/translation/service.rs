@@ -132,8 +132,8 @@ fn cluster_of(service: &Service) -> Cluster {
     let mut cluster = cluster::eds_cluster(&service.name, CONNECT_TIMEOUT);
     cluster.outlier_detection = Some(outlier_detection());
     match service.protocol {
-        Protocol::Http1 => cluster::speak_http1(&mut cluster),
-        Protocol::Http2 => cluster::speak_http2(&mut cluster, None),
+        Protocol::Http1 => cluster::use_http1(&mut cluster),
+        Protocol::Http2 => cluster::use_http2(&mut cluster, None),
         Protocol::Tcp => {}
     }
     cluster
@@ -172,7 +172,7 @@ fn virtual_host(service: &Service, domains: Vec<String>) -> VirtualHost {
         // Only silence ends a request, since streams and large answers take their time.
         timeout: build::duration(Duration::ZERO),
         idle_timeout: build::duration(STREAM_IDLE),
-        max_stream_duration: (service.protocol == Protocol::Http2).then(http::as_the_client_asks),
+        max_stream_duration: (service.protocol == Protocol::Http2).then(http::client_deadline),
         ..http::to_cluster(&service.name)
     };
     let retried = RouteAction { retry_policy: Some(http::idempotent_retries()), ..action.clone() };

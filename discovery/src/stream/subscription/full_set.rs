@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Batch, Due, Form, Held, Subscription, Told};
+use super::{Batch, Due, Form, Held, LastSent, Subscription};
 use crate::resource::{Resource, Version};
-use crate::snapshot::{Snapshot, share_of, version_of};
+use crate::snapshot::{Snapshot, hash_of, version_of};
 
 impl Subscription {
     /// Takes the client's word for the set that it accepted last on an earlier stream.
@@ -25,7 +25,7 @@ impl Subscription {
         let all = self.all_wanted(snapshot);
         let whole = version_of(all.iter().copied());
         let missing = Version::parse(version).map(|it| whole.hash().wrapping_sub(it.hash()));
-        let lacks = |it: &Resource| Some(share_of(it)) == missing;
+        let lacks = |it: &Resource| Some(hash_of(it)) == missing;
         let lacking = all.iter().position(|it| lacks(it));
         if missing != Some(0) && lacking.is_none() {
             self.holds_unknown = true;
@@ -33,7 +33,7 @@ impl Subscription {
         }
         for (at, resource) in all.into_iter().enumerate() {
             if Some(at) != lacking {
-                let held = Held { told: Told::Unknown, acked: Some(resource.version()) };
+                let held = Held { last_sent: LastSent::Unknown, acked: Some(resource.version()) };
                 self.held.insert(Arc::clone(resource.name()), held);
             }
         }
@@ -52,7 +52,9 @@ impl Subscription {
     /// Notes a content that the snapshot is about to lose, if the client has it.
     pub(super) fn keep(&mut self, resource: &Resource) {
         let version = resource.version();
-        let has = |held: &Held| held.told == Told::Version(version) || held.acked == Some(version);
+        let has = |held: &Held| {
+            held.last_sent == LastSent::Version(version) || held.acked == Some(version)
+        };
         if self.held.get(resource.name()).is_some_and(has) {
             self.kept.insert((Arc::clone(resource.name()), version), resource.clone());
         }
@@ -73,11 +75,11 @@ impl Subscription {
                 // that never had it waits for its own timer.
                 Due::Absent => {
                     is_due = true;
-                    self.take_away(&mut batch, name);
+                    self.push_removal(&mut batch, name);
                 }
                 Due::Retire if retire && !self.postponed.contains(&name) => {
                     is_due = true;
-                    self.take_away(&mut batch, name);
+                    self.push_removal(&mut batch, name);
                 }
                 Due::Retire => {
                     self.pending.insert(name);
@@ -88,7 +90,7 @@ impl Subscription {
             return None;
         }
         for resource in self.all_wanted(snapshot) {
-            if self.told(resource.name()) == Some(Told::Rejected(resource.version())) {
+            if self.last_sent(resource.name()) == Some(LastSent::Rejected(resource.version())) {
                 self.push_accepted(&mut batch, resource.name(), Some(resource));
             } else {
                 self.put(&mut batch, resource);
@@ -128,19 +130,20 @@ impl Subscription {
             .collect();
         for name in waiting {
             let current = snapshot.get(self.kind, &name);
-            let told = match self.told(&name) {
-                Some(Told::Version(version)) => self.content(&name, version, current),
-                Some(Told::Unknown | Told::Rejected(_) | Told::Missing) | None => None,
+            let last_sent = match self.last_sent(&name) {
+                Some(LastSent::Version(version)) => self.content(&name, version, current),
+                Some(LastSent::Unknown | LastSent::Rejected(_) | LastSent::Missing) | None => None,
             };
-            match told {
+            match last_sent {
                 Some(resource) => batch.push(resource),
                 None => self.push_accepted(batch, &name, current),
             }
         }
         let held = &self.held;
         self.kept.retain(|(name, version), _| {
-            held.get(name)
-                .is_some_and(|it| it.told == Told::Version(*version) || it.acked == Some(*version))
+            held.get(name).is_some_and(|it| {
+                it.last_sent == LastSent::Version(*version) || it.acked == Some(*version)
+            })
         });
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Held, Subscription, Told, WILDCARD};
+use super::{Held, LastSent, Subscription, WILDCARD};
 use crate::resource::Version;
 use crate::snapshot::Snapshot;
 
@@ -81,12 +81,12 @@ impl Subscription {
             if !(self.wildcard || self.names.contains(name)) {
                 continue;
             }
-            let told = match Version::parse(version) {
-                Some(version) if !doubted.contains(name) => Told::Version(version),
-                _ => Told::Unknown,
+            let last_sent = match Version::parse(version) {
+                Some(version) if !doubted.contains(name) => LastSent::Version(version),
+                _ => LastSent::Unknown,
             };
             let name = Arc::from(name);
-            self.held.insert(Arc::clone(&name), Held { told, acked: None });
+            self.held.insert(Arc::clone(&name), Held { last_sent, acked: None });
             self.pending.insert(name);
         }
     }
@@ -99,15 +99,15 @@ impl Subscription {
     /// of it before.
     fn ask(&mut self, name: &str) {
         let name: Arc<str> = name.into();
-        self.forget(&name);
+        self.mark_unknown(&name);
         self.names.insert(name);
     }
 
     fn ask_for_all(&mut self, snapshot: &Snapshot) {
         self.wildcard = true;
-        self.owed = true;
+        self.response_required = true;
         for resource in snapshot.resources(self.kind).filter(|it| it.in_wildcard()) {
-            self.forget(resource.name());
+            self.mark_unknown(resource.name());
         }
     }
 
@@ -118,7 +118,7 @@ impl Subscription {
         if self.wildcard {
             // "Unsubscribing from resources": under a wildcard the server answers with the
             // resource or with its removal, since the client has dropped it.
-            self.forget(&name);
+            self.mark_unknown(&name);
         } else {
             self.held.remove(&name);
             self.pending.remove(&name);
@@ -128,7 +128,7 @@ impl Subscription {
     fn drop_wildcard(&mut self) {
         if self.wildcard {
             self.wildcard = false;
-            self.owed = false;
+            self.response_required = false;
             self.held.retain(|name, _| self.names.contains(name));
             self.pending.retain(|name| self.names.contains(name));
         }

@@ -1,6 +1,6 @@
 //! The sorts of clients there are.
 
-use discovery::stream::Variant;
+use discovery::stream::ProtocolVariant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
@@ -15,7 +15,7 @@ pub(crate) enum Behavior {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Character {
     pub behavior: Behavior,
-    pub variant: Variant,
+    pub variant: ProtocolVariant,
     /// Rejects responses with bad resources; the good ones among them it keeps.
     pub picky: bool,
     /// Keeps nothing of a response that it rejects.
@@ -32,7 +32,7 @@ impl Character {
     pub(crate) fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for behavior in [Behavior::Envoy, Behavior::Grpc, Behavior::Wild] {
-            for variant in [Variant::Delta, Variant::Sotw] {
+            for variant in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
                 let plain = Self {
                     behavior,
                     variant,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use discovery::lease::Time;
 use discovery::resource::ResourceType;
 use discovery::snapshot::Snapshot;
-use discovery::stream::{Response, Stream, Variant};
+use discovery::stream::{ProtocolVariant, Response, Stream};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
 use rand::prelude::*;
@@ -143,7 +143,7 @@ impl Client {
         let type_url = request.kind.type_url().to_owned();
         let error_detail = request.error.map(|message| Status { message, ..Status::default() });
         let responses = match self.character.variant {
-            Variant::Delta => self.stream.handle_delta(
+            ProtocolVariant::Delta => self.stream.handle_delta(
                 DeltaDiscoveryRequest {
                     type_url,
                     resource_names_subscribe: request.names,
@@ -156,7 +156,7 @@ impl Client {
                 &world.snapshot,
                 world.now,
             ),
-            Variant::Sotw => self.stream.handle_sotw(
+            ProtocolVariant::Sotw => self.stream.handle_sotw(
                 DiscoveryRequest {
                     type_url,
                     resource_names: request.names,
@@ -190,7 +190,7 @@ impl Client {
         self.apply(message, error.is_some());
         let state = &mut self.types[kind.index()];
         state.nonce.clone_from(&nonce);
-        if error.is_none() && self.character.variant == Variant::Sotw {
+        if error.is_none() && self.character.variant == ProtocolVariant::Sotw {
             state.version = version;
             state.returned = false;
         }
@@ -222,8 +222,8 @@ impl Client {
                 self.follow();
             }
             Behavior::Wild => match self.character.variant {
-                Variant::Delta => self.act_wild_delta(rng),
-                Variant::Sotw => self.act_wild_sotw(rng),
+                ProtocolVariant::Delta => self.act_wild_delta(rng),
+                ProtocolVariant::Sotw => self.act_wild_sotw(rng),
             },
         }
     }
@@ -341,12 +341,12 @@ impl Client {
             return;
         }
         match self.character.variant {
-            Variant::Delta => {
+            ProtocolVariant::Delta => {
                 let added = state.names.difference(&old).cloned().collect();
                 let dropped = old.difference(&state.names).cloned().collect();
                 self.push(kind, added, dropped, String::new());
             }
-            Variant::Sotw => {
+            ProtocolVariant::Sotw => {
                 let (names, nonce) = (state.list(false), state.nonce.clone());
                 self.push(kind, names, Vec::new(), nonce);
             }
@@ -356,13 +356,13 @@ impl Client {
     fn ask_first(&mut self, kind: ResourceType, is_legacy: bool) {
         let names = self.state(kind).list(is_legacy);
         let have = match self.character.variant {
-            Variant::Delta => {
+            ProtocolVariant::Delta => {
                 let held = self.state(kind).held.iter();
                 held.filter(|(name, _)| !(kind == Endpoints && self.warming.contains(*name)))
                     .map(|(name, it)| (name.clone(), it.version.clone()))
                     .collect()
             }
-            Variant::Sotw => BTreeMap::new(),
+            ProtocolVariant::Sotw => BTreeMap::new(),
         };
         self.push(kind, names, Vec::new(), String::new());
         let version = self.state(kind).version.clone();
@@ -400,8 +400,8 @@ impl Client {
         }
         let state = self.state(kind);
         let names = match self.character.variant {
-            Variant::Delta => Vec::new(),
-            Variant::Sotw => state.list(state.wildcard && !state.named),
+            ProtocolVariant::Delta => Vec::new(),
+            ProtocolVariant::Sotw => state.list(state.wildcard && !state.named),
         };
         self.push(kind, names, Vec::new(), nonce.to_owned());
         let request = self.requests.back_mut().expect("just pushed");
@@ -414,8 +414,8 @@ impl Client {
     fn sent(&mut self, responses: &[Response]) {
         for response in responses {
             let message = match self.character.variant {
-                Variant::Delta => Message::from_delta(response),
-                Variant::Sotw => Message::from_sotw(response),
+                ProtocolVariant::Delta => Message::from_delta(response),
+                ProtocolVariant::Sotw => Message::from_sotw(response),
             };
             let state = &mut self.types[message.kind.index()];
             state.unanswered += 1;
@@ -442,7 +442,7 @@ impl Client {
 
     fn apply(&mut self, message: Message, error: bool) {
         let kind = message.kind;
-        let is_full_set = self.character.variant == Variant::Sotw && kind.has_wildcard();
+        let is_full_set = self.character.variant == ProtocolVariant::Sotw && kind.has_wildcard();
         if error && self.character.strict {
             return;
         }
@@ -521,7 +521,7 @@ impl Client {
                 assert_eq!(held, wanted.then_some(&text), "{resource:?} at {self:?}");
             }
             // A part never says what is gone; a name that is still asked for may linger.
-            if self.character.variant == Variant::Delta || kind.has_wildcard() {
+            if self.character.variant == ProtocolVariant::Delta || kind.has_wildcard() {
                 for name in state.held.keys() {
                     let there_is = snapshot.get(kind, name).is_some();
                     assert!(there_is, "{kind} {name} is gone, not at {self:?}");
