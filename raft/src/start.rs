@@ -152,8 +152,9 @@ pub enum StartRefusal {
     )]
     AnotherStore,
     #[error(
-        "this node held the group and its store has nothing of it: the node id is burnt and must \
-         never vote again; wipe the data directory to come back as a new node"
+        "this node held the group and its store has nothing of it: the votes and entries that it \
+         acknowledged are lost, so it must not vote again under this node id; wipe the data \
+         directory to come back as a new node"
     )]
     StoreLost,
 }
