@@ -54,7 +54,7 @@ use crate::{
     types::{LogId, Metrics, Node, Raft},
 };
 
-/// How long to wait before asking again who leads, when the answer was nobody.
+/// Pause before the leader is looked up again when there was none.
 const LEADER_POLL: Duration = Duration::from_millis(20);
 
 /// A group that this server hosts. Clones are handles to the same one.
@@ -80,11 +80,11 @@ struct Inner {
     reads: mpsc::Sender<ReadRequest>,
     status: watch::Receiver<Status>,
     tasks: Mutex<JoinSet<()>>,
-    /// Ends what other servers have open here.
+    /// Cancelled at the stop: ends the streams that other servers have open here.
     stopping: CancellationToken,
 }
 
-/// What [`Group::start`] is made of.
+/// The arguments of [`Group::start`].
 pub(crate) struct Parts {
     pub(crate) id: GroupId,
     pub(crate) namespace: String,
@@ -105,11 +105,11 @@ pub(crate) struct Parts {
     pub(crate) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
-/// Why a group cannot go on.
+/// Why a group failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GroupFailure {
     Broken(String),
-    /// This version is too old for what the group has come to.
+    /// This version is too old for the level of the group.
     Outdated(String),
 }
 
@@ -189,7 +189,7 @@ impl Group {
             stopping,
         };
         let group = Self { inner: Arc::new(inner) };
-        // The task holds no handle to the group: it ends with the last one.
+        // The task holds only a weak handle, so that it ends with the last handle to the group.
         let reads = read::ReadIndexTask::of(&group).run(read_queue);
         group.lock_tasks().spawn(asking.guard(reads));
         group
@@ -209,8 +209,8 @@ impl Group {
         self.inner.log.is_blank() && *self.inner.published.applied.borrow() == 0
     }
 
-    /// Gives the group its first voters. All of them must be given the same set; a group that has
-    /// been given its voters, here or by its leader, stays as it is.
+    /// Gives the group its first voters. Every first voter must be given the same set. If the group
+    /// already has voters, nothing changes.
     pub async fn initialize(&self, first_voters: &[Member]) -> Result<(), InitializeError> {
         if !first_voters.iter().any(|member| member.node_id == self.inner.node_id) {
             return Err(InitializeError::NotAVoter);
@@ -237,8 +237,8 @@ impl Group {
         Status { doubt, ..status }
     }
 
-    /// The status as it changes. A change of nothing but the time since somebody was heard is not
-    /// told, nor is a doubt; ask [`Group::status`] for those.
+    /// The status as it changes. The receiver is not woken if only the times since members were
+    /// heard changed, nor for a doubt; call [`Group::status`] for those.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
     }
@@ -248,7 +248,7 @@ impl Group {
         self.inner.published.applied.subscribe()
     }
 
-    /// Stops taking part, and brings the state to disk.
+    /// Stops the replica and flushes the state.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
         if self.inner.raft.shutdown().await.is_err() {
@@ -284,12 +284,13 @@ impl Group {
         &self.inner.contacts
     }
 
-    /// Completes when a request that began then has no quorum to wait for, with the reason.
+    /// Completes, with the reason, when a request that began at `began` should stop waiting because
+    /// the quorum is lost.
     async fn quorum_lost(&self, began: Instant) -> NoQuorum {
         let mut changes = self.watch_status();
         loop {
             if changes.wait_for(|status| status.quorum == Quorum::Lost).await.is_err() {
-                // The group has stopped, which those who wait find out by themselves.
+                // The group has stopped. The caller notices that by itself.
                 return std::future::pending().await;
             }
             time::sleep_until(began + GRACE).await;
@@ -307,18 +308,18 @@ impl Group {
         &self.inner.raft
     }
 
-    /// This server's part and who leads, as every write and read asks.
+    /// This server's role and the leader. Every read and write looks them up here.
     pub(crate) fn leadership(&self) -> (Role, Option<NodeId>) {
         with_metrics(&self.inner.raft, |metrics| (status::role(metrics), metrics.current_leader))
     }
 
-    /// The last entry that is known here to be committed.
+    /// The last entry that this server knows to be committed.
     pub(crate) fn committed(&self) -> Option<LogId> {
         with_metrics(&self.inner.raft, |metrics| metrics.local_committed.max(metrics.last_applied))
     }
 
-    /// Whether a server is a member, as far as known here. Nobody can tell before the first
-    /// membership is known.
+    /// Whether a server is a member, as far as this server knows. True while it knows no membership
+    /// at all.
     pub(crate) fn may_be_member(&self, node_id: NodeId) -> bool {
         with_metrics(&self.inner.raft, |metrics| {
             let membership = metrics.membership_config.membership();
@@ -326,7 +327,7 @@ impl Group {
         })
     }
 
-    /// The way to a member.
+    /// The link to a member.
     fn link_to(&self, target: NodeId) -> MemberLink {
         let target_store_id = with_metrics(&self.inner.raft, |metrics| {
             let node = metrics.membership_config.membership().get_node(&target);
@@ -352,7 +353,7 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Looks at the metrics for a moment: a borrow held across an await can block the core.
+/// Reads the metrics in a closure, because a borrow held across an await can block openraft's core.
 fn with_metrics<R>(raft: &Raft, look: impl FnOnce(&Metrics) -> R) -> R {
     look(&raft.metrics().borrow_watched())
 }

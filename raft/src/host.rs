@@ -1,4 +1,4 @@
-//! What a server holds of groups: their stores, the groups that run, and the end of all of them.
+//! The host of all groups of a server: their stores, the running groups, and how they end.
 
 mod comparing;
 mod probing;
@@ -35,7 +35,7 @@ use crate::{
     types::{Raft, TypeConfig},
 };
 
-/// Failures of groups that were not yet reported. One is enough to end the host.
+/// Failures of groups that wait to be read. The first one ends the host.
 const FAILURES: usize = 16;
 
 /// The groups of a server and their stores. Clones are handles to the same ones.
@@ -52,18 +52,18 @@ struct Inner {
     groups: Mutex<BTreeMap<GroupId, Group>>,
     /// Held while a group starts, so that none starts twice.
     starting: AsyncMutex<()>,
-    /// What this server remembers of groups, for those who ask.
+    /// Where this server finds what it remembers of groups, for servers that ask.
     progress_sources: Mutex<Vec<ProgressSource>>,
-    /// What others said of groups that have not started yet.
+    /// Claims of other servers about groups that have not started yet.
     claims: Mutex<BTreeMap<GroupId, Vec<Claim>>>,
-    /// By namespace: the entry after which an operator has given everything up.
+    /// By namespace: the entry after which an operator has accepted the loss.
     accepted_losses: Mutex<BTreeMap<String, u64>>,
     alarm: DamageAlarm,
     failures: mpsc::Sender<(GroupId, GroupFailure)>,
     supervised: Mutex<Option<Supervised>>,
-    /// Leaders that this server does not reach.
+    /// Leaders that this server cannot reach.
     failed_probes: FailedProbes,
-    /// Ends what other servers have open here.
+    /// Cancelled at the stop: ends the streams that other servers have open here.
     stopping: CancellationToken,
 }
 
@@ -92,7 +92,7 @@ pub enum StartGroupError {
     Outdated(String),
 }
 
-/// Why a host ended although nobody asked it to.
+/// Why a host ended before `shutdown`.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("group {group} failed: {reason}")]
@@ -122,7 +122,7 @@ impl Host {
         Self::open_checked(mesh, timing, &checked)
     }
 
-    /// Opens stores that were looked at before the server changed anything.
+    /// Opens stores that [`check`] has accepted.
     pub fn open_checked(mesh: Mesh, timing: Timing, checked: &Checked) -> Result<Self, OpenError> {
         let store_id = mesh.identity().store_id;
         let dir = mesh.directory();
@@ -134,7 +134,7 @@ impl Host {
             log.records()?.into_iter().map(|(group, record)| (group, record.generation)).collect();
         let lock = mesh.directory_lock();
         let state = StateStore::open(&dir, store_id, lock, expect, &recorded, alarm.clone())?;
-        // Last: from here on a store that is not there is one that was lost.
+        // Last: from here on, a missing store is a lost store.
         mesh.set_store_made().map_err(OpenError::Identity)?;
         let (failures, failed) = mpsc::channel(FAILURES);
         let inner = Inner {
@@ -258,13 +258,13 @@ impl Host {
         self.lock_groups().values().cloned().collect()
     }
 
-    /// Watches over the stores until `shutdown`; then stops every group and brings its state to
-    /// disk.
+    /// Supervises the groups and the stores until `shutdown`; then stops every group and flushes
+    /// its state.
     ///
     /// # Errors
     ///
-    /// Ends by itself, and at once, if a group or the log-writer thread failed: the process must end
-    /// too. The groups are left as they are, so that what depends on them does not end first and
+    /// Returns at once if a group, the log-writer thread or the disk fails: the process must end
+    /// too. The groups are not stopped then, so that nothing that depends on them ends first and
     /// hides the reason.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), HostError> {
         let supervised = lock(&self.inner.supervised).take();
@@ -283,7 +283,7 @@ impl Host {
             found = self.inner.alarm.raised() => Some(HostError::Damaged(found)),
         };
         if let Some(failed) = failed {
-            // Whatever was noticed first, damage is why.
+            // Damage is the reason, even if another failure was noticed first.
             return Err(self.damage().map_or(failed, HostError::Damaged));
         }
         self.inner.stopping.cancel();
@@ -332,7 +332,7 @@ impl Host {
             return Ok(record);
         }
         let store = self.inner.state.clone();
-        // The column family first: a record that names none would look like lost state.
+        // The column family first: a record that names a missing family would look like lost state.
         let generation =
             task::spawn_blocking(move || store.create_family(id)).await.map_err(|error| {
                 StorageError::with_source("making a column family panicked", error)

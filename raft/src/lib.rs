@@ -1,9 +1,9 @@
 //! Replicated groups: openraft on RocksDB, generic over a state machine.
 //!
-//! A server takes its part in the mesh ([`mesh::Mesh`]), then opens a [`Host`] in its data directory.
-//! The host answers the gRPC service `Raft` and runs any number of [`Group`]s over one connection
-//! per peer and one log-writer thread. A group applies committed commands to a [`StateMachine`],
-//! whose rows live in RocksDB.
+//! A server opens its [`mesh::Mesh`], then a [`Host`] in its data directory. The host answers the
+//! gRPC service `Raft` and runs any number of [`Group`]s over one connection per peer and one
+//! log-writer thread. A group applies committed commands to a [`StateMachine`], whose rows live in
+//! RocksDB.
 //!
 //! ```text
 //!  Group::write ─► openraft ─► LogStore ─► log-writer thread ─► raft/  (RocksDB, WAL on)
@@ -15,8 +15,8 @@
 //!                   GroupState ─► rows + applied log id in one batch ─► data/ (RocksDB, WAL off)
 //! ```
 //!
-//! The order is everywhere: persist, publish, answer. Membership holds ids, never addresses; an id
-//! is resolved at every dial. This is the only crate that names openraft or rocksdb.
+//! The order is always: persist, publish, answer. Membership holds ids, never addresses; an id is
+//! resolved at every dial. This is the only crate that names openraft or rocksdb.
 
 mod check;
 mod codec;

@@ -1,4 +1,4 @@
-//! How openraft reaches the other members of a group.
+//! openraft's network: the clients of the other members of a group.
 
 use std::{
     collections::VecDeque,
@@ -37,11 +37,12 @@ use crate::{
     types::{LogId, Node, TypeConfig, Vote},
 };
 
-/// Size of a piece of a Raft snapshot.
+/// Size of a chunk of a Raft snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Pieces read ahead of the network.
+/// Chunks that are read before the network takes them.
 const CHUNKS_AHEAD: usize = 4;
-/// How long to leave an unreachable peer alone: briefly, so that it is found when it returns.
+/// Pauses between attempts to reach an unreachable peer. Short, so that it is found soon after it
+/// returns.
 const BACKOFF: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(150)];
 
@@ -57,7 +58,7 @@ pub(crate) struct NetworkFactory {
     pub(crate) completeness: CompletenessGuard,
 }
 
-/// A client for one member of one group, over the connection that all share.
+/// A client for one member of one group, over the connection that all groups share.
 pub(crate) struct Network {
     complaints: Arc<Complaints>,
     link: MemberLink,
@@ -66,7 +67,7 @@ pub(crate) struct Network {
     completeness: CompletenessGuard,
 }
 
-/// The way from one member of a group to another.
+/// What is needed to send messages to one member of a group.
 #[derive(Clone)]
 pub(crate) struct MemberLink {
     pub(crate) mesh: Mesh,
@@ -82,12 +83,12 @@ impl MemberLink {
         client(self.mesh.peers().channel(self.target))
     }
 
-    /// Which start of the target counts may change between two messages.
+    /// Made for each message, because the counted start of the target may change.
     pub(crate) fn envelope(&self) -> pb::Envelope {
         self.mesh.envelope(&self.mesh_id, self.group, self.target, self.target_store_id)
     }
 
-    /// Takes note of a refusal: the target may have started again.
+    /// Handles a refused message: the target may have started again, so it is looked up.
     pub(crate) fn refused(&self, status: &Status) {
         if status.code() == Code::FailedPrecondition {
             self.mesh.request_lookup(self.target);
@@ -135,7 +136,7 @@ impl Network {
         self.link.client()
     }
 
-    /// Runs a call with one answer within the time that openraft gives it.
+    /// Makes a call with one response, within openraft's time limit.
     async fn call<T>(
         &self,
         action: RPCTypes,
@@ -157,9 +158,11 @@ impl Network {
         }
     }
 
-    /// A replica that knows less than was acknowledged asks nobody for a vote, so it is not elected.
+    /// Fails for a replica whose log lacks committed entries. It then requests no votes and is not
+    /// elected.
     async fn may_request_votes(&self, rpc: &VoteRequest<TypeConfig>) -> Rpc<()> {
-        // Who hands its leadership over has everything, and so has who takes it.
+        // A leader that transfers its leadership has every committed entry, and so has its
+        // successor.
         if rpc.leadership_transfer {
             return Ok(());
         }
@@ -179,8 +182,8 @@ impl Network {
         }
     }
 
-    /// Fails if the target does not answer at all. Asked before a Raft snapshot is written out for it,
-    /// which would be done again and again for as long as a server is down.
+    /// Fails if the target does not answer. Checked before a Raft snapshot is exported for it,
+    /// because otherwise the export would be repeated for as long as the server is down.
     async fn check_reachable(&self) -> Rpc<()> {
         if self.link.mesh.reaches(self.link.target).await {
             return Ok(());
@@ -229,13 +232,13 @@ impl NetStreamAppend<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            // openraft waits out its backoff when it is asked for a request, so asking comes
-            // before dialing: a peer that refuses connections is not dialed without a pause.
+            // openraft waits for its backoff before it yields a request. Taking the request before
+            // dialing therefore makes a pause between two dials of a peer that refuses connections.
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
             };
             let input = stream::iter([first]).chain(input);
-            // Answers come in the order of the requests and do not repeat what was asked.
+            // Replies come in the order of the requests and do not repeat their content.
             let asked = Arc::new(Mutex::new(VecDeque::new()));
             let noted = asked.clone();
             let link = self.link.clone();
@@ -271,7 +274,7 @@ impl NetStreamAppend<TypeConfig> for Network {
                     };
                     match append_result(reply, prev, last) {
                         Ok(Ok(matching)) => Some((Ok(Ok(matching)), Some(replies))),
-                        // Nothing after a conflict or a higher vote is of use.
+                        // After a conflict or a higher vote, the rest of the stream is of no use.
                         other => Some((other, None)),
                     }
                 }
@@ -308,8 +311,8 @@ impl NetVote<TypeConfig> for Network {
 impl NetSnapshot<TypeConfig> for Network {
     type SnapshotData = SnapshotData;
 
-    // No limit on the whole transfer, whose size is unknown: a dead connection is noticed by its
-    // probes.
+    // No time limit for the whole transfer, because its size is unknown. Keepalive finds a dead
+    // connection.
     async fn full_snapshot(
         &mut self,
         vote: Vote,
@@ -371,7 +374,7 @@ fn append_to_proto(
     }
 }
 
-/// Rounded up: a quorum is never told to be later than it was.
+/// Rounded up, so that a quorum never looks more recent than it was.
 fn millis(age: Duration) -> u64 {
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
@@ -387,7 +390,8 @@ fn append_result(
         pb::append_reply::Outcome::Success(_) => Ok(last),
         pb::append_reply::Outcome::Partial(partial) => {
             let matching = partial.matching.map(codec::log_id_from_proto);
-            // A follower has what it was sent at most, or it would be counted for more than it has.
+            // A follower cannot match more than it was sent. A higher index would count entries
+            // that it does not have.
             if matching < prev || matching > last {
                 return Err(malformed(codec::Malformed("partial success")));
             }
@@ -410,7 +414,7 @@ fn vote_from_reply(reply: pb::VoteReply) -> Rpc<VoteResponse<TypeConfig>> {
     Ok(VoteResponse::new(vote, last, reply.granted))
 }
 
-/// Reads a file into messages until it ends or nobody wants them. Blocks.
+/// Sends a file as messages, until it ends or the receiver is gone. Blocks.
 fn read_parts(
     file: &SnapshotFile,
     header: pb::SnapshotHeader,
@@ -431,7 +435,8 @@ fn read_parts(
     Ok(())
 }
 
-/// A peer that cannot be reached, or that refuses us by name, is left alone for a moment.
+/// openraft pauses before it calls an unreachable peer again. A peer that refuses messages for a
+/// known reason counts as unreachable too.
 fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
     match status.code() {
         Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
@@ -458,7 +463,7 @@ fn describe(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 
-/// A failure on this side. The transfer is tried again; the group goes on.
+/// A failure of this server. openraft repeats the transfer; the group continues.
 fn local_error(error: impl ToString) -> StreamingError<TypeConfig> {
     StreamingError::Network(NetworkError::from_string(error.to_string()))
 }

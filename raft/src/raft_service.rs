@@ -1,4 +1,4 @@
-//! The gRPC service `Raft`: what the other members of a group ask of this one.
+//! The gRPC service `Raft`: the calls between the members of a group.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -35,16 +35,17 @@ use crate::{
     types::{LogId, ProposalId, SnapshotMeta, TypeConfig, Vote},
 };
 
-/// Answers for the groups of a host.
+/// The service for all groups of a host.
 struct RaftService {
     host: Host,
 }
 
-/// Terms by which a member may be ahead. It would take years of elections to be so far behind.
+/// How far the term of a message may be ahead of this replica's. Only years of elections would lead
+/// further.
 const MOST_TERMS_AHEAD: u64 = 1 << 30;
 
-/// Largest reply that travels to the replica that has forwarded a command; a larger one the replica
-/// has from its own apply.
+/// Largest reply that is sent to a replica that forwarded a command. The replica takes a larger one
+/// from its own apply.
 const REPLY_BYTES: usize = 1 << 20;
 
 type Replies = BoxStream<'static, Result<pb::AppendReply, Status>>;
@@ -57,9 +58,10 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        // The answer starts at once: a leader with nothing to send yet must not wait for it.
+        // The response starts at once, so that a leader that has nothing to send yet does not wait
+        // for it.
         let host = self.host.clone();
-        // An idle leader would otherwise hold the connection of a stopping server open.
+        // Otherwise an idle leader would keep the connection of a stopping server open.
         let stopping = host.stopping();
         let replies = stream::once(append(host, request.into_inner())).try_flatten();
         Ok(Response::new(Box::pin(replies.take_until(stopping))))
@@ -105,7 +107,7 @@ impl raft_server::Raft for RaftService {
         tracing::info!(group = group.id(), bytes = header.size_bytes, "receiving a Raft snapshot");
         let store = self.host.state_store();
         let staged = receive(store, &group, parts, header.size_bytes, meta.clone()).await?;
-        // More may have been committed while it came.
+        // More entries may have been committed during the transfer.
         check_against_committed(&group, meta.last_log_id)?;
         let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Staged(staged) };
         let response = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
@@ -189,7 +191,7 @@ impl raft_server::Raft for RaftService {
     }
 }
 
-/// One leader's append stream. The first message says which group it is for and who sends it.
+/// Handles one leader's append stream. Its first message names the group and the sender.
 async fn append(
     host: Host,
     mut requests: Streaming<pb::AppendRequest>,
@@ -198,7 +200,8 @@ async fn append(
     let first = first.ok_or_else(|| Status::invalid_argument("an empty append stream"))?;
     let (group, source) = host.receive_with_source(first.envelope.as_ref())?;
     let (receiving, answering) = (group.clone(), host.clone());
-    // openraft takes requests, not failures: a failure ends its input and is told at the end.
+    // openraft's input holds requests only, no errors. So an error ends the input, and is sent
+    // after the replies.
     let failure = Arc::new(Mutex::new(None));
     let told = failure.clone();
     let follower = group.clone();
@@ -241,7 +244,7 @@ async fn append(
             }
         }
     });
-    // openraft would wait for the next request for as long as an idle leader sends none.
+    // Otherwise openraft would wait for the next request of an idle leader.
     let input = input.take_until(group.stopping());
     let results: BoxStream<'static, _> = Box::pin(group.raft().stream_append(input));
     let level = group.commands().level;
@@ -257,7 +260,7 @@ async fn append(
     Ok(replies.take_until(group.stopping()))
 }
 
-/// openraft would truncate committed entries at the word of a leader that has others.
+/// Refuses a leader whose entries contradict committed ones here: openraft would truncate those.
 async fn may_follow(
     group: &Group,
     request: &AppendEntriesRequest<TypeConfig>,
@@ -267,8 +270,8 @@ async fn may_follow(
     followed.map_err(|found| Status::failed_precondition(format!("this member {found}")))
 }
 
-/// Receives a table file and makes a generation of it. Everything that can be wrong with it shows
-/// here and is told to the sender, before openraft is involved.
+/// Receives a table file and ingests it as a new generation. Every error of the file is found here
+/// and reported to the sender, before openraft is involved.
 async fn receive(
     store: StateStore,
     group: &Group,
@@ -304,7 +307,7 @@ async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
         })
 }
 
-/// Checks everything that openraft takes for granted of a leader.
+/// Checks everything that openraft assumes of a leader's request.
 fn append_request(
     request: pb::AppendRequest,
     source: NodeId,
@@ -317,7 +320,7 @@ fn append_request(
     for entry in request.entries {
         let entry = codec::entry_from_proto(entry).map_err(malformed)?;
         let follows = before.map_or(0, |before| before.index + 1);
-        // Log ids grow: the index by one, the term or not.
+        // In consecutive log ids the index grows by one, and the term never decreases.
         if entry.log_id.index != follows || before > Some(entry.log_id) {
             return Err(malformed(Malformed("entries")));
         }
@@ -330,8 +333,8 @@ fn append_request(
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-/// Refuses an id that contradicts what is committed here: later by its term, but not by its index.
-/// No leader sends it whose group keeps the rules of Raft.
+/// Refuses a log id that contradicts the last committed entry here: its term is later, but its
+/// index is not. A group that keeps the rules of Raft has no such leader.
 fn check_against_committed(group: &Group, id: Option<LogId>) -> Result<(), Status> {
     let committed = group.committed();
     match (id, committed) {
@@ -394,7 +397,8 @@ fn vote_reply(response: &VoteResponse<TypeConfig>) -> pb::VoteReply {
     }
 }
 
-/// Refuses a term that no group reaches: it would be remembered, and leave no terms to elect in.
+/// Refuses a term that no group reaches. The replica would store it, and no later terms would be
+/// left for elections.
 fn check_term(group: &Group, vote: Vote) -> Result<Vote, Status> {
     let ours = group.status().term;
     if vote.leader_id.term > ours.saturating_add(MOST_TERMS_AHEAD) {
@@ -415,7 +419,7 @@ fn leader_vote(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
     Ok(vote)
 }
 
-/// A vote for who sends it: nobody speaks for another candidate or leader.
+/// A vote that names its sender: no server sends the vote of another candidate or leader.
 fn own_vote(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
     let vote = codec::vote_from_proto(vote).map_err(malformed)?;
     if *vote.leader_id.node_id() != source {
@@ -437,16 +441,15 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 impl Host {
-    /// The gRPC service for messages between members of groups.
+    /// The gRPC service for messages between the members of groups.
     pub fn raft_service(&self) -> RaftServer<impl raft_server::Raft + use<>> {
         RaftServer::new(RaftService { host: self.clone() })
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)
     }
 
-    /// The group that a message is for, and who sent it, if only a known member sends such messages.
-    /// Votes and appends may come from one that this server has not heard of: its own membership may
-    /// be behind.
+    /// The group and the sender of a message that only a known member may send. Votes and appends
+    /// are not checked so: their sender may be a member that this server has not learned of yet.
     fn receive_from_member(
         &self,
         envelope: Option<&pb::Envelope>,

@@ -1,4 +1,4 @@
-//! A consistent, owned reading of a group's rows.
+//! A consistent, owned view of a group's rows.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// First byte of the rows of a state machine.
 pub(crate) const ROWS: u8 = 1;
-/// First byte of what this crate keeps beside them.
+/// First byte of the rows that this crate keeps beside them.
 pub(crate) const SYSTEM: u8 = 0;
 
 pub(crate) struct Pinned<'a> {
@@ -29,8 +29,8 @@ self_cell!(
     }
 );
 
-/// The rows of a group as they were when the view was made, unmoved by later commands. It holds
-/// back the removal of old rows while it lives.
+/// The rows of a group as they were when the view was opened. Later commands do not change it.
+/// While it exists, the database keeps the old rows.
 pub struct ReadView(Cell);
 
 impl ReadView {
@@ -48,7 +48,7 @@ impl ReadView {
         self.raw(&system_key(key))
     }
 
-    /// Visits everything in the column family in order, keys as they are stored.
+    /// Visits every row in the column family in order, with keys as they are stored.
     pub(crate) fn visit_all(
         &self,
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
@@ -63,7 +63,7 @@ impl ReadView {
         Ok(())
     }
 
-    /// Reads everything in the column family once, and so every checksum in it.
+    /// Reads everything in the column family once, which verifies every checksum.
     pub(crate) fn verify(&self) -> Result<(), StorageError> {
         let pinned = self.0.borrow_dependent();
         let mut options = ReadOptions::default();

@@ -96,7 +96,7 @@ impl Stores {
         Self { dir, log, state }
     }
 
-    /// In a directory that is somebody else's to remove.
+    /// In a directory that the caller removes.
     pub(crate) fn open_in(dir: &Path) -> Self {
         Self::open_at(Dir { path: dir.to_owned(), _removed_at_the_end: None })
     }
@@ -120,8 +120,8 @@ impl Stores {
         (log, state)
     }
 
-    /// What a process would find that was killed now: a copy of every file as it is. RocksDB
-    /// removes obsolete files in its own threads, so it is told to keep them meanwhile.
+    /// The stores as they would be found if the process were killed now: a copy of every file.
+    /// RocksDB deletes obsolete files in its own threads, so that is disabled meanwhile.
     pub(crate) fn killed(&self) -> Self {
         let copy = tempfile::tempdir().unwrap();
         let databases = [&self.log.db, &self.state.db];
@@ -156,7 +156,7 @@ pub(crate) fn store_id(dir: &Path) -> u64 {
     DataDir::claim(&dir.join("dir"), &services, None).unwrap().stores().unwrap().0
 }
 
-/// Opens the stores of a data directory as a server does, after the same look at them.
+/// Opens the stores of a data directory as a server does, after the same check.
 pub(crate) fn open_stores(path: &Path) -> (LogStore, StateStore) {
     try_open_stores(path).unwrap_or_else(|error| panic!("{error:?}"))
 }

@@ -1,7 +1,8 @@
-//! Linearizable reads: the leader confirms that it still leads, then the reader waits until what
-//! was committed by then is applied here.
+//! Linearizable reads (ReadIndex): the leader confirms that it still leads and names its commit
+//! index; then the reader waits until that index is applied here.
 //!
-//! On another replica all reads that arrive while one question is under way share the next one.
+//! On a replica that does not lead, all reads that arrive during one request to the leader share
+//! the next request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,11 +21,11 @@ use tonic::Request;
 use super::{Group, Inner, Role, remaining};
 use crate::quorum::NoQuorum;
 
-/// Reads waiting for the next question to the leader. Readers wait beyond this.
+/// Reads waiting for the next request to the leader. Senders wait beyond this.
 pub(super) const QUEUE: usize = 1024;
-/// How long one question to the leader may take.
+/// How long one request to the leader may take.
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(2);
-/// Pause before a failed question is asked again.
+/// Pause before a failed request is repeated.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// A read that waits for an index.
@@ -37,7 +38,7 @@ pub enum ReadError {
     NoLeader,
     #[error("this server does not lead the group")]
     NotLeader { leader: Option<NodeId> },
-    /// Known before the deadline: see [`Quorum`](crate::Quorum).
+    /// Reported before the deadline: see [`Quorum`](crate::Quorum).
     #[error("{0}")]
     NoQuorum(NoQuorum),
     #[error("no quorum confirmed the read within the deadline")]
@@ -46,15 +47,15 @@ pub enum ReadError {
     Stopped,
 }
 
-/// A point that a leader confirmed: everything acknowledged before the question is at or below.
+/// A confirmed read index: everything acknowledged before the request is at or below it.
 pub(crate) struct ReadPoint {
     pub(crate) term: u64,
     pub(crate) index: u64,
 }
 
 impl Group {
-    /// Returns once everything that was acknowledged before the call is applied here, with the
-    /// index of that point. Without a quorum it fails soon, not at the deadline.
+    /// Waits until everything that was acknowledged before the call is applied here, and returns
+    /// the read index. Fails early, before the deadline, if there is no quorum.
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, ReadError> {
         let began = Instant::now();
         let deadline = began + deadline;
@@ -134,7 +135,7 @@ impl Group {
     }
 }
 
-/// The task that asks the leader on behalf of all readers of this replica.
+/// The task that requests read indexes from the leader for all readers of this replica.
 pub(super) struct ReadIndexTask {
     group: std::sync::Weak<Inner>,
 }
@@ -146,7 +147,7 @@ impl ReadIndexTask {
 
     pub(super) async fn run(self, mut queue: mpsc::Receiver<ReadRequest>) {
         while let Some(first) = queue.recv().await {
-            // Only reads that waited before the question was asked may use its answer.
+            // Only reads that were waiting before the request was sent may use its answer.
             let mut waiting = vec![first];
             while let Ok(next) = queue.try_recv() {
                 waiting.push(next);

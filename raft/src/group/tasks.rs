@@ -1,4 +1,4 @@
-//! What runs beside a group: telling its status, and bounding its log.
+//! The background tasks of a group: its status, its log's length, its level, and handing over.
 
 #[cfg(test)]
 mod tests;
@@ -27,22 +27,22 @@ use crate::{
     types::{Command, LogId, Raft},
 };
 
-/// How often the age of the last quorum is looked at, which nothing announces.
+/// How often the age of the last quorum is checked. No event announces it.
 const QUORUM_POLL: Duration = Duration::from_millis(100);
 
-/// How often a leader looks whether all voters know more than the group's level.
+/// How often a leader checks whether all voters know a higher level than the group's.
 const LEVEL_POLL: Duration = Duration::from_millis(500);
 
-/// How often at most the log's length is looked at.
+/// Least pause between two checks of the log's length.
 const SNAPSHOT_POLL: Duration = Duration::from_millis(500);
 
-/// How often a leader looks whether it is reached.
+/// How often a leader checks whether the members can reach it.
 const COMPLAINTS_POLL: Duration = Duration::from_secs(1);
 /// Pause after a handover, which may fail.
 const HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
 
-/// Reports a task that ends, or panics, although its group is not being stopped: without it the
-/// group would seem to live on.
+/// Reports a task that ends or panics although its group is not being stopped. Without the report
+/// the group would seem to work.
 pub(super) struct TaskGuard {
     pub(super) group: GroupId,
     /// What the task does.
@@ -76,7 +76,7 @@ pub(super) struct MetricsWatch {
     pub(super) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
-/// Tells the group's status until it stops, and reports why if it was not asked to.
+/// Publishes the group's status until the group stops. Reports the reason if the group failed.
 pub(super) async fn watch_metrics(watched: MetricsWatch) {
     let MetricsWatch { id, raft, contacts, published, status: told, failures } = watched;
     let mut changes = raft.metrics();
@@ -109,14 +109,14 @@ pub(super) async fn watch_metrics(watched: MetricsWatch) {
     }
 }
 
-/// Raises the group's level on its leader, once every voter knows more: see [`level`].
+/// Raises the group's level on its leader, once every voter knows a higher one: see [`level`].
 pub(super) struct LevelRaiser {
     pub(super) id: GroupId,
     pub(super) node_id: NodeId,
     pub(super) raft: Raft,
     pub(super) contacts: Contacts,
     pub(super) published: Arc<Published>,
-    /// The level that this server knows.
+    /// The highest level that this server knows.
     pub(super) known: u32,
 }
 
@@ -127,7 +127,7 @@ impl LevelRaiser {
             let Some(level) = self.next_level() else { continue };
             tracing::info!(group = self.id, level, "all voters know more: raising the level");
             if let Err(error) = self.raft.client_write(Command::RaiseLevel(level)).await {
-                // It is looked at again, here or by the next leader.
+                // This task, or that of the next leader, tries again.
                 tracing::debug!(group = self.id, %error, "the level is not raised yet");
             }
         }
@@ -156,7 +156,7 @@ impl LevelRaiser {
     }
 }
 
-/// Hands the leadership over when most of the other voters say that they cannot reach this server.
+/// Transfers the leadership when most of the other voters say that they cannot reach this server.
 pub(super) async fn hand_over_when_unreachable(
     id: GroupId,
     own_id: NodeId,
@@ -188,8 +188,9 @@ pub(super) async fn hand_over_when_unreachable(
     }
 }
 
-/// Has a Raft snapshot reported whenever the log since the last one is long enough. It costs a
-/// flush; the log before it is then purged, up to what is kept for members that were away.
+/// Triggers a Raft snapshot whenever the log since the last one is long enough. A snapshot costs a
+/// flush. Afterwards the log before it is purged, except for what is kept for members that were
+/// briefly away.
 pub(super) async fn report_snapshots(
     id: GroupId,
     raft: Raft,

@@ -1,4 +1,4 @@
-//! Before a group runs here: what others remember of it, compared with this disk.
+//! Compares what other servers remember of a group with this disk, before the group runs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,14 +14,14 @@ use crate::{
     start::{Disk, LostProgress, Membership},
 };
 
-/// How long others may take to answer. They are asked at the same time, once a group and start.
+/// How long others may take to answer. All are asked at the same time, once per group and start.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(1500);
 
-/// What this server remembers of a group that it does not host, or beside hosting it.
+/// Looks up the progress of a group that this server remembers, whether it hosts the group or not.
 pub(super) type ProgressSource = Box<dyn Fn(GroupId) -> Option<GroupProgress> + Send + Sync>;
 
 impl Host {
-    /// Adds a memory, which is told to servers that ask.
+    /// Adds a source of remembered progress, which is sent to servers that ask.
     pub fn add_progress_source(
         &self,
         source: impl Fn(GroupId) -> Option<GroupProgress> + Send + Sync + 'static,
@@ -29,13 +29,13 @@ impl Host {
         lock(&self.inner.progress_sources).push(Box::new(source));
     }
 
-    /// Takes an operator's word that what came after these entries, by namespace, is lost.
+    /// Sets, by namespace, the entry after which an operator accepts that everything is lost.
     pub fn accept_losses(&self, losses: BTreeMap<String, u64>) {
         *lock(&self.inner.accepted_losses) = losses;
     }
 
-    /// Asks others of a group and compares their answers with the disk. Gives what the disk turns out
-    /// to be, and what they say of this server's membership.
+    /// Asks other servers about a group and compares their answers with the disk. Returns the state
+    /// of the disk in their light, and this server's membership as they know it.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Host {
         Ok((disk, answers.membership(own_id)))
     }
 
-    /// What a replica that starts takes care of, with its disk as it is.
+    /// The guard of a replica that starts with this disk.
     pub(super) fn completeness_guard(
         &self,
         group: GroupId,
@@ -95,7 +95,8 @@ impl Host {
                  since the last entry here is {last_index}; take the flag away"
             );
         }
-        // A candidate is given up after the shortest election, and votes take their time too.
+        // openraft gives a candidate up after the shortest election time, and the votes need a part
+        // of it.
         let patience = self.inner.timing.election_min / 2;
         CompletenessGuard::new(
             self.mesh().clone(),
@@ -108,8 +109,8 @@ impl Host {
         )
     }
 
-    /// Whether an operator accepted the loss of what came after an entry: exactly after that one, so
-    /// that the word does not hold for another disk, nor for a later loss.
+    /// Whether an operator accepted the loss after exactly this entry. The consent does not hold
+    /// for another disk, nor for a later loss.
     pub(super) fn accepts_loss(&self, namespace: &str, last_index: u64) -> bool {
         lock(&self.inner.accepted_losses).get(namespace) == Some(&last_index)
     }
@@ -119,7 +120,7 @@ impl Host {
     }
 }
 
-/// The audit of an act that loses what clients were told to be safe.
+/// Logs that acknowledged writes may be lost because an operator accepted it.
 fn log_accepted_loss(namespace: &str, later: LostProgress) {
     tracing::error!(
         namespace,

@@ -1,4 +1,4 @@
-//! The log and vote of one group, as openraft wants them.
+//! The log and vote of one group: openraft's `RaftLogStorage`.
 
 use std::{
     fmt::Debug,
@@ -36,7 +36,7 @@ use crate::{
 /// Bytes of entries read at once for a peer or for the state machine. Below the message limit,
 /// with room for one entry of the largest size.
 const READ_BYTES: usize = 4 << 20;
-/// Reads that lose a race against a truncation or purge before it counts as an error.
+/// Attempts of a read that races with truncations or purges, before it fails.
 const READ_ATTEMPTS: usize = 16;
 
 #[derive(Clone)]
@@ -52,7 +52,7 @@ struct Shared {
     written: Arc<AtomicU64>,
 }
 
-/// What the log is once the queue is empty, which is what readers must see at once.
+/// The log as it will be on disk once the queue is empty. Readers must see this state at once.
 struct InMemoryLog {
     vote: Option<Vote>,
     committed: Option<LogId>,
@@ -65,18 +65,18 @@ struct InMemoryLog {
     write: u64,
 }
 
-/// Part of a read that memory could not answer.
+/// Which part of a read comes from disk and which from the cache.
 struct ReadPlan {
     /// Indexes to read from disk, `from..to`.
     from: u64,
     to: u64,
-    /// What follows, from the cache.
+    /// The entries that follow, from the cache.
     cached: Vec<Entry>,
 }
 
 impl GroupLog {
-    /// Loads the log as the jobs of its earlier life left it: those that still wait are written
-    /// first.
+    /// Loads the log from disk. Jobs of an earlier instance that still wait in the queue are
+    /// written first.
     pub(super) async fn open(store: LogStore, group: GroupId) -> Result<Self, StorageError> {
         store.flush_queue().await?;
         let (log, committed) = store.read_stored(|stored| {
@@ -111,7 +111,8 @@ impl GroupLog {
         self.state().purged
     }
 
-    /// The entry at an index; none if it is gone, or cannot be read, which the next read tells.
+    /// The id of the entry at an index; none if it was purged or cannot be read. A read error is
+    /// reported by the next read.
     pub(crate) async fn log_id_at(&self, index: u64) -> Option<LogId> {
         let entries = self.read(index, index.saturating_add(1), READ_BYTES).await.ok()?;
         entries.first().map(|entry| entry.log_id).filter(|id| id.index == index)
@@ -125,7 +126,7 @@ impl GroupLog {
         self.shared.store.submit(job).await.map_err(io::Error::from)
     }
 
-    /// Entries in `start..end` as far as they exist, up to `limit` bytes but at least one.
+    /// Existing entries in `start..end`, up to `limit` bytes but at least one.
     async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
         for _ in 0..READ_ATTEMPTS {
             let ReadPlan { from, to, cached } = self.plan_read(start, end, limit);
@@ -145,7 +146,7 @@ impl GroupLog {
             if limited && !entries.is_empty() {
                 return Ok(entries);
             }
-            // The log was truncated or purged while it was read: plan anew.
+            // The log was truncated or purged meanwhile: plan the read again.
             task::yield_now().await;
         }
         let Shared { group, store, .. } = &*self.shared;
@@ -269,8 +270,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         Ok(())
     }
 
-    /// Not synced and not waited for: a lost mark only means that fewer entries are known to be
-    /// committed at the next start.
+    /// Neither synced nor waited for: if the value is lost, the next start only knows of fewer
+    /// committed entries.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let Some(committed) = committed else { return Ok(()) };
         self.state().committed = Some(committed);

@@ -6,7 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn a_quorum_is_judged_by_its_age_and_by_who_is_there() {
     let bounds = Bounds::of(&Timing::production());
     let table = [
-        // Age in tenths of a second, voters, those heard of them.
+        // Age in tenths of a second, voters, and how many of them were heard.
         ((0, 3, 3), Quorum::Held),
         ((0, 3, 1), Quorum::Held),
         ((24, 3, 1), Quorum::Held),
@@ -22,7 +22,7 @@ fn a_quorum_is_judged_by_its_age_and_by_who_is_there() {
         ((31, 4, 2), Quorum::Lost),
         ((31, 5, 3), Quorum::Electing),
         ((31, 1, 1), Quorum::Electing),
-        // Without a membership nobody can be counted.
+        // Without a membership there are no voters to count.
         ((31, 0, 0), Quorum::Lost),
     ];
     for ((tenths, voters, heard), expected) in table {

@@ -93,7 +93,7 @@ fn who_says_nothing_knows_nothing() {
     assert_eq!(RecallAnswers::default().later(OWN, stored), None);
 }
 
-/// D2: two of three disks restored while the third is down; only DISCO remembers.
+/// D2: two of three disks were restored while the third server is down; only DISCO remembers.
 #[test]
 fn what_disco_remembers_of_the_replica_is_believed() {
     let progress = || GroupProgress {

@@ -35,12 +35,12 @@ const MEMBERSHIPS: [Membership; 7] = [
 ];
 
 /// A line per disk and record, a letter per membership, in the orders above: **F**orm, **R**esume,
-/// **A**wait the leader, **L**eave; small letters refuse: **b**urnt, another **s**tore, another
+/// **A**wait the leader, **L**eave; small letters refuse: **l**ost store, another **s**tore, another
 /// **m**esh, r**o**lled back, re**v**erted.
 const MATRIX: [[&str; 6]; 8] = [
-    ["LLLbbAb", "LLLbbAb", "FFAAbAb", "AAAAbAb", "AAAbbAb", "sssssss"],
+    ["LLLllAl", "LLLllAl", "FFAAlAl", "AAAAlAl", "AAAllAl", "sssssss"],
     ["RRRRRRR", "RRLRRRR", "RRRRRRR", "RRRRRRR", "RRRRRRR", "sssssss"],
-    ["bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "sssssss"],
+    ["lllllll", "lllllll", "lllllll", "lllllll", "lllllll", "sssssss"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
@@ -48,7 +48,7 @@ const MATRIX: [[&str; 6]; 8] = [
     ["ooooooo", "ooooooo", "ooooooo", "ooooooo", "ooooooo", "ooooooo"],
 ];
 
-/// Cells that have a story. The names say it.
+/// Cells of the matrix with the situation that each stands for.
 type Cell = (&'static str, Disk, Record, Membership, Start);
 
 #[rustfmt::skip]
@@ -135,7 +135,7 @@ fn letter(start: Start) -> char {
         Start::Resume => 'R',
         Start::AwaitLeader => 'A',
         Start::Leave => 'L',
-        Start::Refuse(StartRefusal::StoreLost) => 'b',
+        Start::Refuse(StartRefusal::StoreLost) => 'l',
         Start::Refuse(StartRefusal::AnotherStore) => 's',
         Start::Refuse(StartRefusal::AnotherMesh) => 'm',
         Start::Refuse(StartRefusal::RolledBack) => 'o',

@@ -40,13 +40,13 @@ const LEVEL: &[u8] = b"level";
 
 /// The state of one group as openraft drives it.
 pub(crate) struct GroupState {
-    /// None only while a blocking call has it, or after one panicked.
+    /// None only while a blocking call uses it, or after such a call panicked.
     core: Option<Box<Core>>,
     log: LogStore,
     namespace: String,
 }
 
-/// Everything that a blocking call needs.
+/// The part that blocking calls work on.
 struct Core {
     store: StateStore,
     group: GroupId,
@@ -58,20 +58,20 @@ struct Core {
     published: Arc<Published>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    /// Whether openraft was ever told of a Raft snapshot.
+    /// Whether a Raft snapshot was ever reported to openraft.
     reported: bool,
-    /// Set by tests that apply entries as they come to mind.
+    /// Set by tests that apply entries with gaps between their indexes.
     #[cfg(test)]
     gaps_allowed: bool,
 }
 
-/// A machine that is only ever used by one call at a time. openraft wants the state shareable
-/// between threads, which a machine need not be.
+/// A machine that is used by one call at a time. openraft requires the state to be `Sync`, which a
+/// machine need not be.
 struct Exclusive(Mutex<Box<dyn StateMachine>>);
 
-/// Flushes and reports a Raft snapshot, beside the state machine.
+/// Flushes and reports a Raft snapshot while the state machine continues.
 pub(crate) struct SnapshotBuilder {
-    /// None once it was built.
+    /// None once the snapshot was built.
     pending: Option<Result<PendingSnapshot, StorageError>>,
 }
 
@@ -109,7 +109,7 @@ impl GroupState {
             gaps_allowed: false,
         };
         core.load()?;
-        // Everything found at the start had been flushed.
+        // What is found at the start was flushed before.
         core.reported = core.applied.is_some();
         let state = Self { core: Some(Box::new(core)), log, namespace: record.namespace.clone() };
         Ok((state, published))
@@ -129,7 +129,7 @@ impl GroupState {
         self.core.as_ref().and_then(|core| core.applied)
     }
 
-    /// Runs a blocking call off the async threads.
+    /// Runs a blocking call on a thread for blocking work.
     async fn block<R: Send + 'static>(
         &mut self,
         call: impl FnOnce(&mut Core) -> Result<R, StorageError> + Send + 'static,
@@ -213,7 +213,8 @@ impl RaftStateMachine<TypeConfig> for GroupState {
             .await
             .map_err(io::Error::other)??,
         };
-        // Kept from here on: this call may be dropped once the record names the generation.
+        // The generation is kept from here on: this future may be dropped after the record names
+        // it.
         let generation = staged.keep();
         let record = pb::StoredGroup { namespace: self.namespace.clone(), generation };
         self.log.put_record(group, &record).await?;
@@ -232,7 +233,7 @@ impl RaftStateMachine<TypeConfig> for GroupState {
 }
 
 impl Core {
-    /// Reads what this crate keeps, then lets the machine read its rows.
+    /// Reads the rows of this crate, then lets the machine load its own.
     fn load(&mut self) -> Result<(), StorageError> {
         let view = self.published.view(&self.store.db)?;
         self.applied = read_applied(&view)?;
@@ -295,8 +296,8 @@ impl Core {
         Ok(replies)
     }
 
-    /// Entries are applied one after the other and none is left out, or this replica would come to
-    /// differ from the others without a word.
+    /// Checks that no entry is skipped or repeated. Otherwise this replica would silently differ
+    /// from the others.
     fn check_order(&self, entries: &[Entry]) -> Result<(), StorageError> {
         #[cfg(test)]
         if self.gaps_allowed {
@@ -317,8 +318,8 @@ impl Core {
         Ok(())
     }
 
-    /// A replica that does not know a command must not leave it out: it would differ from the
-    /// others from there on.
+    /// Fails if this version does not know the level. A replica that skipped a command would differ
+    /// from the others.
     fn check_level(&self, what: &str, needs: u32) -> Result<(), StorageError> {
         let knows = self.commands.level;
         if needs <= knows {
@@ -329,14 +330,14 @@ impl Core {
 
     fn note_outdated(&self, error: StorageError) -> StorageError {
         if error.is_outdated() {
-            // Only the first is told; the group ends with it.
+            // Only the first error is kept: it ends the group.
             let _ = self.published.outdated.set(error.context().to_owned());
         }
         error
     }
 
-    /// Readers are told only of what is written, and whoever waits for an answer has it once its
-    /// index is told.
+    /// Publishes the applied index. Called after the rows are written; the replies are delivered
+    /// before the index, so a caller that sees its index finds its reply.
     fn publish(&mut self, entries: &[Entry], replies: &[Reply]) {
         self.published.level.store(self.level, Ordering::Relaxed);
         if let Some(applied) = self.applied {
@@ -361,7 +362,7 @@ impl Core {
         })
     }
 
-    /// A view of the state as it is, flushed so that its log id may be reported.
+    /// A view of the current state, flushed so that its log id may be reported.
     fn current_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, StorageError> {
         let view = self.published.view(&self.store.db)?;
         let meta = self.meta();
@@ -370,7 +371,7 @@ impl Core {
         Ok(SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::View(view) })
     }
 
-    /// Makes an ingested generation, which the group's record names by now, the state.
+    /// Makes an ingested generation the state. The group's record already names it.
     fn switch(&mut self, generation: u64, meta: SnapshotMeta) -> Result<(), StorageError> {
         let old = std::mem::replace(&mut self.generation, generation);
         self.published.switch(family_name(self.group, self.generation));
@@ -398,7 +399,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     }
 }
 
-/// Brings a generation to disk. A generation that is gone was replaced by a newer one, on disk.
+/// Flushes a generation to disk. One that is gone was replaced by a newer one that is on disk.
 pub(super) fn flush(
     store: &StateStore,
     group: GroupId,
@@ -408,7 +409,7 @@ pub(super) fn flush(
     store.db.flush_cf(&family).map_err(|error| store.db.failed("cannot flush", error))
 }
 
-/// The index of the last applied entry in a column family that nobody serves.
+/// The index of the last applied entry in a column family that is not in use.
 pub(crate) fn read_stored_applied(
     db: &DB,
     family: &impl AsColumnFamilyRef,

@@ -1,7 +1,7 @@
-//! PendingReplies that somebody on this server waits for, from this replica's own apply.
+//! Replies that callers on this server wait for, taken from this replica's own apply.
 //!
-//! Every replica computes every answer. So one that has forwarded a command needs no answer from
-//! the leader but the word that it is committed, and an answer of any size has no way to go.
+//! Every replica computes every reply. So a replica that forwarded a command only needs to learn
+//! from the leader that it is committed, and a large reply need not be sent.
 
 use std::{
     collections::HashMap,
@@ -18,17 +18,17 @@ use tokio::sync::oneshot;
 
 use crate::types::{Command, Entry, ProposalId, Reply};
 
-/// Those who wait. Clones share them.
+/// The callers that wait. Clones share them.
 #[derive(Clone)]
 pub(crate) struct PendingReplies(Arc<Inner>);
 
 struct Inner {
-    /// Begins anywhere, so that an entry from before a restart answers nobody.
+    /// Begins at a random number, so that an entry from before a restart matches no caller.
     next: AtomicU64,
     waiting: Mutex<HashMap<ProposalId, oneshot::Sender<Bytes>>>,
 }
 
-/// One who waits, until it is dropped.
+/// One caller that waits, until this is dropped.
 pub(crate) struct PendingReply {
     pub(crate) id: ProposalId,
     pending: PendingReplies,
@@ -41,7 +41,7 @@ impl PendingReplies {
         Self(Arc::new(Inner { next, waiting: Mutex::default() }))
     }
 
-    /// Waits for the answer to a command that is yet to be proposed.
+    /// Registers a caller before its command is proposed.
     pub(crate) fn register(&self, node_id: NodeId) -> PendingReply {
         let id = ProposalId { node_id, number: self.0.next.fetch_add(1, Ordering::Relaxed) };
         let (sender, reply) = oneshot::channel();
@@ -49,7 +49,7 @@ impl PendingReplies {
         PendingReply { id, pending: self.clone(), reply }
     }
 
-    /// Gives those who wait what was applied.
+    /// Delivers the replies of applied entries to the callers that wait for them.
     pub(super) fn deliver(&self, entries: &[Entry], replies: &[Reply]) {
         let mut waiting = self.lock();
         if waiting.is_empty() {
@@ -58,7 +58,7 @@ impl PendingReplies {
         for (entry, reply) in entries.iter().zip(replies) {
             let EntryPayload::Normal(Command::Machine(command)) = &entry.payload else { continue };
             if let Some(sender) = waiting.remove(&command.proposal) {
-                // Who has gone meanwhile needs no answer.
+                // An error means that the caller no longer waits.
                 let _ = sender.send(reply.0.clone());
             }
         }
@@ -70,8 +70,8 @@ impl PendingReplies {
 }
 
 impl PendingReply {
-    /// The answer, if it is there: once the command's index is applied it is, unless the replica
-    /// came by that index with a Raft snapshot.
+    /// The reply, if it was delivered. It is delivered once the command's index is applied, unless
+    /// a Raft snapshot brought the replica to that index.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.reply.try_recv().ok()
     }

@@ -33,7 +33,7 @@ fn ended() -> GroupFailure {
     GroupFailure::Broken("the task that sings ended".to_owned())
 }
 
-/// Alarms of one group, and what they report.
+/// Makes guards of one group, and the channel that they report to.
 fn alarm() -> (impl Fn() -> TaskGuard, mpsc::Receiver<(GroupId, GroupFailure)>) {
     let (failures, reported) = mpsc::channel(1);
     let stopping = CancellationToken::new();
