@@ -1,9 +1,8 @@
-//! Whether a message between servers is meant for this one.
+//! Checks whether a message between servers is meant for this server.
 //!
 //! Membership names servers by id and store, and addresses are only hints, so a message can reach
-//! the wrong server: an address was reused, a disk was wiped, swapped or copied, two meshes were mixed
-//! up.
-//! Raft cannot notice that itself, so every message says whom it is for.
+//! the wrong server: if an address was reused, a disk was wiped, swapped or copied, or two meshes
+//! were mixed up. Raft cannot notice that itself, so every message names its recipient.
 
 use proto::quorate::v1 as pb;
 
@@ -12,13 +11,13 @@ use crate::{
     starts::Start,
 };
 
-/// The server that a message arrived at.
+/// The server that received a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recipient<'a> {
     pub(crate) mesh: Option<&'a MeshId>,
     pub(crate) node_id: NodeId,
     pub(crate) store_id: u64,
-    /// The number of this start.
+    /// The random number of this start.
     pub(crate) start: u64,
 }
 

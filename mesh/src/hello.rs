@@ -1,16 +1,16 @@
-//! Telling other servers where this one is, and learning where they are and which start of each
-//! counts.
+//! The exchange of Hello messages: this server reports its address, and learns the addresses of
+//! other servers and which start of each counts.
 //!
-//! A server learns by asking only: at the seeds that it was given, and where it last found a server.
-//! Those answers it believes. Who calls proves nothing, and is at most looked for ([`Rumors`]): a
-//! known server that is said to have moved or to have started again, where it is said to be, and
-//! only if it does not answer any more where it was. Hints travel only between servers of one mesh.
-//! A seed may be wrong, down, this server itself, or of another mesh: then it is named once and left
-//! alone.
+//! A server learns only from answers: of the configured seeds, and of servers at the addresses
+//! where it last found them. It believes those. A call proves nothing, since anybody can call. If a
+//! caller claims that a known server has moved or started again, this server asks at the claimed
+//! address ([`Rumors`]), and believes the answer only if the server no longer answers at its old
+//! address. Hints are exchanged only between servers of one mesh. A seed may be wrong, down, this
+//! server itself, or of another mesh; a seed of another mesh is logged once and ignored.
 //!
-//! Another server may count another start of this very server. Then this one runs on a disk that was
-//! copied or restored, has forgotten votes that it gave, and must not go on. The other copy must not
-//! either: this one tells it before it ends, by itself and through others ([`crate::proof`]).
+//! Another server may count another start of this server. Then this server runs on a copied or
+//! restored disk and may have forgotten votes, so it must end. The other copy must end too: before
+//! this server ends it notifies the copy, directly and through other servers ([`crate::proof`]).
 //!
 //! [`Rumors`]: crate::rumors::Rumors
 
@@ -38,17 +38,17 @@ use crate::{
     starts::{Start, StartOrder, compare},
 };
 
-/// Time between rounds while a seed has not answered, or this server has no mesh.
+/// Pause between rounds while a seed has not answered, or this server has no mesh.
 const UNSETTLED_PAUSE: Duration = Duration::from_millis(500);
-/// Time between rounds otherwise.
+/// Pause between rounds otherwise.
 const SETTLED_PAUSE: Duration = Duration::from_secs(5);
-/// Least time between rounds, however much there is to look into.
+/// Least pause between rounds, however many lookups are requested.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// How long one exchange may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Exchanges under way at once.
 const PARALLEL: usize = 16;
-/// Servers spoken to in one round, beside the seeds; larger meshes take turns.
+/// Most servers asked in one round, beside the seeds. In a larger mesh they take turns.
 const PER_ROUND: usize = 64;
 
 /// Another start of this server counts in the mesh.
@@ -71,7 +71,7 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// Ends by itself if another start of this server counts in the mesh: the process must end too.
+    /// If another start of this server counts in the mesh. The process must end too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Overtaken> {
         let hello = HelloTask::new(self.clone(), self.inner.config.seeds.clone());
         let overtaken = tokio::select! {
@@ -81,7 +81,7 @@ impl Mesh {
                 Overtaken::Copy { epoch: self.inner.identity.boot_epoch }
             }
         };
-        // Before anybody starts it again: copies must not take turns.
+        // Noted before the process ends, so that the copies cannot run in turn.
         let mesh = self.clone();
         match task::spawn_blocking(move || mesh.set_overtaken()).await {
             Ok(Ok(())) => {}
@@ -94,27 +94,27 @@ impl Mesh {
 /// Why an address is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
-    /// It was given to this server.
+    /// It is a configured seed.
     Seed,
     /// The server was last found there.
     Known(NodeId),
-    /// Somebody said that the server is there.
+    /// A caller claimed that the server is there.
     Claimed(NodeId),
 }
 
-/// Exchanges hints, round after round.
+/// The task that exchanges hints, round after round.
 struct HelloTask {
     mesh: Mesh,
     seeds: Vec<SocketAddr>,
     answered: BTreeSet<SocketAddr>,
-    /// Addresses that answered for another mesh, already named.
+    /// Addresses that answered for another mesh and were logged.
     foreign: BTreeSet<SocketAddr>,
-    /// Addresses that answered for a mesh while this server belongs to none.
+    /// Addresses that answered with a mesh while this server belongs to none.
     met: BTreeMap<SocketAddr, MeshId>,
-    /// Connections of the last round, used again.
+    /// Connections of earlier rounds, to be reused.
     channels: BTreeMap<SocketAddr, Channel>,
     round: usize,
-    /// Set once another start of this server is known of: what to say to it.
+    /// Set once another start of this server is known: the proof that this start sends to it.
     proof: Option<pb::OtherStart>,
 }
 
@@ -132,7 +132,7 @@ impl HelloTask {
         }
     }
 
-    /// Goes on until another start of this server counts.
+    /// Runs until another start of this server counts.
     async fn run(mut self) -> Overtaken {
         let mesh = self.mesh.clone();
         let mut joined = mesh.watch_id();
@@ -150,15 +150,15 @@ impl HelloTask {
             let pause = if settled { SETTLED_PAUSE } else { UNSETTLED_PAUSE };
             everybody = tokio::select! {
                 () = time::sleep(pause) => true,
-                // A server that has just become a member is awaited by the others.
+                // The other servers wait for one that has just become a member.
                 Ok(()) = joined.changed() => true,
                 () = mesh.inner.rumors.changed() => false,
             };
         }
     }
 
-    /// Whom to ask: those that there are rumors of, where they were found and where they are said to
-    /// be; and, for everybody, the seeds and known servers by turns.
+    /// The addresses to ask: of servers with rumors, both where they were found and where they are
+    /// claimed to be; and if `everybody` is set, the seeds and some of the known servers, by turns.
     fn targets(&mut self, everybody: bool) -> BTreeMap<SocketAddr, Target> {
         let (wanted, claims) = self.mesh.inner.rumors.take();
         let hints = self.mesh.book().hints();
@@ -180,7 +180,8 @@ impl HelloTask {
 
     async fn exchange_with(&mut self, targets: BTreeMap<SocketAddr, Target>) -> Option<Overtaken> {
         let replies = self.ask(&targets).await;
-        // Servers that answered where they were found: they are nowhere else.
+        // Servers that answered where they were found. Claims of other addresses for them are not
+        // believed.
         let mut present = BTreeMap::new();
         let (claimed, known): (Vec<_>, Vec<_>) = replies
             .into_iter()
@@ -239,7 +240,7 @@ impl HelloTask {
         }
     }
 
-    /// Takes in what a server said that was asked where it was looked for.
+    /// Handles the reply from a seed, or from an address where a server was found before.
     async fn handle_reply(
         &mut self,
         address: SocketAddr,
@@ -276,7 +277,7 @@ impl HelloTask {
         self.check_counted_start(node_id, counted.max_by_key(|start| start.epoch)?)
     }
 
-    /// What it means that a server counts a start of this one.
+    /// Compares the start of this server that another server counts with the current one.
     fn check_counted_start(&mut self, by: NodeId, counted: Start) -> Option<Overtaken> {
         let own = self.mesh.inner.identity.start();
         match compare(Some(own), counted) {
@@ -290,14 +291,15 @@ impl HelloTask {
         }
     }
 
-    /// The other start must be told: it may be in the same position.
+    /// Prepares the proof for the other start, which must end too.
     fn found_copy(&mut self, other: u64) -> Overtaken {
         let own = self.mesh.inner.identity.start();
         self.proof = Some(proof::make(self.mesh.lock_dir().secret(), own.number, other));
         Overtaken::Copy { epoch: own.epoch }
     }
 
-    /// Looks into a claim: the server is believed to be there if it is not where it was found.
+    /// Checks the reply from a claimed address. The claim is believed if the server did not answer
+    /// where it was found before.
     fn check_claim(
         &self,
         address: SocketAddr,
@@ -322,14 +324,14 @@ impl HelloTask {
         }
     }
 
-    /// Whether another start of this directory, or of a copy, has said that it is there.
+    /// Whether one of these proves that another start of this directory, or of a copy, runs.
     fn proves_copy(&self, proofs: &[pb::OtherStart]) -> bool {
         let start = self.mesh.inner.identity.start;
         let dir = self.mesh.lock_dir();
         proofs.iter().any(|proof| proof::verify(dir.secret(), proof, start))
     }
 
-    /// Whether a server is of another mesh, which is named once.
+    /// Whether a server belongs to another mesh. Logs it once.
     fn is_foreign(&mut self, address: SocketAddr, server: &pb::ServerIdentity) -> bool {
         let ours = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
         if ours.is_empty() || server.mesh_id.is_empty() || server.mesh_id == ours {
@@ -345,7 +347,7 @@ impl HelloTask {
         true
     }
 
-    /// What another server says, as long as this one belongs to no mesh.
+    /// Handles a reply while this server belongs to no mesh.
     async fn handle_reply_without_mesh(
         &mut self,
         address: SocketAddr,
@@ -358,7 +360,7 @@ impl HelloTask {
             self.adopt(formation).await;
             return;
         }
-        // A server that is wiped and begins again has no mesh any more.
+        // A server that was wiped no longer reports a mesh.
         match mesh_id.parse() {
             Ok(theirs) => self.met.insert(address, theirs),
             Err(_) => self.met.remove(&address),
@@ -383,8 +385,8 @@ impl HelloTask {
         }
     }
 
-    /// Tells the other copy that this one is there, directly and through the others, so that it ends
-    /// too. Nobody may answer, which is no reason to stay.
+    /// Notifies the other copy, directly and through other servers, so that it ends too. This
+    /// server ends even if no server answers.
     async fn notify_other_start(&mut self, overtaken: Overtaken) {
         if matches!(overtaken, Overtaken::Copy { .. }) && self.proof.is_some() {
             let targets = self.targets(true);

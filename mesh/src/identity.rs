@@ -1,4 +1,4 @@
-//! The data directory: who this server is, and the lock that keeps a second process out.
+//! The data directory: the identity of this server, and the lock that keeps other processes out.
 //!
 //! ```text
 //! DIR/identity    node id, store id, mesh id, formation, boot epoch, services, secret, place
@@ -7,9 +7,9 @@
 //! DIR/raft/       log store        DIR/data/   state       DIR/tmp/   Raft snapshots in transfer
 //! ```
 //!
-//! Opening checks first and creates last: a refusal leaves no trace. The identity file is replaced
-//! whole and synced, so it is always either the old or the new one. A server whose directory is
-//! empty is a new server with a new id; it never takes an old id again.
+//! Opening checks first and creates last, so a refusal changes nothing. The identity file is
+//! replaced atomically and synced, so it is always either the old or the new one. A server whose
+//! directory is empty is a new server with a new id; it never gets an old id again.
 
 mod record;
 
@@ -30,10 +30,10 @@ use crate::{
     starts::Start,
 };
 
-/// By how much a reclaimed directory leaves the starts of its copies behind.
+/// By how much reclaiming a directory raises its boot epoch above that of its copies.
 const RECLAIM_AHEAD: u64 = 1000;
 
-/// Who a server is.
+/// The identity of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub node_id: NodeId,
@@ -41,16 +41,17 @@ pub struct Identity {
     pub mesh_id: Option<MeshId>,
     /// Counts the starts of this server.
     pub boot_epoch: u64,
-    /// Drawn at this start, so that it is told from that of a copy of the data directory.
+    /// Random number of this start. It distinguishes the start from that of a copy of the
+    /// directory.
     pub start: u64,
     pub services: BTreeSet<String>,
     /// Whether the data directory was made by this start.
     pub first_start: bool,
-    /// Whether the data directory does not stand where it was made: it may be a copy.
+    /// Whether the data directory is not where it was made. Then it may be a copy.
     pub moved: bool,
 }
 
-/// An open data directory. It stays locked while this, or a database in it, lives.
+/// An open data directory. It stays locked while this value or a database in it exists.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -62,7 +63,7 @@ pub struct DataDir {
     lock: Arc<DirLock>,
 }
 
-/// A data directory that this server may open, see [`DataDir::claim`].
+/// A data directory that this server may open: see [`DataDir::claim`].
 #[derive(Debug)]
 pub struct ClaimedDir {
     path: PathBuf,
@@ -136,8 +137,8 @@ impl DataDir {
         Self::claim(path, services, expected_mesh)?.open()
     }
 
-    /// Looks whether a server may use the directory, and keeps others out of it if it exists.
-    /// Creates and changes nothing.
+    /// Checks whether a server may use the directory, and locks it if it exists. Creates and
+    /// changes nothing.
     ///
     /// # Errors
     ///
@@ -185,17 +186,17 @@ impl DataDir {
         }
     }
 
-    /// The only mesh that this server may be in, if it was told one.
+    /// The only mesh that this server may belong to, if one is configured.
     pub(crate) fn expected_mesh(&self) -> Option<&MeshId> {
         self.expected_mesh.as_ref()
     }
 
-    /// What keeps other processes out of it; databases in it hold on to it.
+    /// The lock that keeps other processes out of the directory. Databases in it hold it too.
     pub fn lock(&self) -> Arc<DirLock> {
         self.lock.clone()
     }
 
-    /// Whether the stores were made in it.
+    /// Whether the stores were made in the directory.
     pub fn store_made(&self) -> bool {
         self.record.store_made
     }
@@ -204,12 +205,12 @@ impl DataDir {
         self.record.formation.as_ref()
     }
 
-    /// Remembers, durably, that the log store exists.
+    /// Records, durably, that the stores were made.
     pub fn set_store_made(&mut self) -> io::Result<()> {
         self.update(|record| record.store_made = true)
     }
 
-    /// Remembers, durably, that another start runs, or ran, from a copy of this directory.
+    /// Records, durably, that another start runs, or ran, from a copy of this directory.
     pub(crate) fn set_overtaken(&mut self) -> io::Result<()> {
         self.update(|record| record.overtaken = true)
     }
@@ -218,12 +219,12 @@ impl DataDir {
         self.record.terms_forgotten
     }
 
-    /// Remembers, durably, that every group has left the forgotten terms behind.
+    /// Records, durably, that every group has raised its term beyond the forgotten ones.
     pub(crate) fn set_terms_raised(&mut self) -> io::Result<()> {
         self.update(|record| record.terms_forgotten = false)
     }
 
-    /// Remembers, durably, that the directory belongs where it stands.
+    /// Records, durably, that the directory belongs where it is now.
     pub(crate) fn set_place(&mut self) -> io::Result<()> {
         let place = place::make(&self.path)?;
         self.update(|record| record.place = Some(place))?;
@@ -235,9 +236,9 @@ impl DataDir {
         &self.record.secret
     }
 
-    /// Says that this directory is the one of its copies that is kept: it may start again, here, its
-    /// starts are later than those that were counted of any copy, and it votes in none of the terms
-    /// that another copy may have voted in.
+    /// Makes this directory the only one of its copies that may be used. It may start here again;
+    /// its starts are later than the counted starts of any copy, and it votes in no term that
+    /// another copy may have voted in.
     ///
     /// # Errors
     ///
@@ -257,12 +258,12 @@ impl DataDir {
         Ok(record.node_id)
     }
 
-    /// Remembers the mesh, durably.
+    /// Records the mesh, durably.
     pub(crate) fn set_mesh(&mut self, mesh_id: &MeshId) -> io::Result<()> {
         self.update(|record| record.mesh_id = Some(mesh_id.to_string()))
     }
 
-    /// Remembers the formation and its mesh, durably and both or neither.
+    /// Records the formation and its mesh, durably and in one step.
     pub(crate) fn set_formation(&mut self, formation: FormationRecord) -> io::Result<()> {
         self.update(|record| {
             record.mesh_id = Some(formation.mesh_id.clone());

@@ -1,7 +1,7 @@
-//! One connection per peer, shared by everything that talks to it.
+//! One connection per peer, shared by all its users.
 //!
-//! A peer is an id. Its address is looked up in the book at every dial, so a peer that returns
-//! under another address is found as soon as its hint arrives.
+//! A peer is identified by its id. Its address is looked up in the book at every dial, so a peer
+//! that returns at another address is found as soon as a hint arrives.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,8 @@ use crate::{
 pub const MESSAGE_BYTES: usize = 64 << 20;
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// A silent connection is probed after this long, and given up after as long again.
+/// A silent connection is probed after this time, and closed if the probe is not answered within
+/// the same time.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Bytes in flight, per stream and per connection.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -42,7 +43,7 @@ pub struct Peers {
     channels: Arc<Mutex<HashMap<NodeId, CachedChannel>>>,
 }
 
-/// A connection and the address that was known when it was made.
+/// A channel, and the address that was known when it was made.
 struct CachedChannel {
     address: Option<SocketAddr>,
     channel: Channel,
@@ -77,7 +78,8 @@ impl Peers {
         {
             return cached.channel.clone();
         }
-        // The peer has moved: a connection to its old address may hang until a probe fails.
+        // The peer has moved. A connection to its old address may hang until a probe fails, so
+        // another one is made.
         let book = self.book.clone();
         let channel =
             connect(move || book.address(peer).ok_or_else(|| DialError::NoAddress(node_hex(peer))));

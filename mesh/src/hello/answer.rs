@@ -1,5 +1,5 @@
-//! Answering a Hello. Anybody can call: nothing that a caller says is believed, and it costs a
-//! bounded amount of memory and no dial but to a server that is known.
+//! Answers a Hello. Anybody can call, so no claim of a caller is believed. A call costs a bounded
+//! amount of memory, and causes dials only for servers that are known.
 
 use proto::quorate::v1 as pb;
 
@@ -32,7 +32,8 @@ pub(crate) fn answer(mesh: &Mesh, request: &pb::HelloRequest) -> pb::HelloReply 
     pb::HelloReply { server: Some(server), known, formation, other_starts }
 }
 
-/// Notes what is to be looked into. Returns what other starts say to the sender.
+/// Notes the claims that are to be checked. Returns the proofs that other starts of the sender left
+/// for it.
 fn record_claims(
     mesh: &Mesh,
     sender: &pb::AddressHint,
@@ -58,7 +59,7 @@ fn record_claims(
     } else if is_newer {
         rumors.request_lookup(sender.node_id);
     }
-    // The sender may count another start of this server than this one.
+    // If the sender counts another start of this server, it is asked, to learn which one.
     let of_us = request.known.iter().filter(|hint| hint.node_id == identity.node_id);
     let of_us = of_us.map(|hint| Start { epoch: hint.boot_epoch, number: hint.start });
     let differs = |start| {
@@ -75,7 +76,8 @@ fn record_claims(
     rumors.proofs_for(sender.node_id, sender.start)
 }
 
-/// Somebody calls under this server's own id. A copy proves it, and is proven to that it is one.
+/// Answers a caller with this server's own id. Its proof is checked, and the answer proves to it
+/// that this start runs.
 fn answer_own_id(
     mesh: &Mesh,
     sender: &pb::AddressHint,

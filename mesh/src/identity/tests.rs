@@ -211,7 +211,7 @@ fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// A build before `terms_forgotten` wrote no such field, in the same format.
+/// Earlier builds wrote the same format without the field `terms_forgotten`.
 #[test]
 fn an_identity_of_a_version_before_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();

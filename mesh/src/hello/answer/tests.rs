@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{book::Hint, identity::DataDir, part::MeshConfig};
 
-/// A server that knows two others, and the directory that it runs on.
+/// A server that knows two others, and its data directory.
 fn server() -> (TempDir, Mesh) {
     let dir = tempfile::tempdir().unwrap();
     let config = MeshConfig {
@@ -104,7 +104,7 @@ fn what_another_start_says_is_passed_on_to_the_start_it_is_for() {
     assert_eq!(answer(&mesh, &counted).other_starts, [proof]);
 }
 
-/// Random requests made of values that matter: no input ends the server or enters the book.
+/// Random requests made of values that matter: no request ends the server or changes its book.
 #[test]
 fn no_hello_ends_a_server_or_enters_its_book() {
     let (_dir, mesh) = server();
