@@ -1,8 +1,8 @@
-//! What Envoy is told about the registry.
+//! The translation of the registry to Envoy's resources.
 //!
-//! A function of records alone, so every replica makes the same resources, byte for byte. It is
-//! incremental: from the records that a command touched it makes anew the resources that depend on
-//! them, and a resource whose content is the same keeps its version, so that nobody is sent it.
+//! It depends on the records alone, so every replica makes the same resources, byte for byte. It is
+//! incremental: only the resources that depend on the records that a command touched are made
+//! again. A resource with unchanged content keeps its version, so no client is sent it.
 //!
 //! A service `orders` becomes
 //!
@@ -18,11 +18,11 @@
 //! becomes the clusters `kv/orders` and `kv/orders/leader` with their endpoints, and a route of the
 //! virtual host in `ingress-kv`.
 //!
-//! Every name that is made here and is not a service's own has a `/` or is reserved, so that no
-//! service can take the place of another resource.
+//! Every resource name that is not the name of a service contains a `/` or is reserved, so no
+//! service can replace another resource.
 //!
-//! Envoy refuses or drops what lacks a name, a stat prefix, a router's typed configuration, a
-//! locality or its weight, so everything here has them.
+//! Envoy refuses or ignores resources without a name, a stat prefix, a router's typed
+//! configuration, a locality or a locality's weight, so all of these are set.
 
 mod build;
 mod cluster;
@@ -42,7 +42,8 @@ use crate::{
     resource::ResourceChange,
 };
 
-/// What to make anew. Sets, so that records touched together make a resource once.
+/// The services and groups whose resources are made again. Sets, so that several touched records
+/// make a resource only once.
 #[derive(Debug, Default)]
 struct Affected<'a> {
     /// Services as a whole, and only their endpoints.
@@ -60,9 +61,10 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// The changes that follow from the touched records.
+    /// The changes that result from the touched records.
     ///
-    /// Applied in order to the snapshot of the registry before, they give that of the registry now.
+    /// Applied in order, they turn the snapshot of the registry before the command into that of the
+    /// registry after it.
     pub fn translate(
         &mut self,
         registry: &Registry,
@@ -90,7 +92,7 @@ impl Translator {
         self.changes(registry, &affected)
     }
 
-    /// Every resource of the registry, also of an empty one: its routes are there, without hosts.
+    /// Every resource of the registry. An empty registry has the two ingress routes, without hosts.
     pub fn translate_all(&mut self, registry: &Registry) -> Vec<ResourceChange> {
         self.ingress = Ingress::default();
         let affected = Affected {

@@ -25,7 +25,7 @@ fn proposal_is_made_again_if_it_has_no_effect() {
     assert_eq!(it.run_to(secs(10)), [1]);
     assert_eq!(it.run_to(millis(14_500)), Vec::<u64>::new());
     assert_eq!(it.run_to(secs(15)), [1]);
-    // Its owner was only slow, and the expiry was never committed.
+    // The owner was only slow, and the expiry was never committed.
     assert_eq!(it.table.renew(1, it.now), Some(DEFAULT_TTL));
     assert_eq!(it.run_to(millis(24_500)), Vec::<u64>::new());
 }
@@ -73,7 +73,7 @@ fn pause_of_the_process_ends_no_lease() {
     let mut it = Leases::of_nodes(1);
     it.run_to(secs(9));
     it.now += secs(60);
-    // Woken up, the server hears of its owner only after it has looked at its deadlines.
+    // After the pause the server checks its deadlines before it hears the owner.
     assert_eq!(it.table.due(&it.mesh.registry, it.now), []);
     assert_eq!(it.table.renew(1, it.now), Some(DEFAULT_TTL));
     let until = it.now + millis(9_500);
@@ -102,7 +102,7 @@ fn mass_silence_freezes_expiry_before_the_first_is_lost() {
     assert_eq!(it.table.frozen(), Some(&Frozen { missing: 10, total: 40, zone: None }));
     assert_eq!(it.silent(), (31..=40).collect::<Vec<_>>());
 
-    // Half of them are back: too few are missing for a mass. Those who are end one by one.
+    // Half of them are back, so too few are missing for the latch. The missing ones end one by one.
     let heard: Vec<u64> = (1..=36).collect();
     it.keep(&heard, secs(140));
     assert_eq!(it.table.frozen(), None);
@@ -216,8 +216,8 @@ fn empty_table_waits_for_nothing() {
     assert_eq!(table.due(&registry, secs(500)), []);
 }
 
-/// Owners renew at a third of their time, more or less; the process is paused, the leader replaced,
-/// and a few owners die. Nobody who renews is lost, and whoever dies is gone in time.
+/// Owners renew at about a third of their time; the process is paused, the leader is replaced, and
+/// a few owners die. No lease of a living owner ends, and every lease of a dead one ends in time.
 #[test]
 fn only_the_dead_expire() {
     for seed in 0..100 {
@@ -316,7 +316,7 @@ fn what_died_for_good_ends_at_a_bounded_rate_oldest_first() {
     let all: Vec<u64> = (1..=200).collect();
     it.keep(&all, secs(20));
     let died = it.now;
-    // Five of them a little later than the others.
+    // Five of them fall silent a little later than the others.
     let heard: Vec<u64> = (1..=165).collect();
     it.keep(&heard, died + secs(4));
     let heard: Vec<u64> = (1..=160).chain(201..=240).collect();
@@ -392,7 +392,7 @@ fn a_mark_that_comes_too_late_is_taken_back() {
     it.drop_proposals = true;
     it.run_to(secs(10));
     it.drop_proposals = false;
-    // The mark was under way when the owner renewed.
+    // The mark was proposed but not applied when the owner renewed.
     it.table.renew(1, it.now);
     let granted_index = it.mesh.registry.grant(1).unwrap().granted_index;
     let mark = LeaseMark { lease_id: 1, granted_index, silent: true };
@@ -422,22 +422,22 @@ fn a_service_without_instances_goes_and_frees_its_port_after_a_grace() {
         it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
     };
     deregister(&mut it, "i1");
-    it.keep_hourly(&[2], EMPTY_HOLD - secs(3_600));
+    it.keep_each_tick(&[2], EMPTY_HOLD - secs(3_600));
     it.register(1, "a");
     deregister(&mut it, "i1");
     let start = it.now;
-    it.keep_hourly(&[2], start + EMPTY_HOLD - secs(3_600));
+    it.keep_each_tick(&[2], start + EMPTY_HOLD - secs(3_600));
     assert!(it.mesh.registry.service("orders").is_some());
-    it.keep_hourly(&[2], start + EMPTY_HOLD + secs(10));
+    it.keep_each_tick(&[2], start + EMPTY_HOLD + secs(10));
     assert!(it.mesh.registry.service("orders").is_none());
     assert_eq!(it.mesh.registry.retired_services().count(), 1);
-    it.keep_hourly(&[2], start + EMPTY_HOLD + HOLD + secs(60));
+    it.keep_each_tick(&[2], start + EMPTY_HOLD + HOLD + secs(60));
     assert_eq!(it.mesh.registry.retired_services().count(), 0);
     assert!(it.mesh.registry.service("carts").is_some());
 }
 
-/// Whatever dies and whenever, silence leaves of each service half of what was there a patience
-/// ago, and within the hold time at least one.
+/// Whichever owners die, and whenever: of the instances that a service had one patience ago at
+/// least half stay, and at least one within the hold time.
 #[test]
 fn silence_never_takes_too_much_at_once() {
     for seed in 0..40 {
@@ -482,7 +482,7 @@ struct Leases {
     now: Time,
     /// Leases that expired, in order.
     ended: Vec<u64>,
-    /// Leaves proposals without effect.
+    /// Discards proposals.
     drop_proposals: bool,
 }
 
@@ -512,7 +512,7 @@ impl Leases {
         self.run(Command::RegisterInstance(command));
     }
 
-    /// Nodes 1 to `count`, each with a lease of its number. Nobody minds if the last one goes.
+    /// Nodes 1 to `count`, each with a lease of its number. The floor does not protect nodes.
     fn of_nodes(count: u64) -> Self {
         let mut leases = Self::default();
         for node_id in 1..=count {
@@ -525,7 +525,7 @@ impl Leases {
         self.run(Command::RecordNode(node(node_id, 1, node_id)));
     }
 
-    /// Lets the owner of an instance say that it stops.
+    /// Lets the owner of an instance announce that it stops.
     fn drain(&mut self, lease_id: u64) {
         self.run(Command::SetInstanceHealth(SetInstanceHealth {
             service: "orders".to_owned(),
@@ -541,19 +541,19 @@ impl Leases {
         self.table.follow(&self.mesh.registry, &self.mesh.outcome, self.now);
     }
 
-    /// Another leader counts from here on.
+    /// From here on, the table of another leader is used.
     fn elect(&mut self) {
         self.table = LeaseTable::new(&self.mesh.registry, PATIENCE, self.now);
     }
 
-    /// Leases that the registry has as silent.
+    /// Leases that the registry has marked as silent.
     fn silent(&self) -> Vec<u64> {
         let registry = &self.mesh.registry;
         let ids = registry.grants().map(|it| it.lease_id);
         ids.filter(|id| registry.silent_since(*id).is_some()).collect()
     }
 
-    /// Calls the table every little while, until `until`. Returns whose expiry was proposed.
+    /// Calls the table every tick until `until`. Returns the leases whose expiry was proposed.
     fn run_to(&mut self, until: Time) -> Vec<u64> {
         let before = self.ended.len();
         while self.now < until {
@@ -569,8 +569,8 @@ impl Leases {
         self.run(Command::RegisterInstance(command));
     }
 
-    /// Lets these owners renew, and the table work, without counting each second of it.
-    fn keep_hourly(&mut self, heard: &[u64], until: Time) {
+    /// Lets these owners renew every tick until `until`.
+    fn keep_each_tick(&mut self, heard: &[u64], until: Time) {
         while self.now < until {
             self.now += TICK;
             for lease_id in heard {
@@ -580,7 +580,7 @@ impl Leases {
         }
     }
 
-    /// Lets these owners renew each second, until `until`.
+    /// Lets these owners renew every second until `until`.
     fn keep(&mut self, heard: &[u64], until: Time) {
         while self.now < until {
             for lease_id in heard {
@@ -602,7 +602,7 @@ impl Leases {
         }
     }
 
-    /// Calls the table every tick, and returns what it proposes last.
+    /// Calls the table every tick. Returns its last proposals.
     fn tick(&mut self, from: Time, until: Time) -> Vec<Proposal> {
         let mut now = from;
         loop {

@@ -54,7 +54,7 @@ fn same_lease_may_move_and_who_chose_none_is_known_by_the_address() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     assert_eq!(mesh.register("orders", "a", "10.0.0.2:80", 1), Ok(granted(1)));
-    // The reply was lost, and the owner asks again without a lease.
+    // The reply was lost, and the owner registers again without a lease.
     let mut again = instance("orders", "a", "10.0.0.2:80", 7);
     again.lease_drawn = true;
     let again = mesh.run(Command::RegisterInstance(again));
@@ -62,7 +62,7 @@ fn same_lease_may_move_and_who_chose_none_is_known_by_the_address() {
     assert_eq!(mesh.registry.grant(7), None);
 }
 
-/// P14: the successor is there while the one before still says goodbye.
+/// P14: the successor is registered while its predecessor still deregisters.
 #[test]
 fn who_ends_takes_along_nothing_of_its_successor() {
     let mut mesh = Mesh::default();
@@ -76,7 +76,7 @@ fn who_ends_takes_along_nothing_of_its_successor() {
     assert_eq!(mesh.run(started(200, 2)), Ok(granted(2)));
     let successor = mesh.registry.instance("orders", "a").unwrap().clone();
     assert_eq!(successor.health, Health::Healthy);
-    // All that the one before may still do.
+    // Everything that the predecessor may still do.
     assert_eq!(mesh.run(health(1, "a", Health::Draining)), Err(Reason::LeaseUnknown));
     assert_eq!(mesh.run(started(100, 1)), Err(Reason::HeldByAnother));
     assert_eq!(mesh.deregister_held("orders", "a", 1), Ok(RegistryDone::default()));
@@ -369,7 +369,7 @@ fn health_is_set_by_the_holder_only() {
     assert_eq!(mesh.run(health(2, "a", Health::Healthy)), Err(Reason::LeaseUnknown));
     assert_eq!(mesh.run(health(1, "b", Health::Healthy)), Err(Reason::InstanceUnknown));
     assert_eq!(mesh.run(health(1, "a", Health::Down)), Err(Reason::Malformed));
-    // Registering again without saying more leaves it draining.
+    // Registering again without a health leaves it draining.
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     assert_eq!(mesh.registry.instance("orders", "a").unwrap().health, Health::Draining);
     mesh.expire(1).unwrap();
@@ -510,7 +510,7 @@ fn replicas_are_assigned_up_to_the_limit() {
         assert_eq!(mesh.assign(2, node_id), Ok(RegistryDone { changed: true, ..in_group }));
     }
     assert_eq!(mesh.assign(2, 8), Err(Reason::Exhausted));
-    // One that is down leaves room for another.
+    // A node that is down makes room for another.
     mesh.expire(5).unwrap();
     assert_eq!(mesh.assign(2, 8), Ok(RegistryDone { changed: true, ..in_group }));
 }
@@ -662,7 +662,7 @@ fn node_is_told_its_groups_its_peers_and_disco() {
     assert_eq!(mesh.registry.groups_of_node(5), []);
 }
 
-/// What the holder of a lease says of an instance of `orders`.
+/// A health report for an instance of `orders`, by the holder of a lease.
 fn health(lease_id: u64, id: &str, health: Health) -> Command {
     Command::SetInstanceHealth(SetInstanceHealth {
         service: "orders".to_owned(),
@@ -676,7 +676,7 @@ fn health(lease_id: u64, id: &str, health: Health) -> Command {
 /// The term in which every command here is committed.
 pub(crate) const TERM: u64 = 4;
 
-/// A registry that is fed one command after the other.
+/// A registry, and the index of the next command.
 #[derive(Default)]
 pub(crate) struct Mesh {
     pub(crate) registry: Registry,
@@ -712,7 +712,7 @@ impl Mesh {
         self.run(Command::RegisterInstance(instance(service, id, address, lease_id)))
     }
 
-    /// Removes an instance, whoever holds it.
+    /// Removes an instance, whichever lease holds it.
     pub(crate) fn deregister(&mut self, service: &str, id: &str) -> Result<RegistryDone, Reason> {
         self.deregister_held(service, id, 0)
     }
@@ -732,7 +732,7 @@ impl Mesh {
         self.run(Command::ExpireLease(ExpireLease { lease_id, granted_index, term: TERM }))
     }
 
-    /// Notes whether the owner of a lease is silent.
+    /// Marks a lease as silent, or removes the mark.
     pub(crate) fn mark(&mut self, lease_id: u64, silent: bool) {
         let granted_index = self.registry.grant(lease_id).map_or(0, |it| it.granted_index);
         let marks = vec![LeaseMark { lease_id, granted_index, silent }];
@@ -781,7 +781,7 @@ pub(crate) fn instance(service: &str, id: &str, address: &str, lease_id: u64) ->
     RegisterInstance { instance: Some(instance), lease_id, ..RegisterInstance::default() }
 }
 
-/// A node at an address made of its id.
+/// A node whose address is made from its id.
 pub(crate) fn node(node_id: u64, boot_epoch: u64, lease_id: u64) -> RecordNode {
     let node = NodeRecord {
         node_id,

@@ -1,4 +1,4 @@
-//! In which order a client is sent what is due, and what waits for what.
+//! The order in which a client is sent what is due, and what waits for what.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ impl Stream {
         self.switch_if_all_sent();
     }
 
-    /// Goes on to the latest snapshot, if everything of the one before has been sent. Whether it did.
+    /// Switches to the latest snapshot if everything of the current one has been sent. Returns
+    /// whether it did.
     fn switch_if_all_sent(&mut self) -> bool {
         let may = self.seen.revision() != self.latest.revision() && self.is_all_sent();
         if may {
@@ -27,7 +28,7 @@ impl Stream {
         may
     }
 
-    /// Takes the latest snapshot for the one that the client is taken to.
+    /// Makes the latest snapshot the one that the client is sent.
     pub(super) fn switch_to_latest(&mut self) {
         let earlier = std::mem::replace(&mut self.seen, self.latest.clone());
         for kind in [ResourceType::Cluster, ResourceType::Listener, ResourceType::Route] {
@@ -35,7 +36,7 @@ impl Stream {
         }
     }
 
-    /// Notes which names differ from those of an earlier snapshot.
+    /// Tells the subscription which names changed since an earlier snapshot.
     fn compare(&mut self, kind: ResourceType, earlier: &Snapshot) {
         if let Some(channel) = &mut self.channels[kind.index()] {
             let names = self.latest.changed_since(earlier, kind);
@@ -52,7 +53,8 @@ impl Stream {
 
     // === Responses ===
 
-    /// Sends what may be sent, and goes on to the latest snapshot if that was all.
+    /// Sends what may be sent. If that was everything, switches to the latest snapshot and sends
+    /// what may be sent of that.
     pub(super) fn advance(&mut self) -> Vec<Response> {
         let mut responses = self.flush();
         if self.switch_if_all_sent() {
@@ -95,7 +97,7 @@ impl Stream {
         responses
     }
 
-    /// Finds out which removals of some types wait for the next snapshot. Whether any do.
+    /// Determines which removals of these types wait for the next snapshot. Returns whether any do.
     fn postpone_removals(&mut self, kinds: [ResourceType; 2], are_used: bool) -> bool {
         let mut any_wait = false;
         for kind in kinds {
@@ -161,13 +163,14 @@ impl Stream {
 
     // === Who waits for what ===
 
-    /// Whether the client has everything of a type and has said so.
+    /// Whether the client has accepted everything of a type.
     fn is_settled(&self, kind: ResourceType) -> bool {
         let channel = self.channels[kind.index()].as_ref();
         channel.is_none_or(|it| it.is_settled(self.snapshot(kind), self.now))
     }
 
-    /// Whether what no listener or route of the snapshot uses is used by none of the client's.
+    /// Whether the client's listeners and routes are those of the snapshot, so that it uses only
+    /// what the snapshot uses.
     fn are_users_settled(&self) -> bool {
         use ResourceType::{Listener, Route};
 
@@ -205,14 +208,14 @@ impl Stream {
         })
     }
 
-    /// How long something has been waiting, if it is.
+    /// The state of a wait that began at `since`, or begins now.
     fn wait(&self, is_waiting: bool, since: Option<Time>) -> Wait {
         let since = is_waiting.then(|| since.unwrap_or(self.now));
         Wait { since, is_over: since.is_some_and(|at| self.now >= at + PATIENCE) }
     }
 }
 
-/// A wait that has an end.
+/// A wait, which ends after [`PATIENCE`].
 struct Wait {
     since: Option<Time>,
     is_over: bool,

@@ -1,12 +1,12 @@
 //! What one client asked for, of one resource type, and what it already has.
 //!
-//! A subscription compares three things: the names the client asked for, what it was told of each
-//! name, and the snapshot. [`Subscription::due`] is that comparison for one name; everything else
-//! moves names in and out of `pending`, the names whose comparison may have a result. So the cost
-//! of a change is the number of changed names, whatever the size of the subscription.
+//! A subscription compares three things: the names that the client asked for, what it was last sent
+//! of each name, and the snapshot. [`Subscription::due`] makes that comparison for one name.
+//! Everything else maintains `pending`, the names for which something may be due. So the cost of a
+//! change depends on the number of changed names, not on the size of the subscription.
 //!
-//! Sections quoted are those of the xDS protocol document. Nonces, the order of types and the
-//! form of responses are not known here; they belong to the [stream](crate::stream).
+//! Quoted sections are those of the xDS protocol document. Nonces, the order of types and the form
+//! of responses belong to the [stream](crate::stream).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,23 +25,24 @@ pub(crate) use batch::Batch;
 /// The name that stands for all resources of a type.
 const WILDCARD: &str = "*";
 
-/// What a response says by what it holds.
+/// What the content of a response means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Delta: resources that changed, and names that are gone.
     Difference,
-    /// State of the world, clusters and listeners: all there is. What is missing is gone.
+    /// State of the world, clusters and listeners: all resources. A missing one is removed.
     FullSet,
-    /// State of the world, other types: some resources. What is missing is as it was, and nothing
-    /// says that a resource is gone: its parents do.
+    /// State of the world, other types: some resources. A missing one is unchanged. A removal
+    /// cannot be expressed; the client learns of it from the cluster or listener that used the
+    /// resource.
     Part,
 }
 
 /// One client's interest in one type.
 ///
-/// Invariant: `held` has an entry for a name only if the client asked for it, or was told of it
-/// under a wildcard and was not told that it is gone. So a name that is held but not wanted any
-/// more is a removal still to be told.
+/// Invariant: `held` has an entry for a name only if the client asked for it, or was sent it under
+/// a wildcard and was not sent its removal. So a name that is held but no longer wanted is a
+/// removal that is due.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     kind: ResourceType,
@@ -50,19 +51,19 @@ pub(crate) struct Subscription {
     wildcard: bool,
     /// Some request gave a name: an empty list no longer means a wildcard.
     named: bool,
-    /// A wildcard was asked for and is to be answered, even with an empty set. Clients wait for
-    /// that answer before they finish their start.
+    /// A wildcard must be answered, even with an empty response. Clients wait for that answer
+    /// before they finish their start.
     response_required: bool,
     names: BTreeSet<Arc<str>>,
     held: BTreeMap<Arc<str>, Held>,
     pending: BTreeSet<Arc<str>>,
-    /// Names whose removal is due and is not told before the client is taken to the next snapshot.
+    /// Names whose removal is due, but waits until the stream has switched to the next snapshot.
     postponed: BTreeSet<Arc<str>>,
-    /// Full sets: contents that the client was told or accepted, and that the snapshot no longer
+    /// Full sets: contents that the client was sent or accepted, and that the snapshot no longer
     /// holds.
     kept: BTreeMap<(Arc<str>, Version), Resource>,
-    /// Full sets: the client holds a set from another stream that is not known here, and has
-    /// accepted none on this one. What is left out of a set might be deleted by it.
+    /// Full sets: the client holds an unknown set from an earlier stream and has accepted none on
+    /// this one. It might delete resources that a set leaves out.
     holds_unknown: bool,
 }
 
@@ -73,27 +74,27 @@ struct Held {
     acked: Option<Version>,
 }
 
-/// What the client was last told of a name.
+/// What the client was last sent of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastSent {
-    /// Whatever it was told, it may have dropped: it waits for an answer.
+    /// It may have dropped what it was sent, and waits for an answer.
     Unknown,
     /// This content.
     Version(Version),
-    /// This content, in a response it rejected: it may have applied it or not. The same content
-    /// is not sent again by itself.
+    /// This content, in a response that it rejected. It may have applied it or not. The same
+    /// content is sent again only as a trial.
     Rejected(Version),
-    /// That there is none.
+    /// That the resource does not exist.
     Missing,
 }
 
-/// What is to be told of one name.
+/// What is to be sent of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due<'a> {
     Nothing,
     /// The resource.
     Put(&'a Resource),
-    /// The answer to a question: there is no such resource.
+    /// The answer that there is no such resource.
     Absent,
     /// The removal of something the client has.
     Retire,
@@ -116,7 +117,7 @@ impl Subscription {
         }
     }
 
-    /// Takes the client to know nothing of a name, and to wait for an answer.
+    /// Marks a name as unknown to the client, which waits for an answer.
     fn mark_unknown(&mut self, name: &Arc<str>) {
         let acked = self.held.get(name).and_then(|held| held.acked);
         self.held.insert(Arc::clone(name), Held { last_sent: LastSent::Unknown, acked });
@@ -125,7 +126,7 @@ impl Subscription {
 
     // === What happens to resources ===
 
-    /// The next snapshot may differ in these names from the one before.
+    /// These names may have changed since the snapshot `earlier`.
     pub(crate) fn changed(
         &mut self,
         names: impl IntoIterator<Item = Arc<str>>,
@@ -144,8 +145,9 @@ impl Subscription {
         }
     }
 
-    /// Looks which removals wait for the next snapshot: of names that `latest` holds again, and all
-    /// of them if what returns may use what is to be removed.
+    /// Determines which removals wait for the next snapshot: of names that `latest` holds again,
+    /// and all of them if `are_used`, that is if listeners or routes of the next snapshot may use
+    /// them.
     pub(crate) fn postpone_removals(
         &mut self,
         snapshot: &Snapshot,
@@ -163,9 +165,9 @@ impl Subscription {
         !self.postponed.is_empty()
     }
 
-    /// The client needs the answer once more, though nothing has changed. What it rejected may
-    /// be right for the cluster that it has by now, and the word that there is none ends its wait.
-    /// False if it has not asked for the name.
+    /// Sends a name again although nothing has changed, because the client was sent its cluster.
+    /// Content that it rejected may be right for that cluster, and the answer that there is none
+    /// ends its wait. Returns false if the client has not asked for the name.
     pub(crate) fn send_again(&mut self, name: &Arc<str>) -> bool {
         let is_asked = self.names.contains(name);
         if is_asked {
@@ -174,14 +176,14 @@ impl Subscription {
         is_asked
     }
 
-    /// A response is owed, whatever it holds.
+    /// A response must be sent, even an empty one.
     pub(crate) fn require_response(&mut self) {
         self.response_required = true;
     }
 
     // === What is due ===
 
-    /// Compares what the client wants, was told, and what there is.
+    /// Compares what the client wants, what it was last sent, and the snapshot.
     pub(crate) fn due<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Due<'a> {
         match (self.wanted(name, snapshot), self.last_sent(name)) {
             (Some(resource), Some(LastSent::Version(version) | LastSent::Rejected(version)))
@@ -196,7 +198,7 @@ impl Subscription {
         }
     }
 
-    /// Whether a response is due, now or when removals are due.
+    /// Whether a response is due, including removals that wait for their turn.
     pub(crate) fn has_due(&self, snapshot: &Snapshot) -> bool {
         self.response_required
             || self.pending.iter().any(|name| match self.due(name, snapshot) {
@@ -215,7 +217,7 @@ impl Subscription {
             })
     }
 
-    /// Whether something is due that listeners and routes must wait for.
+    /// Whether something is due that listeners and routes wait for.
     pub(crate) fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
         self.response_required
             || self.pending.iter().any(|name| {
@@ -223,8 +225,9 @@ impl Subscription {
             })
     }
 
-    /// A cluster must be known before a route uses it, and so must the endpoints that it waits
-    /// for. Other endpoints of a cluster in use are for the next request, not for the next route.
+    /// Whether listeners and routes wait for this name. The client must know a cluster before a
+    /// route uses it, and the endpoints that the cluster waits for. Further endpoints of a cluster
+    /// in use matter to requests, not to routes.
     fn precedes_users(&self, name: &str) -> bool {
         self.kind == ResourceType::Cluster
             || !matches!(self.last_sent(name), Some(LastSent::Version(_)))
@@ -238,7 +241,7 @@ impl Subscription {
         self.names.contains(name)
     }
 
-    /// The version the client accepted last.
+    /// The version that the client accepted last.
     pub(crate) fn acked(&self, name: &str) -> Option<Version> {
         self.held.get(name).and_then(|held| held.acked)
     }
@@ -255,10 +258,10 @@ impl Subscription {
 
     // === What is sent ===
 
-    /// Takes what the next response holds, or None if none is owed.
+    /// Takes the content of the next response; None if none is due.
     ///
-    /// Unless `retire`, the client keeps what was removed: its removal waits, and a full set goes
-    /// on to hold it.
+    /// Unless `retire` is set, removals wait: the client keeps the resource, and a full set still
+    /// holds it.
     pub(crate) fn take(&mut self, snapshot: &Snapshot, retire: bool) -> Option<Batch> {
         let response_required = std::mem::take(&mut self.response_required);
         let batch = match self.form {
@@ -289,7 +292,7 @@ impl Subscription {
         batch
     }
 
-    /// Takes resources once more that the client rejected, apart from anything else that is due.
+    /// Takes rejected resources for a trial, apart from anything else that is due.
     pub(crate) fn take_trial(&mut self, names: &[Arc<str>], snapshot: &Snapshot) -> Option<Batch> {
         let batch = match self.form {
             Form::FullSet => self.take_trial_set(names, snapshot),
@@ -312,7 +315,7 @@ impl Subscription {
         self.wanted(name, snapshot).filter(|it| rejected == Some(LastSent::Rejected(it.version())))
     }
 
-    /// The version that the client would be sent of a name it asks for.
+    /// The version of a name in the snapshot, if the client wants it.
     pub(crate) fn wanted_version(&self, name: &str, snapshot: &Snapshot) -> Option<Version> {
         self.wanted(name, snapshot).map(Resource::version)
     }
@@ -325,8 +328,9 @@ impl Subscription {
         }
     }
 
-    /// The client rejected a response with this resource. False if that is of no interest any
-    /// more, or if the resource is not to blame: a full set repeats what was accepted before.
+    /// The client rejected a response with this resource. Returns whether the resource is a
+    /// suspect: not if its content has changed since, nor if a full set only repeated accepted
+    /// content.
     pub(crate) fn reject(&mut self, name: &Arc<str>, version: Version) -> bool {
         let is_full_set = self.form == Form::FullSet;
         match self.held.get_mut(name) {
@@ -343,7 +347,7 @@ impl Subscription {
         }
     }
 
-    /// The client rejected a response with this removal, so it is told once more.
+    /// The client rejected a response with this removal, so the removal is sent again.
     pub(crate) fn reject_removal(&mut self, name: &Arc<str>) {
         let is_asked = self.wildcard || self.names.contains(name);
         if is_asked && matches!(self.last_sent(name), Some(LastSent::Missing) | None) {
@@ -351,8 +355,8 @@ impl Subscription {
         }
     }
 
-    /// A response with this name was under way while the client dropped the wildcard and took it
-    /// up again. The client may hold what came.
+    /// A response with this name was under way while the client dropped the wildcard and asked for
+    /// it again. The client may hold the resource, so it is sent again.
     fn mark_maybe_held(&mut self, name: &Arc<str>) {
         if self.wildcard {
             self.mark_unknown(name);
@@ -362,7 +366,7 @@ impl Subscription {
     fn put(&mut self, batch: &mut Batch, resource: &Resource) {
         let name = resource.name();
         let last_sent = LastSent::Version(resource.version());
-        // Who has accepted no set may have dropped what it was sent in one.
+        // A client that has accepted no set may not have kept what it was sent in one.
         if self.last_sent(name) != Some(last_sent) || self.holds_unknown {
             batch.precedes_users |= self.precedes_users(name);
             batch.awaits.extend(resource.awaits().iter().cloned());
@@ -377,7 +381,7 @@ impl Subscription {
         batch.gone.push(name);
     }
 
-    /// "Resource does not exist": the subscription to the name lasts, and is answered when the
+    /// "Resource does not exist": the client stays subscribed to the name, and is answered when the
     /// resource appears.
     fn mark_gone(&mut self, name: &Arc<str>) {
         if self.names.contains(name) {

@@ -73,7 +73,7 @@ fn what_is_not_a_services_own_has_a_name_that_no_service_can_have() {
     for route in ["ingress", "ingress-kv", "orders"] {
         let configuration: RouteConfiguration = told.get(ResourceType::Route, route);
         for host in configuration.virtual_hosts {
-            // A namespace's route has its name, among those of namespaces only.
+            // A namespace's route has the namespace's name, but only in `ingress-kv`.
             let own = if route == "ingress-kv" { ["default", "extra"].as_slice() } else { &[] };
             names.extend(
                 host.routes.into_iter().map(|it| it.name).filter(|it| !own.contains(&&**it)),
@@ -261,7 +261,7 @@ fn endpoints_are_grouped_by_locality_which_weighs_what_can_be_used() {
     );
 }
 
-/// D14, and L: silence alone leaves no service without endpoints.
+/// D14: silence alone leaves no service without endpoints.
 #[test]
 fn silent_instances_come_after_the_others_and_are_all_there_is_if_need_be() {
     let mut mesh = Mesh::default();
@@ -279,7 +279,7 @@ fn silent_instances_come_after_the_others_and_are_all_there_is_if_need_be() {
     assert_eq!(Told::of(&mesh).endpoints("orders"), healthy);
 }
 
-/// gRPC clients leave out what is degraded.
+/// gRPC clients ignore degraded endpoints.
 #[test]
 fn half_of_an_http2_service_is_never_degraded() {
     let mut mesh = Mesh::default();
@@ -454,7 +454,7 @@ fn retries_are_safe_and_leave_the_leader() {
         assert_eq!(priority.name, "envoy.retry_priorities.previous_priorities");
         assert_eq!(retries.retry_host_predicate.len(), 1);
     }
-    // Envoy allows three retries at once to a cluster by default: too few for a failover.
+    // By default Envoy allows three concurrent retries per cluster: too few for a failover.
     let cluster: Cluster = told.get(ResourceType::Cluster, "kv/default/leader");
     let limits = &cluster.circuit_breakers.unwrap().thresholds[0];
     assert!(limits.max_retries.unwrap().value > 1_000);
@@ -480,7 +480,7 @@ fn placed(id: &str, address: &str, weight: u32, health: Health, zone: &str) -> R
     command
 }
 
-/// What clients are told of a registry, read back.
+/// The resources of a registry, decoded.
 struct Told(Snapshot);
 
 impl Told {
@@ -505,7 +505,7 @@ impl Told {
         assignment.endpoints.iter().map(describe_locality).collect()
     }
 
-    /// Each domain's routes as domain, what their header must be, and where they lead.
+    /// For each route: its domain, the header value that it requires, and its target.
     fn routes(&self, name: &str) -> Vec<(String, String, String)> {
         let configuration: RouteConfiguration = self.get(ResourceType::Route, name);
         let mut routes = Vec::new();
@@ -588,7 +588,7 @@ fn describe(change: &ResourceChange) -> String {
     }
 }
 
-/// What follows from what was touched, from a translator that knows the rest.
+/// The changes of the last command, from a translator that has translated everything before.
 fn translated(mesh: &Mesh) -> Vec<ResourceChange> {
     let mut translator = Translator::default();
     translator.translate_all(&mesh.registry);

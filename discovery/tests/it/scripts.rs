@@ -1,4 +1,4 @@
-//! Stories of one stream, as text. Each command prints the responses that it causes.
+//! Text scripts of one stream. Each command prints the responses that it causes.
 //!
 //! ```text
 //! change KIND/NAME=TEXT…    the next snapshot; TEXT `none` removes; kind `api` is a listener that
@@ -12,8 +12,8 @@
 //! client                    who is connected
 //! ```
 //!
-//! The words of a listener's text after the first are the routes that it asks for. A response prints
-//! as `NONCE KIND NAME=TEXT… -REMOVED…`.
+//! In a listener's text the words after the first are the routes that it requests. A response
+//! prints as `NONCE KIND NAME=TEXT… -REMOVED…`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -31,7 +31,7 @@ use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 
 use crate::fixture::{read, resource};
 
-/// Makes each script a test of its own; a tidy test finds those that are not listed.
+/// Makes each script a separate test. A tidy test finds scripts that are not listed.
 macro_rules! scripts {
     ($folder:ident, $variant:expr; $($name:ident)*) => {
         mod $folder {
@@ -136,7 +136,8 @@ struct Script {
     stream: Stream,
     snapshot: Snapshot,
     now: Time,
-    /// The latest nonce and version of each type, and the names last given (SotW).
+    /// The latest nonce of each type; the fields below hold the latest version, and the names of
+    /// the last request (SotW).
     nonces: BTreeMap<String, String>,
     versions: BTreeMap<String, String>,
     names: BTreeMap<String, Vec<String>>,
@@ -253,7 +254,7 @@ impl Script {
         })
     }
 
-    /// Lets time pass, and the stream act at each moment that it asked for.
+    /// Lets time pass, and calls the stream at each of its deadlines.
     fn wait(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
         let seconds: f64 = args.next_pos().ok_or("how many seconds?")?.parse()?;
         let end = self.now + Duration::from_secs_f64(seconds);

@@ -1,5 +1,6 @@
-//! Random commands, many of them wrong: whatever comes, the registry restored from its rows is the
-//! registry, its resources follow from what was touched, and what must never change does not.
+//! Random commands, many of them invalid. After each one the registry equals the one restored from
+//! its rows, its resources follow from the touched records, and what must never change has not
+//! changed.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the client asks for: names, and the wildcard.
+//! The names, and the wildcard, that the client asks for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ impl Subscription {
             names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
         self.named |= !names.is_empty();
 
-        // "How the client specifies what resources to return": without a name ever given, the
-        // empty list is a wildcard; afterwards it is the end of all subscriptions.
+        // "How the client specifies what resources to return": as long as no request gave a name,
+        // the empty list is a wildcard; afterwards it ends all subscriptions.
         let wildcard = self.kind.has_wildcard() && (names.contains(WILDCARD) || !self.named);
         if wildcard && !self.wildcard {
             self.ask_for_all(snapshot);
@@ -36,7 +36,7 @@ impl Subscription {
         }
     }
 
-    /// Delta: the request holds names to add and names to take away.
+    /// Delta: the request holds names to subscribe to and names to unsubscribe from.
     pub(crate) fn adjust(
         &mut self,
         subscribe: &[String],
@@ -45,7 +45,7 @@ impl Subscription {
     ) {
         for name in unsubscribe {
             if self.is_wildcard_name(name) {
-                // Dropped and taken up in one request, it stays.
+                // A name in both lists stays subscribed.
                 if !subscribe.contains(name) {
                     self.drop_wildcard();
                 }
@@ -63,14 +63,14 @@ impl Subscription {
         }
     }
 
-    /// The first request of a type, when it names nothing: the legacy form of the wildcard.
+    /// Handles a first request of a type that names nothing: the legacy form of the wildcard.
     pub(crate) fn begin_unnamed(&mut self, snapshot: &Snapshot) {
         if self.kind.has_wildcard() && !self.named {
             self.ask_for_all(snapshot);
         }
     }
 
-    /// Takes the client's word for what it kept from an earlier stream, except for names in
+    /// Takes over what the client claims to hold from an earlier stream, except for names in
     /// `doubted`.
     pub(crate) fn claim<'a>(
         &mut self,
@@ -95,7 +95,7 @@ impl Subscription {
         self.kind.has_wildcard() && name == WILDCARD
     }
 
-    /// "Subscribing to resources": every name asked for is answered, whatever the client was told
+    /// "Subscribing to resources": every name asked for is answered, whatever the client was sent
     /// of it before.
     fn ask(&mut self, name: &str) {
         let name: Arc<str> = name.into();

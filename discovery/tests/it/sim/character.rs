@@ -1,4 +1,4 @@
-//! The sorts of clients there are.
+//! The kinds of clients.
 
 use discovery::stream::ProtocolVariant;
 
@@ -6,9 +6,9 @@ use discovery::stream::ProtocolVariant;
 pub(crate) enum Behavior {
     /// All clusters and listeners; endpoints and routes as those name them.
     Envoy,
-    /// Some listeners by name; the rest as those name it.
+    /// Some listeners by name, and everything that those lead to.
     Grpc,
-    /// Anything, by chance.
+    /// Random names of random types.
     Wild,
 }
 
@@ -16,15 +16,15 @@ pub(crate) enum Behavior {
 pub(crate) struct Character {
     pub behavior: Behavior,
     pub variant: ProtocolVariant,
-    /// Rejects responses with bad resources; the good ones among them it keeps.
+    /// Rejects responses with bad resources, but keeps the good ones in them.
     pub picky: bool,
     /// Keeps nothing of a response that it rejects.
     pub strict: bool,
-    /// Says in its error which resources it rejects.
+    /// Names the rejected resources in its error.
     pub talkative: bool,
-    /// Has no port for some listeners, for a while.
+    /// Rejects some listeners for a while, as if their port were in use.
     pub busy: bool,
-    /// Takes what it is sent, and never answers.
+    /// Applies responses, but never answers.
     pub silent: bool,
 }
 
