@@ -1,12 +1,16 @@
+mod latch;
+mod silence;
+
 use proto::quorate::v1::{
-    Health, Locality as WireLocality, NodeState, SetInstanceHealth, SetNodeState,
-    registry_command::Command,
+    Health, Locality as WireLocality, SetInstanceHealth, registry_command::Command,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::registry::DEFAULT_TTL;
-use crate::registry::tests::{Mesh, TERM, instance, node};
+use crate::registry::{
+    DEFAULT_TTL,
+    tests::{Mesh, TERM, instance, node},
+};
 
 #[test]
 fn renewal_moves_the_deadline() {
@@ -90,93 +94,6 @@ fn one_of_three_that_dies_expires() {
     it.keep(&[1, 3], secs(30));
     assert_eq!(it.ended, [2]);
     assert_eq!(it.table.frozen(), None);
-}
-
-#[test]
-fn mass_silence_freezes_expiry_before_the_first_is_lost() {
-    let mut it = Leases::with(40);
-    let heard: Vec<u64> = (1..=30).collect();
-    it.keep(&(1..=40).collect::<Vec<_>>(), secs(30));
-    it.keep(&heard, secs(120));
-    assert_eq!(it.ended, Vec::<u64>::new());
-    assert_eq!(it.table.frozen(), Some(&Frozen { missing: 10, total: 40, zone: None }));
-    assert_eq!(it.silent(), (31..=40).collect::<Vec<_>>());
-
-    // Half of them are back, so too few are missing for the latch. The missing ones end one by one.
-    let heard: Vec<u64> = (1..=36).collect();
-    it.keep(&heard, secs(140));
-    assert_eq!(it.table.frozen(), None);
-    assert_eq!(it.silent(), [37, 38, 39, 40]);
-    it.keep(&heard, secs(200));
-    assert_eq!(it.ended, [37, 38, 39, 40]);
-}
-
-#[test]
-fn deaths_one_after_the_other_within_a_lease_time_are_a_mass() {
-    let mut it = Leases::with(20);
-    let mut heard: Vec<u64> = (1..=20).collect();
-    for _ in 0..6 {
-        heard.pop();
-        let until = it.now + secs(2);
-        it.keep(&heard, until);
-    }
-    let until = it.now + secs(60);
-    it.keep(&heard, until);
-    assert!(it.ended.len() <= 3, "{:?}", it.ended);
-    assert!(it.table.frozen().is_some());
-}
-
-#[test]
-fn zone_that_falls_silent_freezes_expiry() {
-    let mut it = Leases::default();
-    for lease_id in 1..=40 {
-        it.register(lease_id, if lease_id <= 5 { "b" } else { "a" });
-    }
-    it.keep(&(4..=40).collect::<Vec<_>>(), secs(60));
-    let zone = Some(Locality { region: String::new(), zone: "b".into() });
-    assert_eq!(it.table.frozen(), Some(&Frozen { missing: 3, total: 5, zone }));
-    assert_eq!(it.ended, Vec::<u64>::new());
-}
-
-#[test]
-fn deregistering_the_missing_lifts_the_latch() {
-    let mut it = Leases::with(10);
-    it.keep(&[1, 2, 3, 4, 5, 6, 7], secs(30));
-    assert!(it.table.frozen().is_some());
-    for id in ["i8", "i9", "i10"] {
-        it.mesh.deregister("orders", id).unwrap();
-        it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
-    }
-    it.keep(&[1, 2, 3, 4, 5, 6, 7], secs(60));
-    assert_eq!(it.table.frozen(), None);
-    assert_eq!(it.ended, Vec::<u64>::new());
-}
-
-#[test]
-fn owners_who_said_that_they_stop_are_no_mass() {
-    let mut it = Leases::with(7);
-    for lease_id in 1..=3 {
-        it.drain(lease_id);
-    }
-    it.keep(&[4, 5, 6, 7], secs(20));
-    assert_eq!((&it.ended[..], it.table.frozen()), (&[1, 2, 3][..], None));
-    it.keep(&[5, 6, 7], secs(40));
-    assert_eq!(it.ended, [1, 2, 3, 4], "one that dies later ends in its time");
-}
-
-#[test]
-fn what_was_announced_ends_also_while_the_latch_holds() {
-    let mut it = Leases::default();
-    for node_id in 1..=7 {
-        it.node(node_id);
-    }
-    let state = NodeState::Stopping.into();
-    it.run(Command::SetNodeState(SetNodeState { node_id: 1, lease_id: 1, state }));
-    it.keep(&[5, 6, 7], secs(30));
-    assert!(it.table.frozen().is_some());
-    assert_eq!(it.ended, [1]);
-    it.elect();
-    assert_eq!(it.table.len(), 6, "the next leader counts the others");
 }
 
 #[test]
@@ -267,142 +184,6 @@ fn only_the_dead_expire() {
 }
 
 #[test]
-fn the_last_of_a_service_is_kept_as_silent_for_an_hour() {
-    let mut it = Leases::with(2);
-    it.register_in("carts", 3);
-    it.keep(&[3], secs(30));
-    assert_eq!((&it.ended[..], &it.silent()[..]), (&[1][..], &[2][..]));
-    it.keep(&[3], HOLD);
-    assert_eq!(it.ended, [1]);
-    it.keep(&[3], HOLD + secs(20));
-    assert_eq!(it.ended, [1, 2]);
-}
-
-#[test]
-fn silence_takes_half_of_a_service_and_the_rest_slowly() {
-    let mut it = Leases::default();
-    for lease_id in 1..=8 {
-        it.register_in("orders", lease_id);
-    }
-    let others: Vec<u64> = (101..=200).collect();
-    for lease_id in &others {
-        it.register_in("carts", *lease_id);
-    }
-    it.keep(&others, secs(100));
-    assert_eq!((it.ended.len(), it.silent().len()), (4, 4));
-    it.keep(&others, PATIENCE + secs(30));
-    assert_eq!((it.ended.len(), it.silent().len()), (6, 2));
-    it.keep(&others, 3 * PATIENCE);
-    assert_eq!((it.ended.len(), it.silent().len()), (7, 1));
-}
-
-#[test]
-fn who_is_not_routed_to_anyway_needs_no_floor() {
-    let mut it = Leases::with(1);
-    it.run(Command::SetInstanceHealth(SetInstanceHealth {
-        service: "orders".to_owned(),
-        id: "i1".to_owned(),
-        lease_id: 1,
-        health: Health::Unhealthy.into(),
-        ..SetInstanceHealth::default()
-    }));
-    assert_eq!(it.run_to(secs(10)), [1]);
-}
-
-/// A host with 40 of 200 dies for good, and 40 new ones come.
-#[test]
-fn what_died_for_good_ends_at_a_bounded_rate_oldest_first() {
-    let mut it = Leases::with(200);
-    let all: Vec<u64> = (1..=200).collect();
-    it.keep(&all, secs(20));
-    let died = it.now;
-    // Five of them fall silent a little later than the others.
-    let heard: Vec<u64> = (1..=165).collect();
-    it.keep(&heard, died + secs(4));
-    let heard: Vec<u64> = (1..=160).chain(201..=240).collect();
-    for lease_id in 201..=240 {
-        it.register(lease_id, "a");
-    }
-    it.keep(&heard, died + secs(60));
-    assert_eq!(it.ended, Vec::<u64>::new());
-    assert_eq!(it.silent(), (161..=200).collect::<Vec<_>>());
-    let mut before = 0;
-    while it.ended.len() < 40 {
-        let until = it.now + secs(1);
-        it.keep(&heard, until);
-        assert!(it.ended.len() <= before + 2, "{} at once", it.ended.len() - before);
-        before = it.ended.len();
-        assert!(it.now < died + PATIENCE + secs(90), "{} ended", it.ended.len());
-    }
-    let last: BTreeSet<u64> = it.ended[35..].iter().copied().collect();
-    assert_eq!(last, (161..=165).collect(), "the newest failures come last");
-    it.keep(&heard, died + 2 * PATIENCE);
-    assert_eq!(it.ended.len(), 40);
-}
-
-#[test]
-fn zone_that_comes_back_within_the_patience_loses_nobody() {
-    let mut it = Leases::default();
-    for lease_id in 1..=100 {
-        it.register(lease_id, if lease_id <= 30 { "b" } else { "a" });
-    }
-    let all: Vec<u64> = (1..=100).collect();
-    it.keep(&all, secs(10));
-    it.keep(&all[30..], secs(100));
-    assert_eq!(it.silent(), &all[..30]);
-    it.keep(&all, secs(300));
-    assert_eq!((&it.ended[..], &it.silent()[..]), (&[][..], &[][..]));
-    assert_eq!(it.table.frozen(), None);
-}
-
-#[test]
-fn nothing_ends_while_nobody_at_all_is_heard() {
-    let mut it = Leases::with(10);
-    it.run_to(2 * HOLD);
-    assert_eq!((it.ended.len(), it.silent().len()), (0, 10));
-}
-
-#[test]
-fn nothing_ends_while_more_and_more_fall_silent() {
-    let mut it = Leases::with(100);
-    for silent in 1..=4 {
-        let heard: Vec<u64> = (20 * silent + 1..=100).collect();
-        let until = it.now + secs(60);
-        it.keep(&heard, until);
-    }
-    assert!(it.ended.is_empty(), "{:?}", it.ended);
-}
-
-#[test]
-fn next_leader_knows_who_is_silent_and_hears_who_comes_back() {
-    let mut it = Leases::with(10);
-    it.keep(&[1, 2, 3, 4, 5], secs(30));
-    assert_eq!(it.silent(), [6, 7, 8, 9, 10]);
-    it.elect();
-    assert_eq!(it.table.silent(), 5);
-    it.keep(&[1, 2, 3, 4, 5, 6, 7], secs(31));
-    assert_eq!(it.silent(), [8, 9, 10]);
-    it.keep(&[1, 2, 3, 4, 5, 6, 7], secs(31) + PATIENCE + secs(10));
-    assert_eq!(it.ended, [8, 9, 10]);
-}
-
-#[test]
-fn a_mark_that_comes_too_late_is_taken_back() {
-    let mut it = Leases::with(3);
-    it.drop_proposals = true;
-    it.run_to(secs(10));
-    it.drop_proposals = false;
-    // The mark was proposed but not applied when the owner renewed.
-    it.table.renew(1, it.now);
-    let granted_index = it.mesh.registry.grant(1).unwrap().granted_index;
-    let mark = LeaseMark { lease_id: 1, granted_index, silent: true };
-    it.run(Proposal::Mark(vec![mark]).into_command(TERM).command.unwrap());
-    assert_eq!(it.silent(), [1]);
-    it.keep(&[1], secs(12));
-    assert!(!it.silent().contains(&1), "{:?}", it.silent());
-}
-
-#[test]
 fn the_table_tells_when_an_owner_was_heard() {
     let mut it = Leases::of_nodes(1);
     it.run_to(secs(4));
@@ -434,45 +215,6 @@ fn a_service_without_instances_goes_and_frees_its_port_after_a_grace() {
     it.keep_each_tick(&[2], start + EMPTY_HOLD + HOLD + secs(60));
     assert_eq!(it.mesh.registry.retired_services().count(), 0);
     assert!(it.mesh.registry.service("carts").is_some());
-}
-
-/// Whichever owners die, and whenever: of the instances that a service had one patience ago at
-/// least half stay, and at least one within the hold time.
-#[test]
-fn silence_never_takes_too_much_at_once() {
-    for seed in 0..40 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut it = Leases::default();
-        let count = random.random_range(6..40);
-        let service = |lease_id: u64| format!("s{}", lease_id % 4);
-        for lease_id in 1..=count {
-            it.register_in(&service(lease_id), lease_id);
-        }
-        let mut heard: BTreeSet<u64> = (1..=count).collect();
-        let mut living: Vec<BTreeMap<String, usize>> = Vec::new();
-        while it.now < secs(600) {
-            if random.random_bool(0.1) {
-                let dying = random.random_range(1..=count);
-                heard.retain(|id| *id == 1 || id % dying != 0 || random.random_bool(0.5));
-            }
-            let until = it.now + secs(1);
-            it.keep(&heard.iter().copied().collect::<Vec<_>>(), until);
-            let mut now: BTreeMap<String, usize> = BTreeMap::new();
-            for instance in it.mesh.registry.instances().filter(|it| it.is_live()) {
-                *now.entry(instance.service.clone()).or_default() += 1;
-            }
-            let window = usize::try_from(PATIENCE.as_secs()).unwrap() - 10;
-            let earlier = &living[living.len().saturating_sub(window)..];
-            for before in earlier {
-                for (service, had) in before {
-                    let has = now.get(service).copied().unwrap_or(0);
-                    assert!(has * 2 >= *had && has > 0, "seed {seed}: {service}: {had} to {has}");
-                }
-            }
-            living.push(now);
-            assert!(it.ended.iter().all(|id| !heard.contains(id)), "seed {seed}");
-        }
-    }
 }
 
 /// A registry and its leader's table, with a clock of their own.

@@ -4,9 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use proto::quorate::v1::{
+    AssignReplica, DecideGroup, DeregisterInstance, DeregisterSilent, ExpireLease, GroupProgress,
+    LeaseMark, Locality as WireLocality, MarkLeases, ReapInstance, ReapService, RegisterInstance,
+    RemoveNode, RemoveServer, RemoveService, ReplicaProgress, ReportLeader, SetInstanceHealth,
+    SetNodeState,
+};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-
-use proto::quorate::v1::{GroupProgress, ReplicaProgress};
 
 use super::*;
 use crate::{snapshot::Snapshot, translation::Translator};
