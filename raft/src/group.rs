@@ -49,10 +49,13 @@ use crate::{
     reach::Complaints,
     read_view::ReadView,
     rows::StorageError,
-    state::Published,
+    state::{GroupState, Published},
     timing::Timing,
-    types::{LogId, Metrics, Node, Raft},
+    types::{LogId, Metrics, Node, TypeConfig},
 };
+
+/// openraft's handle of a group.
+pub(crate) type Raft = openraft::Raft<TypeConfig, GroupState>;
 
 /// Pause before the leader is looked up again when there was none.
 const LEADER_POLL: Duration = Duration::from_millis(20);

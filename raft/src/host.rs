@@ -24,7 +24,7 @@ use crate::{
     check::{Checked, OpenError, check},
     completeness::Claim,
     damage::DamageAlarm,
-    group::{Group, GroupFailure, Parts, Role},
+    group::{Group, GroupFailure, Parts, Raft, Role},
     log_store::LogStore,
     network::NetworkFactory,
     quorum::Contacts,
@@ -32,7 +32,7 @@ use crate::{
     rows::{StateMachine, StorageError},
     state::{GroupState, StateStore},
     timing::Timing,
-    types::{Raft, TypeConfig},
+    types::TypeConfig,
 };
 
 /// Failures of groups that wait to be read. The first one ends the host.

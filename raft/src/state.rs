@@ -15,6 +15,7 @@ mod batch;
 mod machine;
 mod pending_replies;
 mod snapshot;
+mod system_rows;
 
 use std::{
     collections::BTreeSet,
@@ -33,9 +34,10 @@ use rocksdb::DB;
 use tokio::sync::watch;
 
 pub(crate) use self::{
-    machine::{GroupState, read_applied, read_membership, read_stored_applied},
+    machine::GroupState,
     pending_replies::{PendingReplies, PendingReply},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
+    system_rows::{read_applied, read_membership, read_stored_applied},
 };
 use crate::{
     damage::DamageAlarm,

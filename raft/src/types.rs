@@ -7,8 +7,6 @@ use mesh::NodeId;
 use openraft::impls::leader_id_std;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::state::GroupState;
-
 openraft::declare_raft_types!(
     /// One leader per term (`leader_id_std`), so that a term identifies its leader and can serve
     /// for fencing.
@@ -20,7 +18,6 @@ openraft::declare_raft_types!(
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, GroupState>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;

@@ -17,14 +17,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{GroupFailure, Role, status, status::Status, with_metrics};
+use super::{GroupFailure, Raft, Role, status, status::Status, with_metrics};
 use crate::{
     level::{self, Announced},
     quorum::Contacts,
     reach::{self, Complaints},
     state::Published,
     timing::Timing,
-    types::{Command, LogId, Raft},
+    types::{Command, LogId},
 };
 
 /// How often the age of the last quorum is checked. No event announces it.

@@ -14,11 +14,13 @@ use openraft::{
 };
 use prost::Message;
 use proto::quorate::v1 as pb;
-use rocksdb::{AsColumnFamilyRef, DB};
 use tokio::task;
 
 use super::{
-    Published, SnapshotData, SnapshotFile, Staged, StateStore, batch::BatchRows, family_name,
+    Published, SnapshotData, SnapshotFile, Staged, StateStore,
+    batch::BatchRows,
+    family_name,
+    system_rows::{APPLIED, LEVEL, MEMBERSHIP, read_applied, read_level, read_membership},
 };
 use crate::{
     codec,
@@ -32,11 +34,6 @@ use crate::{
 
 /// Entries applied in one batch at most.
 const BATCH_ENTRIES: usize = 1024;
-/// System rows: the id of the last applied entry, and the membership.
-const APPLIED: &[u8] = b"applied";
-const MEMBERSHIP: &[u8] = b"membership";
-/// System row: the group's level, once it was raised.
-const LEVEL: &[u8] = b"level";
 
 /// The state of one group as openraft drives it.
 pub(crate) struct GroupState {
@@ -407,38 +404,4 @@ pub(super) fn flush(
 ) -> Result<(), StorageError> {
     let Some(family) = store.db.cf_handle(&family_name(group, generation)) else { return Ok(()) };
     store.db.flush_cf(&family).map_err(|error| store.db.failed("cannot flush", error))
-}
-
-/// The index of the last applied entry in a column family that is not in use.
-pub(crate) fn read_stored_applied(
-    db: &DB,
-    family: &impl AsColumnFamilyRef,
-) -> Result<Option<u64>, StorageError> {
-    let stored = db
-        .get_cf(family, system_key(APPLIED))
-        .map_err(|error| StorageError::of_database("cannot read rows", error))?;
-    let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
-    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
-    Ok(stored.map(|id| id.index))
-}
-
-pub(crate) fn read_applied(view: &ReadView) -> Result<Option<LogId>, StorageError> {
-    let stored = view.system(APPLIED)?;
-    let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
-    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
-    Ok(stored.map(codec::log_id_from_proto))
-}
-
-fn read_level(view: &ReadView) -> Result<u32, StorageError> {
-    let Some(bytes) = view.system(LEVEL)? else { return Ok(FIRST) };
-    let bytes = bytes.try_into().map_err(|_| StorageError::new("malformed level"))?;
-    Ok(u32::from_be_bytes(bytes))
-}
-
-pub(crate) fn read_membership(view: &ReadView) -> Result<StoredMembership, StorageError> {
-    let Some(bytes) = view.system(MEMBERSHIP)? else { return Ok(StoredMembership::default()) };
-    let stored = pb::StoredMembership::decode(bytes.as_slice())
-        .map_err(|error| StorageError::with_source("malformed membership", error))?;
-    codec::stored_membership_from_proto(stored)
-        .map_err(|error| StorageError::with_source("malformed membership", error))
 }

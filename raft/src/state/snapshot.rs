@@ -12,7 +12,7 @@ use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
 use super::{
     StateStore, family_name,
-    machine::{read_applied, read_membership},
+    system_rows::{read_applied, read_membership},
 };
 use crate::{db::state_options, read_view::ReadView, rows::StorageError, types::SnapshotMeta};
 
