@@ -32,7 +32,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use mesh::{Claim, DataDir, DataDirError, Mesh, MeshConfig};
+use mesh::{ClaimedDir, DataDir, DataDirError, Mesh, MeshConfig};
 use nix::sys::stat::{Mode, umask};
 use raft::{Host, HostError, OpenError, Timing};
 use tokio::{
@@ -422,7 +422,7 @@ fn dir_failure(error: DataDirError) -> Failure {
 }
 
 /// Opens the data directory and the host on it; tells also whether it belonged to a mesh before.
-fn open_host(claim: Claim, config: &Config) -> Result<(Host, bool), Failure> {
+fn open_host(claim: ClaimedDir, config: &Config) -> Result<(Host, bool), Failure> {
     let looked = claim.stores().map(|(id, made)| raft::check(claim.path(), id, made));
     let looked = looked.transpose().map_err(store_failure)?;
     let dir = claim.open().map_err(dir_failure)?;

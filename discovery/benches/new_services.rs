@@ -1,4 +1,4 @@
-//! What a new service costs the one who publishes it, with ever more services there already.
+//! The cost of publishing a new service while more and more services exist.
 //!
 //! `cargo bench --workspace --bench new_services`
 #![expect(

@@ -1,29 +1,31 @@
-//! Who still renews: the leader's count of the seconds.
+//! The leader's table of leases: when each one ends.
 //!
-//! The registry knows which leases hold; this table, in the memory of DISCO's leader only, knows
-//! until when. Renewals move a deadline here and never enter the Raft log. When a deadline passes,
-//! [`LeaseTable::due`] *proposes* an expiry; the caller confirms its leadership with a quorum, then
-//! submits the command, and the registry ends the lease if nobody registered it again meanwhile.
+//! The registry knows which leases exist. This table, in the memory of DISCO's leader only, knows
+//! when they end. A renewal moves a deadline here and never enters the Raft log. When a deadline
+//! passes, [`LeaseTable::due`] *proposes* an expiry; the caller confirms its leadership with a
+//! quorum, then submits the command, and the registry ends the lease unless it was granted again
+//! meanwhile.
 //!
-//! Errors of this table must be on the side of keeping:
+//! If this table errs, it must keep a lease too long, never end one too early:
 //!
-//! - A leader that was just elected has heard of nobody, so every lease gets its full time again,
-//!   and more, spread out, so that not all end at one moment.
-//! - A process that was paused has heard of nobody either. The table's own clock stands still while
-//!   it is not called: a call that comes late by more than [`TICK`] moves every deadline by as much.
-//! - When too many would end at once, the fault is more likely on this side of the network: the
-//!   [`Latch`] is set, and tells.
-//! - Silence alone never takes the last half of a service at once, and for an hour not its last
-//!   instance: see `floor`.
+//! - A leader that was just elected has heard no owner yet. So every lease gets its full time
+//!   again, and a different extra time, so that the leases do not all end at one moment.
+//! - A process that was paused has heard no owner meanwhile. The table's own clock stops while the
+//!   table is not called: a call that is late by more than [`TICK`] moves every deadline by the
+//!   delay.
+//! - If too many leases would end at once, the fault is more likely on this side of the network.
+//!   Then the [`Latch`] is set, and holds them.
+//! - Silence alone never removes more than half of a service at once, nor its last instance within
+//!   an hour: see `floor`.
 //!
-//! What runs out while the latch is set, or below the floor, does not end. The registry notes that
-//! its owner is *silent*: it is served after all others, and gives way to anybody who comes for its
-//! place. It is heard again with its next renewal. If that does not come within the *patience*, it
-//! ends in the slow lane: the one that has been silent longest first, few a second, and only while
-//! others are heard and no mass falls silent anew.
+//! A lease that runs out while the latch is set, or that the floor protects, does not end. The
+//! registry marks its owner as *silent*: its instances are used only after all others, and another
+//! owner may take over its registration. The next renewal ends the silence. If none comes within
+//! the *patience*, the lease ends in the slow lane: longest silence first, a few leases per second,
+//! and only while other owners are heard and the latch is not set.
 //!
-//! Owners who have said that they stop are no sign of a fault: they do not count, and their leases
-//! end in their time.
+//! Owners that have announced that they stop are no sign of a fault. They are not counted, and
+//! their leases end when they run out.
 //!
 //! The table is a pure machine: `now` is an argument.
 
@@ -48,57 +50,57 @@ pub use self::{
 };
 use crate::registry::{Grant, Locality, MAX_TTL, RecordKey, Registry};
 
-/// Time since a moment that is fixed while the process runs, from a monotonic clock.
+/// Time on a monotonic clock, since a moment that is fixed while the process runs.
 pub type Time = Duration;
 
-/// How often [`LeaseTable::due`] is called at the least.
+/// Longest time between two calls of [`LeaseTable::due`].
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// How long an owner may be silent before its lease ends in the slow lane, unless said otherwise.
+/// Default time that an owner may be silent before its lease ends in the slow lane.
 pub const PATIENCE: Duration = Duration::from_secs(2 * 60);
 
-/// How long an instance that is down stays listed before it is forgotten, how long a silent one
-/// stays that is the last of its service, and how long a removed service keeps its port.
+/// How long an instance that is down stays listed, how long the last instance of a service stays
+/// while it is silent, and how long a removed service keeps its port.
 pub const HOLD: Duration = Duration::from_secs(60 * 60);
 
-/// How long a service stays that has no instance, not even one that is down.
+/// How long a service is kept while it has no instance, not even one that is down.
 pub const EMPTY_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Pause between two rounds of the slow lane.
-const SLOW_PACE: Duration = Duration::from_secs(1);
+const LONG_SILENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// One of so many leases may end in one round of the slow lane; one in any case.
-const SLOW_SHARE: usize = 200;
+/// In one round of the slow lane, one in this many leases may end, but always at least one.
+const LONG_SILENT_SHARE: usize = 200;
 
 /// Marks in one command.
 const MARKS: usize = 1_000;
 
-/// Renewals per second that the leader wants to see at the most. With more leases than that allows,
-/// their time is stretched.
+/// Most renewals per second that the leader should receive. With more leases their time is
+/// stretched.
 const RENEWALS_PER_SEC: u64 = 1_000;
 
-/// An owner renews at a third of the time.
+/// An owner renews when a third of the time has passed.
 const RENEWALS_PER_TTL: u64 = 3;
 
-/// A proposal that has not shown effect after this time is made again.
+/// A proposal that has had no effect after this time is made again.
 const PROPOSAL_RETRY: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The deadlines of all leases, in the memory of DISCO's leader.
 #[derive(Debug)]
 pub struct LeaseTable {
     patience: Duration,
     leases: BTreeMap<u64, Lease>,
     /// Deadlines of the leases whose owners are heard, in order.
     deadlines: BTreeSet<(Time, u64)>,
-    /// Leases that the registry has as silent, by the log index since when.
+    /// Leases that the registry has marked as silent, by the log index of the mark.
     silent: BTreeSet<(u64, u64)>,
-    /// Leases heard again that the registry still has as silent.
+    /// Leases that were renewed while the registry still has them marked as silent.
     returned: BTreeSet<u64>,
-    /// Leases whose end was proposed.
+    /// Leases whose expiry was proposed.
     ending: BTreeSet<u64>,
-    /// When the slow lane moves next.
-    slow_at: Time,
-    /// Instances that are down, until they are to be forgotten.
+    /// When the next round of the slow lane may begin.
+    long_silent_at: Time,
+    /// Instances that are down, and until when they stay listed.
     down: BTreeMap<RecordKey, Down>,
     /// Services without instances, and when they are to be removed.
     empty: BTreeMap<String, Time>,
@@ -107,8 +109,8 @@ pub struct LeaseTable {
     latch: Latch,
     /// When the table was last called.
     seen: Time,
-    /// How long the table was not called when it should have been. Every deadline is on the clock
-    /// that this is subtracted from.
+    /// The total time of pauses in which the table was not called. It is subtracted from the
+    /// monotonic clock to give the clock that deadlines are on.
     paused: Duration,
 }
 
@@ -117,14 +119,14 @@ struct Lease {
     granted_index: u64,
     ttl: Duration,
     zone: Locality,
-    /// When the lease ends, or is next proposed to.
+    /// When the lease ends, or when its expiry is proposed again.
     deadline: Time,
-    /// When half the time has passed without a renewal, which an owner who keeps to the third
-    /// does not let happen.
+    /// When the owner counts as late: at half of the time. An owner that renews at a third is never
+    /// late.
     late_at: Time,
     /// When this table last heard of its owner.
     heard_at: Option<Time>,
-    /// Whether its owners have said that they stop. Their silence is no sign of a fault.
+    /// Whether its owners have announced that they stop. Their silence is no sign of a fault.
     leaving: bool,
     silence: Silence,
 }
@@ -132,34 +134,34 @@ struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Silence {
     No,
-    /// The registry has the lease as silent.
+    /// The registry has marked the lease as silent.
     Noted {
         index: u64,
         since: Time,
     },
-    /// The owner was heard again, which the registry has yet to note.
+    /// The owner was heard again. The registry has not removed the mark yet.
     Over,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Down {
-    /// Whether its owner had said that it stops.
+    /// Whether its owner had announced that it stops.
     had_left: bool,
     since_index: u64,
     since: Time,
     until: Time,
 }
 
-/// How the owner of a lease stands.
+/// When the owner of a lease was last heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heard {
     pub ago: Duration,
-    /// Until the lease runs out.
+    /// Time until the lease runs out.
     pub left: Duration,
 }
 
 impl LeaseTable {
-    /// Renews a lease. Returns how long it lasts from now, or nothing if there is no such lease and
+    /// Renews a lease. Returns how long it lasts from now; none if there is no such lease, so that
     /// its owner must register again.
     pub fn renew(&mut self, lease_id: u64, now: Time) -> Option<Duration> {
         let clock = self.clock(now);
@@ -172,16 +174,16 @@ impl LeaseTable {
         let ttl = stretched(lease.ttl, self.leases.len());
         self.ending.remove(&lease_id);
         self.move_deadline(lease_id, clock + ttl, clock + ttl / 2);
-        self.hear(lease_id, clock);
+        self.record_heard(lease_id, clock);
         Some(ttl)
     }
 
-    /// How long a lease lasts that was just granted.
+    /// How long a lease lasts from its grant.
     pub fn ttl(&self, lease_id: u64) -> Option<Duration> {
         self.leases.get(&lease_id).map(|lease| stretched(lease.ttl, self.leases.len()))
     }
 
-    /// When the owner of a lease was last heard; nothing if this table never did.
+    /// When the owner of a lease was last heard; none if this table never heard it.
     pub fn heard(&mut self, lease_id: u64, now: Time) -> Option<Heard> {
         let clock = self.clock(now);
         let lease = self.leases.get(&lease_id)?;
@@ -192,10 +194,10 @@ impl LeaseTable {
         Some(Heard { ago: clock.saturating_sub(lease.heard_at?), left })
     }
 
-    /// What should end, or be noted, by now.
+    /// The expiries, marks and removals that are due now.
     ///
-    /// A lease stays in the table until the registry has ended it, and is proposed again if that
-    /// takes long.
+    /// A lease stays in the table until the registry has ended it. Its expiry is proposed again if
+    /// that takes long.
     pub fn due(&mut self, registry: &Registry, now: Time) -> Vec<Proposal> {
         let clock = self.clock(now);
         let mut proposals = self.expiries(registry, clock);
@@ -223,12 +225,12 @@ impl LeaseTable {
         proposals
     }
 
-    /// Whether too many fell silent at once, and who.
+    /// The reason that expiry is held, if the latch is set.
     pub fn frozen(&self) -> Option<&Frozen> {
         self.latch.frozen()
     }
 
-    /// Leases whose owners are known to be silent.
+    /// Number of leases that the registry has marked as silent.
     pub fn silent(&self) -> usize {
         self.silent.len()
     }
@@ -261,7 +263,7 @@ impl LeaseTable {
             let Some(lease) = self.leases.get_mut(&lease_id) else { continue };
             let (granted_index, late_at) = (lease.granted_index, lease.late_at);
             if lease.leaving || !held && floor.permits(lease_id) {
-                floor.take(lease_id);
+                floor.count_ending(lease_id);
                 self.ending.insert(lease_id);
                 proposals.push(Proposal::Expire { lease_id, granted_index });
             } else {
@@ -271,14 +273,15 @@ impl LeaseTable {
             }
             self.move_deadline(lease_id, clock + PROPOSAL_RETRY, late_at);
         }
-        marks.extend(self.returns());
+        marks.extend(self.heard_again_marks());
         proposals.extend(marks.chunks(MARKS).map(|it| Proposal::Mark(it.to_vec())));
-        proposals.extend(self.slow_lane(&mut floor, clock));
+        proposals.extend(self.expire_long_silent(&mut floor, clock));
         proposals
     }
 
-    /// Leases to be noted as heard again. They are proposed until that shows.
-    fn returns(&self) -> Vec<LeaseMark> {
+    /// The marks of leases whose owners were heard again. They are proposed until the registry has
+    /// them.
+    fn heard_again_marks(&self) -> Vec<LeaseMark> {
         let leases = self.returned.iter().filter_map(|id| Some((*id, self.leases.get(id)?)));
         leases
             .map(|(lease_id, it)| LeaseMark {
@@ -289,13 +292,13 @@ impl LeaseTable {
             .collect()
     }
 
-    /// Who is silent for long ends, a few at a time.
-    fn slow_lane(&mut self, floor: &mut Floor<'_>, clock: Time) -> Vec<Proposal> {
+    /// The slow lane: proposes to expire leases that have been silent for long, a few at a time.
+    fn expire_long_silent(&mut self, floor: &mut Floor<'_>, clock: Time) -> Vec<Proposal> {
         let is_heard = |it: &Lease| !it.leaving && it.late_at > clock;
         let may_move = self.latch.frozen().is_none()
-            && clock >= self.slow_at
+            && clock >= self.long_silent_at
             && self.leases.values().any(is_heard);
-        let mut left = if may_move { (self.leases.len() / SLOW_SHARE).max(1) } else { 0 };
+        let mut left = if may_move { (self.leases.len() / LONG_SILENT_SHARE).max(1) } else { 0 };
         let mut proposals = Vec::new();
         for (_, lease_id) in &self.silent {
             let Some(lease) = self.leases.get_mut(lease_id) else { continue };
@@ -312,10 +315,10 @@ impl LeaseTable {
             }
             if !lease.leaving {
                 left -= 1;
-                self.slow_at = clock + SLOW_PACE;
+                self.long_silent_at = clock + LONG_SILENT_PAUSE;
             }
             lease.deadline = clock + PROPOSAL_RETRY;
-            floor.take(*lease_id);
+            floor.count_ending(*lease_id);
             self.ending.insert(*lease_id);
             let granted_index = lease.granted_index;
             proposals.push(Proposal::Expire { lease_id: *lease_id, granted_index });
@@ -323,7 +326,8 @@ impl LeaseTable {
         proposals
     }
 
-    /// Sets or lifts the latch. Who has been silent for long is not what is happening now.
+    /// Sets or lifts the latch. Leases that have been silent for long are not counted: they are no
+    /// sign of a current fault.
     fn check_latch(&mut self, clock: Time) -> bool {
         let is_old = |it: &Lease| match it.silence {
             Silence::Noted { since, .. } => since + self.patience <= clock,
@@ -349,7 +353,7 @@ impl LeaseTable {
 
     fn put(&mut self, grant: Grant, zone: Locality, from: Time, lasts: Duration) {
         let Grant { lease_id, ttl, granted_index } = grant;
-        self.take_out(lease_id);
+        self.remove(lease_id);
         let (deadline, late_at) = (from + lasts, from + lasts / 2);
         let (leaving, silence) = (false, Silence::No);
         let lease =
@@ -364,14 +368,14 @@ impl LeaseTable {
         }
     }
 
-    fn hear(&mut self, lease_id: u64, clock: Time) {
+    fn record_heard(&mut self, lease_id: u64, clock: Time) {
         if let Some(lease) = self.leases.get_mut(&lease_id) {
             lease.heard_at = Some(clock);
         }
     }
 
     fn forget(&mut self, lease_id: u64) {
-        let Some(lease) = self.take_out(lease_id) else { return };
+        let Some(lease) = self.remove(lease_id) else { return };
         let clock = self.seen.saturating_sub(self.paused);
         let fell_silent = lease.late_at <= clock && !matches!(lease.silence, Silence::Noted { .. });
         if !lease.leaving && fell_silent {
@@ -379,7 +383,7 @@ impl LeaseTable {
         }
     }
 
-    fn take_out(&mut self, lease_id: u64) -> Option<Lease> {
+    fn remove(&mut self, lease_id: u64) -> Option<Lease> {
         let lease = self.leases.remove(&lease_id)?;
         self.deadlines.remove(&(lease.deadline, lease_id));
         if let Silence::Noted { index, .. } = lease.silence {
@@ -399,7 +403,7 @@ impl LeaseTable {
         }
     }
 
-    /// The table's own time, which stood still while the table was not called.
+    /// The table's own clock, without the pauses in which it was not called.
     fn clock(&mut self, now: Time) -> Time {
         let gap = now.saturating_sub(self.seen);
         if gap > 2 * TICK {
@@ -416,15 +420,15 @@ impl Down {
     }
 }
 
-/// A lease's time when there are so many leases.
+/// The time of a lease, stretched for the number of leases.
 fn stretched(ttl: Duration, leases: usize) -> Duration {
     let leases = u64::try_from(leases).unwrap_or(u64::MAX);
     let least = leases.saturating_mul(RENEWALS_PER_TTL * 1_000) / RENEWALS_PER_SEC;
     ttl.max(Duration::from_millis(least)).min(MAX_TTL)
 }
 
-/// How much longer than its time a lease lasts under a leader that was just elected: up to twice as
-/// long, by its id, which is random.
+/// The extra time of a lease under a leader that was just elected: up to its own time, chosen by
+/// its id, which is random.
 fn spread(grant: Grant) -> Duration {
     const STEPS: u32 = 256;
     let step = u32::from(grant.lease_id.to_le_bytes()[0]);

@@ -1,9 +1,9 @@
-//! What exists and who is told.
+//! The pure middle of the `disco` service: what exists, and which client is sent what.
 //!
-//! The pure middle of the `disco` service. Its first half answers *what exists*: the registry of
-//! instances that DISCO replicates, and the translation of that registry to xDS resources. Its
-//! second half answers *who is told*: the versioned [`snapshot`] of those resources and the
-//! [`stream`] machine that decides, for one ADS connection, which response is owed and when.
+//! The first half is about what exists: the registry of instances that DISCO replicates, and the
+//! translation of that registry to xDS resources. The second half is about the clients: the
+//! versioned [`snapshot`] of those resources, and the [`stream`] machine that decides, for one ADS
+//! connection, which response is due and when.
 //!
 //! ```text
 //!   registry ──translation──► ResourceChange ──► Snapshot ──► Stream ──► responses

@@ -1,16 +1,16 @@
-//! Where data groups live: what DISCO's leader should propose, given who is up.
+//! The placement of data groups: what DISCO's leader should propose, given the nodes that are up.
 //!
-//! A decision, not a process: looked at again after every change, it names the commands that are
-//! still missing, and none when all is well. Each is safe to propose twice.
+//! The placement is computed anew after every change of the registry. It returns the commands that
+//! are still missing, and none if nothing is missing. Every command is safe to propose twice.
 //!
 //! - The namespace `default` gets its group as soon as enough nodes are up. The first voters are
-//!   spread over zones as far as there are zones. This happens once; a group that exists is never
-//!   decided again, whatever became of its voters.
+//!   spread over the zones. This happens once: an existing group is never decided again, whatever
+//!   happens to its voters.
 //! - Every other node becomes a further replica of every group, up to
-//!   [`MAX_REPLICAS`](crate::registry::MAX_REPLICAS) that are not
-//!   down. Whether a replica votes is the group's own business.
+//!   [`MAX_REPLICAS`](crate::registry::MAX_REPLICAS) that are not down. The group itself decides
+//!   whether a replica votes.
 //!
-//! A node that lost its disk comes back under another id, so it is one of the other nodes.
+//! A node that lost its disk comes back with another id, so it counts as another node.
 
 #[cfg(test)]
 mod tests;
@@ -26,8 +26,8 @@ use crate::registry::{DEFAULT_NAMESPACE, Group, Locality, Node, Registry};
 /// Voters that a group should have, except in single mode, where it has one.
 pub const VOTERS_WANTED: usize = 3;
 
-/// The commands that are missing. With fewer than `voters_wanted` nodes up nothing is decided: a
-/// group that starts smaller than wanted would have to be grown by somebody.
+/// The commands that are missing. While fewer than `voters_wanted` nodes are up nothing is decided,
+/// because an operator would have to enlarge a group that starts too small.
 pub fn proposals(registry: &Registry, voters_wanted: usize) -> Vec<RegistryCommand> {
     let is_up = |it: &&Node| it.state == NodeState::Up && it.silent_since.is_none();
     let up: Vec<&Node> = registry.nodes().filter(is_up).collect();
@@ -71,8 +71,8 @@ fn assign(registry: &Registry, group: &Group, up: &[&Node]) -> Vec<Command> {
         .collect()
 }
 
-/// Chooses nodes one by one, each from the locality with the fewest so far, `taken` included; among
-/// equals the lowest id.
+/// Chooses nodes one by one, each from the locality with the fewest so far, `taken` included. Of
+/// several such nodes it takes the lowest id.
 fn spread<'a>(
     candidates: &[&'a Node],
     taken: &BTreeMap<&'a Locality, usize>,

@@ -1,20 +1,21 @@
-//! Who exists: the replicated state of the DISCO group.
+//! The registry: the replicated state of the DISCO group.
 //!
-//! The registry is a value. It is fed committed commands, one after the other, and answers each;
-//! every replica that was fed the same commands holds the same registry and gave the same answers.
-//! Time is not among its inputs: a lease here is only an id with a record behind it, and it ends
-//! when a command says so. Who counts the seconds is [`crate::lease::LeaseTable`], on the leader.
+//! The registry is a deterministic state machine. It applies committed commands in order and
+//! answers each. Every replica that has applied the same commands holds the same registry and gave
+//! the same answers. Time is not an input: a lease is only an id that records refer to, and it ends
+//! when a command ends it. [`crate::lease::LeaseTable`] on the leader keeps the time.
 //!
 //! It keeps servers (of DISCO), nodes (of data), services, their instances, and the data groups.
 //! Each is one row, named by a [`RecordKey`]. A command's [`Outcome`] names the rows it touched, so
-//! that they are written, and translated for Envoy, and nothing else is. What is derived from rows
-//! (who holds a lease, which ports are taken) is not kept.
+//! that only these are written and translated for Envoy. What follows from the rows (the holders of
+//! a lease, the ports that are taken) is not stored.
 //!
-//! Three rules hold whatever is applied:
+//! Three rules always hold:
 //!
-//! - A namespace's first voters are decided once. There is no command to take it back.
-//! - A record belongs to one lease. Another holder is refused while that lease holds.
-//! - A service keeps its sidecar port while it is there, also without an instance, and for a while
+//! - A namespace's first voters are decided once. No command can change them.
+//! - A record belongs to one lease. Another owner is refused while that lease exists and its owner
+//!   is heard.
+//! - A service keeps its sidecar port while it exists, also without instances, and for a while
 //!   after it was removed.
 
 mod groups;
@@ -56,19 +57,19 @@ pub use self::{
     ttl::{DEFAULT_TTL, MAX_TTL, MIN_TTL},
 };
 
-/// See the module.
+/// All records, as of the last applied command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registry {
     servers: BTreeMap<u64, Server>,
     nodes: BTreeMap<u64, Node>,
     services: BTreeMap<String, Service>,
-    /// Removed services that still keep their port.
+    /// Removed services whose port is still reserved.
     retired: BTreeMap<String, Service>,
     /// By service, then by id. A service without instances has no entry.
     instances: BTreeMap<String, BTreeMap<String, Instance>>,
     groups: BTreeMap<u32, Group>,
 
-    /// Derived: the records that live by a lease. A lease without any has no entry.
+    /// Derived: the records that belong to each lease. A lease without records has no entry.
     holders: BTreeMap<u64, BTreeSet<RecordKey>>,
     /// Derived: sidecar ports that are taken.
     ports: BTreeSet<u16>,
@@ -76,17 +77,17 @@ pub struct Registry {
     namespaces: BTreeMap<String, u32>,
 }
 
-/// What a command did.
+/// The effects of a command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     pub reply: RegistryReply,
-    /// Rows to write anew, or to delete if [`Registry::record`] has none.
+    /// Rows to write, or to delete if [`Registry::record`] returns none.
     pub touched: BTreeSet<RecordKey>,
-    /// Leases that were granted, granted again, or ended, or whose holders changed.
+    /// Leases that were granted, granted again or ended, or whose records changed.
     pub leases: BTreeSet<u64>,
 }
 
-/// A row that this registry did not write, or not as it is.
+/// A row that no registry has written in this form.
 #[derive(Debug, Error)]
 pub enum RestoreError {
     #[error("row {key:?} has no known key")]
@@ -97,14 +98,14 @@ pub enum RestoreError {
     Invalid { key: RecordKey, message: String },
 }
 
-/// Which log entry a command came in.
+/// The log entry of a command.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     index: u64,
     term: u64,
 }
 
-/// What a command touches, gathered while it is carried out.
+/// What a command touches, collected while it is applied.
 #[derive(Debug, Default)]
 struct Effects {
     touched: BTreeSet<RecordKey>,
@@ -112,9 +113,9 @@ struct Effects {
 }
 
 impl Registry {
-    /// Carries out one committed command.
+    /// Applies one committed command.
     ///
-    /// A refused command has touched nothing.
+    /// A refused command changes nothing.
     pub fn apply(&mut self, command: RegistryCommand, index: u64, term: u64) -> Outcome {
         let mut effects = Effects::default();
         let outcome = match self.execute(command, Entry { index, term }, &mut effects) {
@@ -154,10 +155,10 @@ impl Registry {
         }
     }
 
-    /// Notes which leases' owners are silent and which are heard again.
+    /// Marks leases whose owners are silent, and removes the marks of those heard again.
     ///
-    /// A lease stays what it is, so a mark changes nothing about who holds what; it says that others
-    /// may take the place, and how its holders are to be served.
+    /// A mark does not end the lease. It allows another owner to take over the records, and clients
+    /// are sent to the others first.
     fn mark_leases(
         &mut self,
         command: MarkLeases,
@@ -171,7 +172,8 @@ impl Registry {
             if self.grant(mark.lease_id).is_none_or(|it| it.granted_index != mark.granted_index) {
                 continue;
             }
-            // Also without a change: who proposed it waits for its effect.
+            // Reported even if nothing changed: the lease table waits for the effect of its
+            // proposal.
             effects.leases.insert(mark.lease_id);
             let silent_since = mark.silent.then_some(entry.index);
             for holder in self.holders.get(&mark.lease_id).cloned().unwrap_or_default() {
@@ -187,7 +189,7 @@ impl Registry {
         RegistryDone { changed: !effects.touched.is_empty(), ..RegistryDone::default() }
     }
 
-    /// Ends a lease, unless it was granted anew or another leader was elected since the proposal.
+    /// Ends a lease, unless it was granted again or another leader was elected since the proposal.
     fn expire_lease(
         &mut self,
         command: ExpireLease,
@@ -211,7 +213,7 @@ impl Registry {
         RegistryDone { lease_id: command.lease_id, changed: true, ..RegistryDone::default() }
     }
 
-    /// The row of a record, or nothing if the record is gone.
+    /// The row of a record; none if there is no such record.
     pub fn record(&self, key: &RecordKey) -> Option<Vec<u8>> {
         match key {
             RecordKey::Server(id) => self.servers.get(id).map(|it| it.to_record().encode_to_vec()),
@@ -241,12 +243,12 @@ impl Registry {
             .collect()
     }
 
-    /// The registry whose rows these are: key as [`RecordKey::encode`] gave it, value as
-    /// [`Registry::record`] did.
+    /// Restores a registry from its rows: keys from [`RecordKey::encode`], values from
+    /// [`Registry::record`].
     ///
     /// # Errors
     ///
-    /// A row was not written by a registry. The store is damaged, or of a later format.
+    /// If a row was not written by a registry: the store is damaged, or has a later format.
     pub fn restore<K, V>(rows: impl IntoIterator<Item = (K, V)>) -> Result<Self, RestoreError>
     where
         K: AsRef<[u8]>,
@@ -286,8 +288,8 @@ impl Registry {
         Err(RestoreError::Invalid { key, message })
     }
 
-    /// The lease as its records have it: with the shortest of their times, granted when the last of
-    /// them was. Nothing if it has ended.
+    /// The grant of a lease: the shortest time and the latest grant of its records. None if the
+    /// lease has ended.
     pub fn grant(&self, lease_id: u64) -> Option<Grant> {
         self.holders.get(&lease_id)?.iter().filter_map(|holder| self.grant_of(holder)).reduce(
             |a, b| Grant {
@@ -298,12 +300,12 @@ impl Registry {
         )
     }
 
-    /// Every lease that holds, in the order of their ids.
+    /// Every lease, in the order of their ids.
     pub fn grants(&self) -> impl Iterator<Item = Grant> {
         self.holders.keys().filter_map(|lease_id| self.grant(*lease_id))
     }
 
-    /// Where the first of a lease's holders is.
+    /// The locality of a lease's first record.
     pub fn locality_of_lease(&self, lease_id: u64) -> Option<&Locality> {
         self.holders.get(&lease_id)?.iter().find_map(|holder| match holder {
             RecordKey::Instance { service, id } => {
@@ -314,13 +316,13 @@ impl Registry {
         })
     }
 
-    /// Since which log index a lease's owner has been known to be silent, if it is.
+    /// The log index at which a lease was marked as silent; none if it is not marked.
     pub fn silent_since(&self, lease_id: u64) -> Option<u64> {
         let holders = self.holders.get(&lease_id)?;
         holders.iter().filter_map(|holder| self.silence_of(holder)).min()
     }
 
-    /// The instances that live by a lease.
+    /// The instances that belong to a lease.
     pub fn instances_of_lease(&self, lease_id: u64) -> impl Iterator<Item = &Instance> {
         self.holders.get(&lease_id).into_iter().flatten().filter_map(|holder| match holder {
             RecordKey::Instance { service, id } => self.instance(service, id),
@@ -331,7 +333,7 @@ impl Registry {
         })
     }
 
-    /// Whether all of a lease's holders have said that they stop.
+    /// Whether the owners of all of a lease's records have announced that they stop.
     pub fn is_leaving(&self, lease_id: u64) -> bool {
         self.holders.get(&lease_id).is_some_and(|holders| {
             holders.iter().all(|holder| match holder {
@@ -362,8 +364,9 @@ impl Registry {
         }
     }
 
-    /// Notes who lives by which lease after a record's lease went from `before` to `after`.
-    fn rehold(
+    /// Updates which records belong to which lease, after a record's lease changed from `before` to
+    /// `after`.
+    fn update_holders(
         &mut self,
         key: &RecordKey,
         before: Option<u64>,

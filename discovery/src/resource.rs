@@ -1,14 +1,15 @@
 //! xDS resources: named, typed messages whose version is the hash of their content.
 //!
-//! A resource is encoded once, when it is made, in the form both variants of the protocol need:
-//! the delta variant sends the `Resource` wrapper, state-of-the-world the `Any` inside it. Every
-//! response to every client shares those bytes.
+//! A resource is encoded once, when it is made, in a form that both variants of the protocol use:
+//! the delta variant sends the `Resource` wrapper, the state-of-the-world variant the `Any` inside
+//! it. Every response to every client shares those bytes.
 //!
-//! Versions are content hashes, so replicas agree on them without talking, and a client that
-//! reconnects to another replica is sent nothing it already has. Two builds agree too as long as
-//! they make the same message: it is encoded in the order of its field numbers, without fields that
-//! hold their default, and a map field holds one entry at most. A test pins the versions of known
-//! resources, so that a new build, code generator or library cannot change them unnoticed.
+//! Versions are content hashes, so replicas compute the same ones independently, and a client that
+//! reconnects to another replica is sent nothing that it already has. Two builds also agree if they
+//! make the same message, since a message is encoded in the order of its field numbers, without
+//! fields that hold their default, and a map field holds at most one entry. A test pins the
+//! versions of known resources, so that a new build, code generator or library cannot change them
+//! unnoticed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,8 +31,8 @@ mod tests;
 
 /// The types of resources that this server knows.
 ///
-/// The order is make-before-break order (xDS protocol, "Eventual consistency considerations"):
-/// what is announced first comes first.
+/// They are listed in make-before-break order (xDS protocol, "Eventual consistency
+/// considerations").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     Cluster,
@@ -41,7 +42,7 @@ pub enum ResourceType {
 }
 
 impl ResourceType {
-    /// How many types there are: the length of a table with one entry per type.
+    /// The number of types.
     pub const COUNT: usize = Self::all().len();
 
     /// Every type, in make-before-break order.
@@ -49,7 +50,7 @@ impl ResourceType {
         [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route]
     }
 
-    /// The type a request names, if this server knows it.
+    /// The type with this URL, if this server knows it.
     pub fn from_type_url(url: &str) -> Option<Self> {
         Self::all().into_iter().find(|kind| kind.type_url() == url)
     }
@@ -63,11 +64,11 @@ impl ResourceType {
         }
     }
 
-    /// Whether a client may subscribe to "all there are" (xDS protocol, "How the client specifies
-    /// what resources to return").
+    /// Whether a client may subscribe to all resources of the type (xDS protocol, "How the client
+    /// specifies what resources to return").
     ///
-    /// It is the same types for which a state-of-the-world response is the full set, so that a
-    /// name missing from it is deleted.
+    /// For the same types a state-of-the-world response is the full set, so that a name missing
+    /// from it is deleted.
     pub const fn has_wildcard(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
     }
@@ -91,8 +92,8 @@ impl fmt::Display for ResourceType {
 
 /// Version of a resource or of all resources of a type: a hash of the content.
 ///
-/// It says only whether two contents are equal, never which one is later; the revision of the
-/// [snapshot](crate::snapshot::Snapshot) does that.
+/// It tells only whether two contents are equal, not which one is later. For that there is the
+/// revision of the [snapshot](crate::snapshot::Snapshot).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 
@@ -101,7 +102,7 @@ impl Version {
         Self(hash)
     }
 
-    /// Reads what [`Display`](fmt::Display) wrote. Anything else was not written by this server.
+    /// Parses what [`Display`](fmt::Display) wrote. Any other text was not written by this server.
     pub fn parse(text: &str) -> Option<Self> {
         let canonical =
             text.len() == 16 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
@@ -179,13 +180,13 @@ impl Resource {
         self.wildcard
     }
 
-    /// What a client asks for because of this resource, and waits for before it uses it
-    /// ("warming"): the load assignment of a cluster with EDS, the routes of a listener.
+    /// The names that a client requests because of this resource, and waits for before it uses the
+    /// resource ("warming"): the load assignment of a cluster with EDS, the routes of a listener.
     pub fn awaits(&self) -> &[Arc<str>] {
         &self.awaits
     }
 
-    /// Bytes it takes in a response, about.
+    /// Approximate number of bytes in a response.
     pub const fn size(&self) -> usize {
         self.encoded.bytes.len()
     }
@@ -210,9 +211,9 @@ impl fmt::Debug for Resource {
 /// A step from one snapshot to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResourceChange {
-    /// The resource is new or its content is.
+    /// A new resource, or new content of a resource.
     Put(Resource),
-    /// The resource of this name is no more.
+    /// The resource of this name was removed.
     Remove(ResourceType, Arc<str>),
 }
 
@@ -271,8 +272,8 @@ fn awaited_by(kind: ResourceType, name: &Arc<str>, body: &[u8]) -> Vec<Arc<str>>
     }
 }
 
-/// The load assignment a cluster asks for: the service name of its EDS configuration, or else its
-/// own name.
+/// The load assignment that a cluster requests: the service name of its EDS configuration, or else
+/// its own name.
 fn load_assignment_of(name: &Arc<str>, body: &[u8]) -> Option<Arc<str>> {
     let cluster = <Cluster as prost::Message>::decode(body).ok()?;
     let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
@@ -285,7 +286,7 @@ fn load_assignment_of(name: &Arc<str>, body: &[u8]) -> Option<Arc<str>> {
     }
 }
 
-/// The route configurations that the connection managers of a listener ask for.
+/// The route configurations that the connection managers of a listener request.
 fn routes_of(body: &[u8]) -> Vec<Arc<str>> {
     let Ok(listener) = <Listener as prost::Message>::decode(body) else { return Vec::new() };
     let chains = listener.filter_chains.into_iter().chain(listener.default_filter_chain);

@@ -1,9 +1,9 @@
-//! The snapshot: everything there is to tell clients, at one revision of the registry.
+//! The snapshot: all resources for clients, at one revision of the registry.
 //!
-//! A snapshot never changes; [`Snapshot::with_changes`] makes the next one, which shares every
-//! type that did not change. It remembers the names of its last few steps, so that a stream that
-//! follows closely finds what changed without comparing everything. A stream that fell behind
-//! compares the two sets.
+//! A snapshot never changes; [`Snapshot::with_changes`] makes the next one, which shares every type
+//! that did not change. It remembers the names that changed in its last few steps, so that a stream
+//! that is only a few steps behind finds the changes without comparing everything. A stream that is
+//! further behind compares the two sets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::resource::{Resource, ResourceChange, ResourceType, Version};
 #[cfg(test)]
 mod tests;
 
-/// Steps whose changed names a snapshot remembers. A stream that is further behind compares all.
+/// Steps whose changed names a snapshot remembers.
 const REMEMBERED_STEPS: usize = 32;
 
 /// All resources at one revision. Clones are cheap.
@@ -30,8 +30,8 @@ pub struct Snapshot {
 #[derive(Clone, Debug, Default)]
 struct Set {
     resources: BTreeMap<Arc<str>, Resource>,
-    /// The sum of the hashes of names and versions: it does not depend on the order in which
-    /// resources came, so replicas agree, and a step costs only what it changes.
+    /// The sum of the hashes of names and versions. It does not depend on the order of changes, so
+    /// replicas agree, and a step updates it at the cost of its own changes.
     version: Version,
 }
 
@@ -48,7 +48,7 @@ impl Snapshot {
         Self { revision: 0, sets: Default::default(), steps: Arc::default() }
     }
 
-    /// The snapshot of a later revision. Changes that change nothing leave no trace.
+    /// The snapshot of a later revision. Changes without effect are ignored.
     pub fn with_changes(
         &self,
         revision: u64,
@@ -87,12 +87,12 @@ impl Snapshot {
         }
     }
 
-    /// The revision of the registry that this is the view of: a Raft index.
+    /// The revision of the registry that this snapshot was made from: a Raft log index.
     pub const fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Hash of everything of a type: equal on all replicas that hold the same content.
+    /// Hash of all resources of a type. Replicas with the same content have the same hash.
     pub fn type_version(&self, kind: ResourceType) -> Version {
         self.set(kind).version
     }
@@ -108,7 +108,8 @@ impl Snapshot {
 
     /// The names of a type that may differ from those of an earlier snapshot of the same registry.
     ///
-    /// No name that differs is left out; a name that changed and changed back may be included.
+    /// Every name that differs is included. A name that changed and changed back may be included
+    /// too.
     pub fn changed_since(&self, earlier: &Self, kind: ResourceType) -> BTreeSet<Arc<str>> {
         if Arc::ptr_eq(&self.sets[kind.index()], &earlier.sets[kind.index()]) {
             return BTreeSet::new();
@@ -125,11 +126,11 @@ impl Snapshot {
         }
     }
 
-    /// Whether clients have to be told of this snapshot, if they have been told of an earlier one of
-    /// the same registry.
+    /// Whether any resource differs from an earlier snapshot of the same registry, so that clients
+    /// need this one.
     pub fn differs_from(&self, earlier: &Self) -> bool {
         ResourceType::all().into_iter().any(|kind| {
-            // Whatever changes a set makes another of it.
+            // Every change of a set creates another `Arc`.
             !Arc::ptr_eq(&self.sets[kind.index()], &earlier.sets[kind.index()])
         })
     }
@@ -141,14 +142,14 @@ impl Snapshot {
 
 impl Set {
     fn put(&mut self, resource: Resource) {
-        let added = share_of(&resource);
+        let added = hash_of(&resource);
         let name = Arc::clone(resource.name());
-        let removed = self.resources.insert(name, resource).as_ref().map_or(0, share_of);
+        let removed = self.resources.insert(name, resource).as_ref().map_or(0, hash_of);
         self.move_version(added, removed);
     }
 
     fn remove(&mut self, name: &str) {
-        let removed = self.resources.remove(name).as_ref().map_or(0, share_of);
+        let removed = self.resources.remove(name).as_ref().map_or(0, hash_of);
         self.move_version(0, removed);
     }
 
@@ -167,13 +168,13 @@ impl Set {
     }
 }
 
-/// The version of a set that holds these resources and no others.
+/// The version of a set of exactly these resources.
 pub fn version_of<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Version {
-    let shares = resources.into_iter().map(share_of);
+    let shares = resources.into_iter().map(hash_of);
     Version::new(shares.fold(0, u64::wrapping_add))
 }
 
-/// What one resource adds to the version of its type.
-pub(crate) fn share_of(resource: &Resource) -> u64 {
+/// The part of one resource in the version of its type.
+pub(crate) fn hash_of(resource: &Resource) -> u64 {
     xxh3_64_with_seed(resource.name().as_bytes(), resource.version().hash())
 }

@@ -1,56 +1,60 @@
 //! One ADS connection as a state machine: requests, snapshots and time in, responses out.
 //!
 //! Both variants of the protocol, delta and state-of-the-world (SotW), share the machine. Per
-//! resource type it keeps the client's subscription and at most one response that the client has not
-//! answered. What changes meanwhile is not queued: the next response is made from the latest
-//! snapshot, so a slow client gets the latest state and never a backlog. A response is never made from two snapshots.
+//! resource type it keeps the client's subscription and at most one response that the client has
+//! not answered. Changes meanwhile are not queued: the next response is made from the latest
+//! snapshot, so a slow client gets the latest state and never a backlog. A response is never made
+//! from two snapshots.
 //!
 //! # Make before break
 //!
 //! A route must not name a cluster that the client does not know, and a cluster must not vanish
 //! while a route names it (xDS protocol, "Eventual consistency considerations"). So:
 //!
-//! * a client is taken from one snapshot to the next as a whole. Clusters, listeners and routes of a
-//!   later snapshot wait until everything of the one before has been sent. So new clusters that come
-//!   faster than a client answers do not hold up its listeners and routes, and routes in steady
-//!   motion do not hold up removals. Endpoints wait for none of this: they are always the latest;
+//! * a client is taken from one snapshot to the next as a whole. Clusters, listeners and routes of
+//!   a later snapshot wait until everything of the one before has been sent. So clusters that are
+//!   added faster than a client answers do not delay its listeners and routes, and routes that keep
+//!   changing do not delay removals. Endpoints do not wait: they always come from the latest
+//!   snapshot;
 //! * clusters and endpoints are sent as soon as their own type has no unanswered response. A
 //!   client that never ACKs a cluster still gets its endpoints;
 //! * listeners and routes wait while a response with a new or changed cluster, or with endpoints
 //!   that some cluster waits for, is unanswered or still to be sent. Further endpoints of a known
-//!   cluster hold nothing up, so a fleet in steady motion cannot starve its routes;
-//! * routes are removed once no listener is to be sent or unanswered, clusters once no listener
-//!   and no route is, endpoints once also no cluster is. A SotW response is a full set, so a
-//!   removed cluster stays in it until then. A listener that was sent is in use only when the client
-//!   has asked for its routes, so removals wait for that too; and a delta client that comes back
-//!   with what it held is told of removals only when it has asked for its listeners and routes.
+//!   cluster delay nothing, so a fleet that keeps changing cannot starve its routes;
+//! * routes are removed once no listener is to be sent or unanswered, clusters once no listener and
+//!   no route is, endpoints once also no cluster is. A SotW response is a full set, so a removed
+//!   cluster stays in it until then. A listener that was sent is in use only when the client has
+//!   asked for its routes, so removals wait for that too. A delta client that reconnects with
+//!   resources is sent removals only when it has asked for its listeners and routes.
 //!
-//! Only types that the client subscribed to are waited for, and what is waited for never waits
-//! itself: gRPC clients, which ask for a listener first and for clusters last, are answered at
-//! once. A NACK ends the wait as an ACK does, and so does [`PATIENCE`]: who never answers is served
-//! all the same, in the right order but without the answers.
+//! Only types that the client subscribed to are waited for, and a type that others wait for never
+//! waits itself. So gRPC clients, which ask for a listener first and for clusters last, are
+//! answered at once. A NACK ends the wait as an ACK does. So does [`PATIENCE`]: a client that never
+//! answers is still sent everything, in the right order, but after that time.
 //!
 //! # Warming
 //!
-//! A client that gets a changed cluster waits for its endpoints before it uses it. So whenever a
-//! cluster is sent that the client did not have, its endpoints are sent after it, whether they
-//! changed or not, were rejected before or do not exist; and a reconnecting client's claim to have
-//! them is not believed.
+//! A client that gets a changed cluster waits for its endpoints before it uses it. So after a
+//! cluster that the client did not have, its endpoints are always sent: even if they did not
+//! change, were rejected before or do not exist, and even if a reconnecting client claims to have
+//! them.
 //!
 //! # Rejected responses
 //!
-//! A NACK rejects a response, not a resource; the client may have applied a part. The same response
-//! is never sent again. Those resources in it that the client had not accepted before are sent in
-//! smaller and smaller groups, so that all but the bad ones arrive; in a full set the others keep
-//! the content that was accepted last. A resource rejected alone is [tried again](Quarantine) after
-//! growing pauses, when its content changes, and when the client asks for it again.
+//! A NACK rejects a response, not a resource; the client may have applied a part of it. The same
+//! response is never sent again. Its resources that the client had not accepted before are sent in
+//! smaller and smaller groups, so that all but the bad ones are accepted; in a full set the other
+//! resources keep the content that was accepted last. A resource rejected alone is [tried
+//! again](Quarantine) after growing pauses, when its content changes, and when the client asks for
+//! it again.
 //!
 //! # Types this server does not know
 //!
-//! Real clients ask for more than they need (secrets, runtime layers, scoped routes). Such a
-//! request does not end the stream. In the delta variant every name asked for is answered with
-//! its removal and a wildcard with an empty response, so that the client's start does not wait.
-//! SotW has no word for "there is none", so no answer is given and the client's own timer runs.
+//! Real clients also ask for types that they do not need (secrets, runtime layers, scoped routes).
+//! Such a request does not end the stream. In the delta variant every requested name is answered
+//! with its removal and a wildcard with an empty response, so that the client's start does not
+//! wait. SotW cannot say that a resource does not exist, so no response is sent and the client's
+//! own timer runs out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -80,19 +84,19 @@ pub use client::Client;
 pub use rejections::Quarantine;
 pub use response::{DeltaMessage, Response, SotwMessage};
 
-/// How long something waits for a client at most: for its answer to a response, or for a request
-/// that must follow from one.
+/// Longest wait for a client: for its answer to a response, or for a request that must follow a
+/// response.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Names of one type that a client may ask for, or claim to hold: more than a mesh has.
+/// Most names of one type that a client may ask for, or claim to hold. A mesh has fewer.
 pub const MOST_NAMES: usize = 1 << 16;
 
-/// Length of a name that a client may ask for.
+/// Greatest length of a name that a client may ask for, in bytes.
 pub const LONGEST_NAME: usize = 2 << 10;
 
 /// The two variants of the protocol. A stream speaks one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
+pub enum ProtocolVariant {
     Delta,
     Sotw,
 }
@@ -110,14 +114,14 @@ pub enum Violation {
     LongName,
 }
 
-/// What the latest request meant. For logs and metrics.
+/// The meaning of a request, for logs and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// It asked for resources, or no longer did.
+    /// It subscribed or unsubscribed.
     Asked { kind: ResourceType },
-    /// It accepted the response made from the snapshot of this revision.
+    /// It accepted the response that was made from the snapshot of this revision.
     Acked { kind: ResourceType, revision: u64 },
-    /// It rejected that response, for the reason given by the client.
+    /// It rejected that response, for the reason that the client gave.
     Nacked { kind: ResourceType, revision: u64, names: Vec<Arc<str>>, reason: String },
     /// It was sent before the client saw the latest response.
     Stale { kind: ResourceType },
@@ -128,41 +132,43 @@ pub enum Receipt {
 /// Something that an operator should see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// The client rejected this resource alone, or, if the name is `*`, a set without naming the
-    /// culprit.
+    /// The client rejected this resource alone. The name `*` stands for a full set that it rejected
+    /// as a whole.
     Quarantined { kind: ResourceType, name: Arc<str>, reason: Arc<str> },
-    /// The client accepted it after all.
+    /// The client has accepted it since.
     Recovered { kind: ResourceType, name: Arc<str> },
 }
 
 /// One ADS connection.
 #[derive(Debug)]
 pub struct Stream {
-    variant: Variant,
+    variant: ProtocolVariant,
     control_plane: Arc<str>,
     client: Option<Client>,
     receipt: Option<Receipt>,
     notices: Vec<Notice>,
     now: Time,
-    /// The snapshot that the client is taken to, or is at. Endpoints are those of the latest.
+    /// The snapshot that the client is sent. Endpoints come from `latest`.
     seen: Snapshot,
     latest: Snapshot,
     channels: [Option<Channel>; ResourceType::COUNT],
-    /// Load assignments of clusters that were sent, and routes of listeners, which the client has
-    /// not asked for; and when their parent was sent.
+    /// Load assignments of sent clusters, and routes of sent listeners, that the client has not
+    /// asked for yet; with the time when the cluster or listener was sent.
     unasked: BTreeMap<(ResourceType, Arc<str>), Time>,
-    /// The client held something before this stream: what is not asked for yet may be in use.
-    came_back: bool,
-    /// Since when listeners and routes wait for clusters and endpoints, and removals for those.
+    /// The client held resources before this stream, so types that it has not asked for yet may be
+    /// in use.
+    is_reconnected: bool,
+    /// Since when listeners and routes wait for clusters and endpoints; below, since when removals
+    /// wait.
     users_wait: Option<Time>,
     removals_wait: Option<Time>,
-    /// Nonces given out, on all types.
+    /// Number of nonces used, over all types.
     nonces: u64,
 }
 
 impl Stream {
-    /// A stream before its first request. The id tells clients which server answers.
-    pub fn new(variant: Variant, control_plane_id: String) -> Self {
+    /// A stream before its first request. The id tells clients which server they talk to.
+    pub fn new(variant: ProtocolVariant, control_plane_id: String) -> Self {
         Self {
             variant,
             control_plane: control_plane_id.into(),
@@ -174,21 +180,21 @@ impl Stream {
             latest: Snapshot::empty(),
             channels: Default::default(),
             unasked: BTreeMap::new(),
-            came_back: false,
+            is_reconnected: false,
             users_wait: None,
             removals_wait: None,
             nonces: 0,
         }
     }
 
-    /// Takes a request of the delta variant.
+    /// Handles a request of the delta variant.
     pub fn handle_delta(
         &mut self,
         request: DeltaDiscoveryRequest,
         snapshot: &Snapshot,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(Variant::Delta, request.node.as_ref(), snapshot, now)?;
+        self.begin(ProtocolVariant::Delta, request.node.as_ref(), snapshot, now)?;
         let (subscribe, unsubscribe) =
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         check_names(subscribe, request.initial_resource_versions.len())?;
@@ -211,9 +217,10 @@ impl Stream {
                 subscription.begin_unnamed(&snapshot);
             }
             let versions = &request.initial_resource_versions;
-            self.came_back |= !versions.is_empty();
+            self.is_reconnected |= !versions.is_empty();
             let claims = versions.iter().map(|(name, version)| (&**name, &**version));
-            // Routes of a listener are no part of its warming: the client's word counts.
+            // A reconnecting client's claim to hold endpoints is not believed if it was just sent
+            // their cluster. Its claim to hold routes is: they are no part of a listener's warming.
             let doubted = if kind == ResourceType::Endpoints {
                 self.unasked.keys().filter(|it| it.0 == kind).map(|it| Arc::clone(&it.1)).collect()
             } else {
@@ -223,20 +230,21 @@ impl Stream {
         }
         self.note_asked(kind);
 
-        // Nonces only correlate in this variant: subscriptions count whatever the nonce is.
+        // In this variant a nonce only identifies a response: the subscriptions of a request count
+        // whatever its nonce is.
         let answer = Answer::new(&request.response_nonce, request.error_detail);
-        self.settle(kind, &answer, Receipt::Asked { kind });
+        self.handle_answer(kind, &answer, Receipt::Asked { kind });
         Ok(self.advance())
     }
 
-    /// Takes a request of the state-of-the-world variant.
+    /// Handles a request of the state-of-the-world variant.
     pub fn handle_sotw(
         &mut self,
         request: DiscoveryRequest,
         snapshot: &Snapshot,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(Variant::Sotw, request.node.as_ref(), snapshot, now)?;
+        self.begin(ProtocolVariant::Sotw, request.node.as_ref(), snapshot, now)?;
         check_names(&request.resource_names, 0)?;
         let Some(kind) = self.known_type(&request.type_url)? else {
             return Ok(Vec::new());
@@ -253,9 +261,10 @@ impl Stream {
         }
         self.catch_up_to(kind, &request.resource_names);
         let snapshot = self.snapshot(kind).clone();
-        // "ACK and NACK": a request made before the client saw the latest response is not
-        // answered, and the answer to that response will repeat its names. But a name that is
-        // missing here and is back by then was dropped by the client in between.
+        // "ACK and NACK": a request that was made before the client saw the latest response is not
+        // answered; the client's answer to that response will repeat its names. But the names must
+        // be taken: if a name is missing here and is back in that answer, the client has dropped
+        // the resource in between.
         if let Some(channel) = &mut self.channels[kind.index()] {
             channel.subscription.replace(&request.resource_names, &snapshot);
             if is_first {
@@ -264,17 +273,17 @@ impl Stream {
         }
         self.note_asked(kind);
         let otherwise = if is_stale { Receipt::Stale { kind } } else { Receipt::Asked { kind } };
-        self.settle(kind, &answer, otherwise);
+        self.handle_answer(kind, &answer, otherwise);
         Ok(self.advance())
     }
 
-    /// Takes the latest snapshot. Only what it changes for this client is sent.
+    /// Takes the latest snapshot. Sends only what it changes for this client.
     pub fn snapshot_changed(&mut self, snapshot: &Snapshot, now: Time) -> Vec<Response> {
-        self.look_at(snapshot, now);
+        self.update_snapshot(snapshot, now);
         self.advance()
     }
 
-    /// Sends what only time has held back. See [`Stream::next_deadline`].
+    /// Sends what became due by time alone. See [`Stream::next_deadline`].
     pub fn tick(&mut self, now: Time) -> Vec<Response> {
         self.now = now;
         self.advance()
@@ -285,21 +294,21 @@ impl Stream {
         let waits = [self.users_wait, self.removals_wait].into_iter().flatten();
         let parents = self.unasked.values().copied();
         let channels = self.channels.iter().flatten().filter_map(Channel::next_deadline);
-        // What was due at the last look waits for something else.
+        // What was due by `self.now` has been sent, or waits for something else than time.
         let patience = waits.chain(parents).map(|at| at + PATIENCE);
         patience.chain(channels).filter(|at| *at > self.now).min()
     }
 
-    /// Who is connected, once the first request said so.
+    /// The client, once its first request has come.
     pub const fn client(&self) -> Option<&Client> {
         self.client.as_ref()
     }
 
-    pub const fn variant(&self) -> Variant {
+    pub const fn variant(&self) -> ProtocolVariant {
         self.variant
     }
 
-    /// What the latest request meant.
+    /// The meaning of the latest request.
     pub const fn receipt(&self) -> Option<&Receipt> {
         self.receipt.as_ref()
     }
@@ -310,7 +319,7 @@ impl Stream {
         kind.is_some_and(|it| self.channels[it.index()].is_none())
     }
 
-    /// What the operator should see since the last call.
+    /// Takes the notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -328,8 +337,8 @@ impl Stream {
         channels.filter_map(|it| Some((it.kind(), it.unanswered_since()?))).min_by_key(|it| it.1)
     }
 
-    /// Whether a type has something for the client that it cannot be sent, since it has not
-    /// answered the response before.
+    /// Whether something of a type is due that cannot be sent, because the client has not answered
+    /// the previous response.
     pub fn is_owed(&self, kind: ResourceType) -> bool {
         let owed =
             |it: &Channel| it.is_unanswered() && it.subscription.has_due(self.snapshot(kind));
@@ -341,7 +350,7 @@ impl Stream {
 
     fn begin(
         &mut self,
-        variant: Variant,
+        variant: ProtocolVariant,
         node: Option<&Node>,
         snapshot: &Snapshot,
         now: Time,
@@ -349,11 +358,11 @@ impl Stream {
         if variant != self.variant {
             return Err(Violation::OtherVariant);
         }
-        // Only the first request of a stream is sure to carry the node, and it does not change.
+        // Only the first request of a stream must carry the node, and the node does not change.
         if self.client.is_none() {
             self.client = node.map(Client::from_node);
         }
-        self.look_at(snapshot, now);
+        self.update_snapshot(snapshot, now);
         Ok(())
     }
 
@@ -388,13 +397,14 @@ impl Stream {
         }]
     }
 
-    /// A client that asks for what is only in the latest snapshot is taken there at once.
+    /// Switches to the latest snapshot at once if the client asks for a name that only that one
+    /// has.
     fn catch_up_to(&mut self, kind: ResourceType, names: &[String]) {
         let is_new = |name: &String| {
             self.seen.get(kind, name).is_none() && self.latest.get(kind, name).is_some()
         };
         if self.seen.revision() != self.latest.revision() && names.iter().any(is_new) {
-            self.observe();
+            self.switch_to_latest();
         }
     }
 
@@ -405,9 +415,9 @@ impl Stream {
         }
     }
 
-    fn settle(&mut self, kind: ResourceType, answer: &Answer<'_>, otherwise: Receipt) {
+    fn handle_answer(&mut self, kind: ResourceType, answer: &Answer<'_>, otherwise: Receipt) {
         let channel = self.channels[kind.index()].as_mut();
-        let settled = channel.and_then(|it| it.settle(answer, self.now, &mut self.notices));
+        let settled = channel.and_then(|it| it.handle_answer(answer, self.now, &mut self.notices));
         self.receipt = Some(settled.unwrap_or(otherwise));
     }
 

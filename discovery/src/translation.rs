@@ -1,8 +1,8 @@
-//! What Envoy is told about the registry.
+//! The translation of the registry to Envoy's resources.
 //!
-//! A function of records alone, so every replica makes the same resources, byte for byte. It is
-//! incremental: from the records that a command touched it makes anew the resources that depend on
-//! them, and a resource whose content is the same keeps its version, so that nobody is sent it.
+//! It depends on the records alone, so every replica makes the same resources, byte for byte. It is
+//! incremental: only the resources that depend on the records that a command touched are made
+//! again. A resource with unchanged content keeps its version, so no client is sent it.
 //!
 //! A service `orders` becomes
 //!
@@ -18,11 +18,11 @@
 //! becomes the clusters `kv/orders` and `kv/orders/leader` with their endpoints, and a route of the
 //! virtual host in `ingress-kv`.
 //!
-//! Every name that is made here and is not a service's own has a `/` or is reserved, so that no
-//! service can take the place of another resource.
+//! Every resource name that is not the name of a service contains a `/` or is reserved, so no
+//! service can replace another resource.
 //!
-//! Envoy refuses or drops what lacks a name, a stat prefix, a router's typed configuration, a
-//! locality or its weight, so everything here has them.
+//! Envoy refuses or ignores resources without a name, a stat prefix, a router's typed
+//! configuration, a locality or a locality's weight, so all of these are set.
 
 mod build;
 mod cluster;
@@ -42,9 +42,10 @@ use crate::{
     resource::ResourceChange,
 };
 
-/// What to make anew. Sets, so that records touched together make a resource once.
+/// The services and groups whose resources are made again. Sets, so that several touched records
+/// make a resource only once.
 #[derive(Debug, Default)]
-struct Stale<'a> {
+struct Affected<'a> {
     /// Services as a whole, and only their endpoints.
     services: BTreeSet<&'a str>,
     instances: BTreeSet<&'a str>,
@@ -60,81 +61,85 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// The changes that follow from the touched records.
+    /// The changes that result from the touched records.
     ///
-    /// Applied in order to the snapshot of the registry before, they give that of the registry now.
+    /// Applied in order, they turn the snapshot of the registry before the command into that of the
+    /// registry after it.
     pub fn translate(
         &mut self,
         registry: &Registry,
         touched: &BTreeSet<RecordKey>,
     ) -> Vec<ResourceChange> {
-        let mut stale = Stale::default();
+        let mut affected = Affected::default();
         for key in touched {
             match key {
                 RecordKey::Service(name) => {
-                    stale.services.insert(name);
+                    affected.services.insert(name);
                 }
                 RecordKey::Instance { service, .. } => {
-                    stale.instances.insert(service);
+                    affected.instances.insert(service);
                 }
                 RecordKey::Group(group) => {
-                    stale.groups.insert(*group);
+                    affected.groups.insert(*group);
                 }
                 RecordKey::Node(node_id) => {
                     let hosted = registry.groups().filter(|it| it.has_replica(*node_id));
-                    stale.replicas.extend(hosted.map(|it| it.group));
+                    affected.replicas.extend(hosted.map(|it| it.group));
                 }
                 RecordKey::Server(_) => {}
             }
         }
-        self.changes(registry, &stale)
+        self.changes(registry, &affected)
     }
 
-    /// Every resource of the registry, also of an empty one: its routes are there, without hosts.
+    /// Every resource of the registry. An empty registry has the two ingress routes, without hosts.
     pub fn translate_all(&mut self, registry: &Registry) -> Vec<ResourceChange> {
         self.ingress = Ingress::default();
-        let stale = Stale {
+        let affected = Affected {
             services: registry.services().map(|it| it.name.as_str()).collect(),
             groups: registry.groups().map(|it| it.group).collect(),
-            ..Stale::default()
+            ..Affected::default()
         };
-        let mut all = self.changes(registry, &stale);
-        if stale.services.is_empty() {
+        let mut all = self.changes(registry, &affected);
+        if affected.services.is_empty() {
             all.push(ResourceChange::Put(self.ingress.resource()));
         }
-        if stale.groups.is_empty() {
+        if affected.groups.is_empty() {
             all.push(ResourceChange::Put(namespace::ingress(registry)));
         }
         all
     }
 
-    fn changes(&mut self, registry: &Registry, stale: &Stale<'_>) -> Vec<ResourceChange> {
+    fn changes(&mut self, registry: &Registry, affected: &Affected<'_>) -> Vec<ResourceChange> {
         let mut changes = Vec::new();
-        for name in stale.services.union(&stale.instances) {
+        for name in affected.services.union(&affected.instances) {
             let Some(it) = registry.service(name) else {
                 changes.extend(service::removal(name));
                 continue;
             };
-            if stale.services.contains(name) {
+            if affected.services.contains(name) {
                 changes.extend(service::resources(it));
             }
             changes.push(ResourceChange::Put(service::endpoints(registry, it)));
         }
-        let groups: Vec<&Group> =
-            stale.groups.union(&stale.replicas).filter_map(|it| registry.group(*it)).collect();
+        let groups: Vec<&Group> = affected
+            .groups
+            .union(&affected.replicas)
+            .filter_map(|it| registry.group(*it))
+            .collect();
         for group in groups {
-            if stale.groups.contains(&group.group) {
+            if affected.groups.contains(&group.group) {
                 changes.extend(namespace::clusters(group).map(ResourceChange::Put));
             }
             changes.extend(namespace::endpoints(registry, group).map(ResourceChange::Put));
         }
-        if !stale.services.is_empty() {
-            for name in &stale.services {
+        if !affected.services.is_empty() {
+            for name in &affected.services {
                 self.ingress.renew(registry, name);
             }
             changes.push(ResourceChange::Put(self.ingress.resource()));
         }
-        if !stale.groups.is_empty() {
+        if !affected.groups.is_empty() {
             changes.push(ResourceChange::Put(namespace::ingress(registry)));
         }
         changes

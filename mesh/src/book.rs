@@ -1,8 +1,8 @@
-//! Where servers are reached: address hints by node id.
+//! The address book: hints of where servers are reached, by node id.
 //!
-//! A hint needs no quorum. It names a server, its start and an address; of two hints about one server
-//! the later start wins, then the later move. The book is kept in the data directory: a server finds
-//! its peers again after a full restart, and goes on counting the same start of each
+//! A hint needs no quorum. It names a server, its start and an address; of two hints about one
+//! server the later start wins, then the later move. The book is kept in the data directory, so
+//! after a full restart a server finds its peers again and still counts the same start of each
 //! ([`crate::starts`]).
 
 use std::{
@@ -18,20 +18,20 @@ use serde::{Deserialize, Serialize};
 use crate::{
     file,
     ids::{NodeId, node_hex},
-    starts::{Start, Told, compare},
+    starts::{Start, StartOrder, compare},
 };
 
 const FILE: &str = "book.json";
 const DRAFT: &str = "book.json.new";
-/// Servers that the book remembers. More would mean that ids are being made up.
+/// Most servers in the book. More would mean that a caller invents ids.
 const CAPACITY: usize = 4096;
 
-/// Where a server was reached, told by itself or by another.
+/// The address of a server, as reported by itself or by another server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hint {
     pub node_id: NodeId,
     pub boot_epoch: u64,
-    /// The number drawn at that start; zero if it is not known.
+    /// The random number of that start; zero if it is not known.
     #[serde(default)]
     pub start: u64,
     /// Counts the addresses that the server has had since the start.
@@ -47,7 +47,7 @@ impl Hint {
     }
 }
 
-/// The address book of a server, shared by everything in it.
+/// The address book of a server. Clones share it.
 #[derive(Clone)]
 pub struct Book {
     shared: Arc<Shared>,
@@ -55,17 +55,17 @@ pub struct Book {
 
 struct Shared {
     hints: Mutex<BTreeMap<NodeId, Hint>>,
-    /// None for a book that is not kept.
+    /// None for a book that is not kept on disk.
     dir: Option<PathBuf>,
 }
 
 impl Book {
-    /// A book that lives in memory only.
+    /// A book that is not kept on disk.
     pub fn in_memory() -> Self {
         Self { shared: Arc::new(Shared { hints: Mutex::default(), dir: None }) }
     }
 
-    /// Opens the book of a data directory; an unreadable one is an empty one.
+    /// Opens the book of a data directory. An unreadable file counts as an empty book.
     pub(crate) fn open(dir: &Path) -> Self {
         let hints = match fs::read(dir.join(FILE)) {
             Ok(bytes) => serde_json::from_slice::<Vec<Hint>>(&bytes).unwrap_or_else(|error| {
@@ -78,10 +78,10 @@ impl Book {
         Self { shared: Arc::new(Shared { hints: Mutex::new(hints), dir: Some(dir.to_owned()) }) }
     }
 
-    /// Takes in a hint and says whether it told anything.
+    /// Stores a hint if it is newer than what is known. Returns whether it was stored.
     pub fn learn(&self, hint: Hint) -> bool {
         let mut hints = self.lock();
-        if !is_news(hints.get(&hint.node_id), &hint) {
+        if !is_newer(hints.get(&hint.node_id), &hint) {
             return false;
         }
         if hints.len() >= CAPACITY && !hints.contains_key(&hint.node_id) {
@@ -91,8 +91,9 @@ impl Book {
         tracing::debug!(node = node_hex(hint.node_id), address = %hint.address, "learned address");
         let node_id = hint.node_id;
         let before = hints.insert(node_id, hint);
-        // What is not on disk must not count: after a restart another start might.
-        if !self.keep(&hints) {
+        // A start that is not on disk must not count: after a restart this server might count
+        // another one.
+        if !self.save(&hints) {
             match before {
                 Some(before) => hints.insert(node_id, before),
                 None => hints.remove(&node_id),
@@ -102,12 +103,12 @@ impl Book {
         true
     }
 
-    /// Whether messages between this server and that start of another one count.
+    /// Whether messages from and to this start of a server are accepted.
     pub fn counts(&self, node_id: NodeId, start: Start) -> bool {
         start.number != 0 && self.lock().get(&node_id).is_some_and(|hint| hint.start() == start)
     }
 
-    /// The start of a server that counts; its number is zero if it is not known.
+    /// The counted start of a server. Its number is zero if it is not known.
     pub fn counted_start(&self, node_id: NodeId) -> Start {
         self.lock().get(&node_id).map(Hint::start).unwrap_or_default()
     }
@@ -128,8 +129,8 @@ impl Book {
         self.shared.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the book to disk, and says whether it is there.
-    fn keep(&self, hints: &BTreeMap<NodeId, Hint>) -> bool {
+    /// Writes the book to disk. Returns whether that succeeded.
+    fn save(&self, hints: &BTreeMap<NodeId, Hint>) -> bool {
         let Some(dir) = &self.shared.dir else { return true };
         let hints: Vec<&Hint> = hints.values().collect();
         let kept = serde_json::to_vec_pretty(&hints)
@@ -149,17 +150,19 @@ impl std::fmt::Debug for Book {
     }
 }
 
-/// Whether `told` says more than what is known. Of two starts of one epoch the known one stays.
-fn is_news(known: Option<&Hint>, told: &Hint) -> bool {
+/// Whether `told` is newer than what is known. Of two starts with one epoch the known one stays.
+fn is_newer(known: Option<&Hint>, told: &Hint) -> bool {
     let usable =
         told.node_id != 0 && told.address.port() != 0 && !told.address.ip().is_unspecified();
     if !usable {
         return false;
     }
     match compare(known.map(Hint::start), told.start()) {
-        Told::Later => true,
-        Told::Counted => known.is_some_and(|known| told.start != 0 && told.moves > known.moves),
-        Told::Earlier | Told::Copy | Told::MadeUp => false,
+        StartOrder::Later => true,
+        StartOrder::Counted => {
+            known.is_some_and(|known| told.start != 0 && told.moves > known.moves)
+        }
+        StartOrder::Earlier | StartOrder::Copy | StartOrder::Implausible => false,
     }
 }
 

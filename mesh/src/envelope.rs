@@ -1,9 +1,8 @@
-//! Whether a message between servers is meant for this one.
+//! Checks whether a message between servers is meant for this server.
 //!
 //! Membership names servers by id and store, and addresses are only hints, so a message can reach
-//! the wrong server: an address was reused, a disk was wiped, swapped or copied, two meshes were mixed
-//! up.
-//! Raft cannot notice that itself, so every message says whom it is for.
+//! the wrong server: if an address was reused, a disk was wiped, swapped or copied, or two meshes
+//! were mixed up. Raft cannot notice that itself, so every message names its recipient.
 
 use proto::quorate::v1 as pb;
 
@@ -12,13 +11,13 @@ use crate::{
     starts::Start,
 };
 
-/// The server that a message arrived at.
+/// The server that received a message.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Here<'a> {
+pub(crate) struct Recipient<'a> {
     pub(crate) mesh: Option<&'a MeshId>,
     pub(crate) node_id: NodeId,
     pub(crate) store_id: u64,
-    /// The number of this start.
+    /// The random number of this start.
     pub(crate) start: u64,
 }
 
@@ -32,7 +31,7 @@ pub struct Received {
 
 /// Why a message is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum EnvelopeError {
     #[error("the message has no envelope")]
     NoEnvelope,
     #[error("message for mesh {target}, but this server belongs to mesh {ours}")]
@@ -65,33 +64,39 @@ pub enum Refusal {
 }
 
 /// Checks everything but the group and the sender.
-pub(crate) fn check(envelope: Option<&pb::Envelope>, here: Here<'_>) -> Result<Received, Refusal> {
-    let envelope = envelope.ok_or(Refusal::NoEnvelope)?;
-    match here.mesh {
-        None => return Err(Refusal::NoMesh { target: envelope.mesh_id.clone() }),
+pub(crate) fn check(
+    envelope: Option<&pb::Envelope>,
+    recipient: Recipient<'_>,
+) -> Result<Received, EnvelopeError> {
+    let envelope = envelope.ok_or(EnvelopeError::NoEnvelope)?;
+    match recipient.mesh {
+        None => return Err(EnvelopeError::NoMesh { target: envelope.mesh_id.clone() }),
         Some(ours) if ours.as_str() != envelope.mesh_id => {
-            return Err(Refusal::OtherMesh {
+            return Err(EnvelopeError::OtherMesh {
                 ours: ours.clone(),
                 target: envelope.mesh_id.clone(),
             });
         }
         Some(_) => {}
     }
-    if envelope.target_id != here.node_id {
-        return Err(Refusal::OtherNode {
-            ours: node_hex(here.node_id),
+    if envelope.target_id != recipient.node_id {
+        return Err(EnvelopeError::OtherNode {
+            ours: node_hex(recipient.node_id),
             target: node_hex(envelope.target_id),
         });
     }
     // Zero: the sender does not know the store.
-    if envelope.target_store_id != 0 && envelope.target_store_id != here.store_id {
-        return Err(Refusal::OtherStore { ours: here.store_id, target: envelope.target_store_id });
+    if envelope.target_store_id != 0 && envelope.target_store_id != recipient.store_id {
+        return Err(EnvelopeError::OtherStore {
+            ours: recipient.store_id,
+            target: envelope.target_store_id,
+        });
     }
-    if envelope.source_id == 0 || envelope.source_id == here.node_id {
-        return Err(Refusal::BadSource);
+    if envelope.source_id == 0 || envelope.source_id == recipient.node_id {
+        return Err(EnvelopeError::BadSource);
     }
-    if envelope.target_start != here.start {
-        return Err(Refusal::OtherStart);
+    if envelope.target_start != recipient.start {
+        return Err(EnvelopeError::OtherStart);
     }
     Ok(Received {
         group: envelope.group,
@@ -100,9 +105,9 @@ pub(crate) fn check(envelope: Option<&pb::Envelope>, here: Here<'_>) -> Result<R
     })
 }
 
-impl From<Refusal> for tonic::Status {
-    fn from(refusal: Refusal) -> Self {
-        Self::failed_precondition(refusal.to_string())
+impl From<EnvelopeError> for tonic::Status {
+    fn from(error: EnvelopeError) -> Self {
+        Self::failed_precondition(error.to_string())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Replacing a small file as a whole, and making a directory that is nobody else's business.
+//! Atomic replacement of small files, and private directories.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
@@ -10,13 +10,13 @@ use std::{
 /// Permissions of a data directory.
 const PRIVATE: u32 = 0o700;
 
-/// Writes `bytes` under the name `file` in `dir`: a reader finds the old content or the new one,
-/// never a mixture, also after a crash. The draft has a name of its own, so that a directory can
-/// tell it from what it knows.
+/// Replaces the content of `file` in `dir` by `bytes`. A reader finds the old content or the new
+/// one, never a mixture, also after a crash. `draft` is the name of the temporary file, so that a
+/// check of the directory can recognize one that a crash left behind.
 ///
 /// # Errors
 ///
-/// Those of the disk. The file may then have the old content or the new one.
+/// If the disk fails. The file may then have the old content or the new one.
 pub fn replace(dir: &Path, draft: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = dir.join(draft);
     let mut out = File::create(&draft)?;
@@ -27,8 +27,8 @@ pub fn replace(dir: &Path, draft: &str, file: &str, bytes: &[u8]) -> io::Result<
     File::open(dir)?.sync_all()
 }
 
-/// Makes a directory that only its user can enter, and the ones above it, durably: a server whose
-/// directory vanished in a power cut would come back as another one.
+/// Makes a directory that only its user can enter, and its parents, durably. If a power cut removed
+/// the directory, the server would come back as a new server.
 pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().take_while(|it| !it.as_os_str().is_empty() && !it.exists());
     let missing: Vec<&Path> = missing.collect();
@@ -40,7 +40,7 @@ pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the directory away from other users, whatever the umask was when it was made.
+/// Removes the permissions of other users, whatever the umask was when the directory was made.
 pub(crate) fn keep_private(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode != PRIVATE {

@@ -1,8 +1,8 @@
 //! Becoming a first member of a mesh: reserve, commit or release, as a pure machine.
 //!
 //! `quorate init` reserves every listed server for one formation and then commits it on all. A
-//! reservation keeps a second `init` out and ends by itself. A server that missed the commit adopts
-//! the formation from a member's Hello. Nothing forms by itself, by a timer or twice.
+//! reservation keeps a second `init` out, and it expires. A server that missed the commit adopts
+//! the formation from a member's Hello. No server forms a mesh by a timer, and none forms two.
 
 use std::{
     collections::BTreeSet,
@@ -19,21 +19,21 @@ use crate::{
 /// How long a server stays reserved for a formation that is neither committed nor released.
 pub(crate) const RESERVATION: Duration = Duration::from_secs(10);
 
-/// What a server is when it is asked to form.
+/// The state of a server that is asked to form a mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) node_id: NodeId,
     pub(crate) store_id: u64,
     pub(crate) mesh: Option<MeshId>,
-    /// The only mesh that it may be in, if it was told one.
+    /// The only mesh that it may belong to, if one is configured.
     pub(crate) expected_mesh: Option<MeshId>,
-    /// The mesh that servers belong to which this one was told of.
+    /// The mesh of the configured seeds, if they answered with one.
     pub(crate) met_mesh: Option<MeshId>,
     pub(crate) formation: Option<pb::Formation>,
     pub(crate) awaits_forming: bool,
 }
 
-/// The reservation that a server may be under.
+/// The reservation of a server, if it has one.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
     held: Option<(pb::Formation, Instant)>,
@@ -66,24 +66,25 @@ pub(crate) enum FormError {
 /// What a commit asks of the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Commit {
-    /// Make it durable, then answer.
+    /// Store the record durably, then answer.
     Store(FormationRecord),
-    /// It is durable already.
+    /// The formation is stored already.
     Done,
 }
 
 impl Reservations {
-    /// Holds the server for a formation. Repeating it prolongs the hold.
+    /// Reserves the server for a formation. Repeating it extends the reservation.
     pub(crate) fn reserve(
         &mut self,
         candidate: &Candidate,
         formation: &pb::Formation,
         now: Instant,
     ) -> Result<(), FormError> {
-        if check(candidate, formation)? == Standing::Formed {
+        if check(candidate, formation)? == FormationStatus::Formed {
             return Ok(());
         }
-        // A formation that is there already is adopted all the same: it names this server.
+        // This check is not made for `adopt`: a formation that names this server is adopted
+        // whatever mesh was met.
         if let Some(met) = &candidate.met_mesh
             && met.as_str() != formation.mesh_id
         {
@@ -94,14 +95,14 @@ impl Reservations {
         Ok(())
     }
 
-    /// Makes the server a member, if it is held for exactly this formation.
+    /// Makes the server a member, if it is reserved for exactly this formation.
     pub(crate) fn commit(
         &mut self,
         candidate: &Candidate,
         formation: &pb::Formation,
         now: Instant,
     ) -> Result<Commit, FormError> {
-        if check(candidate, formation)? == Standing::Formed {
+        if check(candidate, formation)? == FormationStatus::Formed {
             return Ok(Commit::Done);
         }
         if self.current(now) != Some(formation) {
@@ -110,19 +111,19 @@ impl Reservations {
         Ok(Commit::Store(to_record(formation)))
     }
 
-    /// Gives up a hold; a hold for another formation stays.
+    /// Ends the reservation for this formation. A reservation for another formation stays.
     pub(crate) fn release(&mut self, formation: &pb::Formation) {
         self.held.take_if(|(held, _)| held == formation);
     }
 
-    /// Takes over a formation that a member reports, if this server missed its commit.
+    /// Adopts a formation that a member reports, if this server missed its commit.
     pub(crate) fn adopt(
         &mut self,
         candidate: &Candidate,
         formation: &pb::Formation,
         now: Instant,
     ) -> Result<Commit, FormError> {
-        if check(candidate, formation)? == Standing::Formed {
+        if check(candidate, formation)? == FormationStatus::Formed {
             return Ok(Commit::Done);
         }
         self.check_free_for(formation, now)?;
@@ -142,13 +143,13 @@ impl Reservations {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Standing {
-    Blank,
-    /// This very formation is committed here.
+enum FormationStatus {
+    NotFormed,
+    /// This formation is committed here.
     Formed,
 }
 
-fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, FormError> {
+fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<FormationStatus, FormError> {
     let Ok(mesh) = formation.mesh_id.parse::<MeshId>() else {
         return Err(FormError::Malformed("mesh id"));
     };
@@ -164,7 +165,7 @@ fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, F
         return Err(FormError::NotAMember);
     }
     if candidate.formation.as_ref() == Some(formation) {
-        return Ok(Standing::Formed);
+        return Ok(FormationStatus::Formed);
     }
     if let Some(mesh) = &candidate.mesh {
         return Err(FormError::InMesh(mesh.clone()));
@@ -175,7 +176,7 @@ fn check(candidate: &Candidate, formation: &pb::Formation) -> Result<Standing, F
     if !candidate.awaits_forming {
         return Err(FormError::NotAwaited);
     }
-    Ok(Standing::Blank)
+    Ok(FormationStatus::NotFormed)
 }
 
 pub(crate) fn to_record(formation: &pb::Formation) -> FormationRecord {

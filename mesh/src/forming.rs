@@ -1,4 +1,5 @@
-//! A server's membership of a mesh: formed, adopted or joined, and durable before it is told.
+//! How a server becomes a member of a mesh: it forms, adopts or joins one. The membership is
+//! durable before it is published.
 
 use std::{io, time::Instant};
 
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this server belongs to mesh {ours}, not {theirs}")]
 pub struct MeshMismatch {
-    /// The mesh that this server is in, or the only one that it may be in.
+    /// The mesh that this server belongs to, or the only one that it may belong to.
     pub ours: MeshId,
     pub theirs: MeshId,
 }
@@ -50,7 +51,7 @@ pub(crate) enum FormStepError {
 }
 
 impl Mesh {
-    /// Makes this server belong to a mesh that it was told of, durably.
+    /// Makes this server a member of an existing mesh, durably.
     pub fn adopt_mesh(&self, theirs: &MeshId) -> Result<(), AdoptError> {
         let mut dir = self.lock_dir();
         let ours = self.id();
@@ -62,15 +63,17 @@ impl Mesh {
             _ => {}
         }
         dir.set_mesh(theirs).map_err(AdoptError::Io)?;
-        // Published under the lock: who takes it next sees the mesh that is on disk.
+        // Published under the lock, so that the next holder of the lock sees the mesh that is on
+        // disk.
         self.inner.mesh.send_replace(Some(theirs.clone()));
         drop(dir);
         Ok(())
     }
 
-    /// Forms a mesh of this server alone, durably. Returns the formation it has if it was formed.
+    /// Forms a mesh of this server alone, durably. Returns the existing formation if there is one.
     pub fn form_alone(&self) -> Result<pb::Formation, FormAloneError> {
-        // Held until the formation is published, so that no other one or mesh comes in between.
+        // Locked until the formation is published, so that no other formation or mesh comes in
+        // between.
         let mut dir = self.lock_dir();
         if let Some(formation) = self.inner.formation.borrow().clone() {
             return Ok(formation);
@@ -112,19 +115,19 @@ impl Mesh {
         })
     }
 
-    /// Takes over a formation that a member told of. Blocks while the disk syncs.
+    /// Adopts a formation that a member reported. Blocks while the disk syncs.
     pub(crate) fn adopt_formation(&self, formation: &pb::Formation) -> Result<(), FormStepError> {
         self.become_member(|reservations, candidate| {
             reservations.adopt(candidate, formation, Instant::now())
         })
     }
 
-    /// Makes a formation public that is durable, with its members' addresses as first hints.
+    /// Publishes a formation that is durable, with its members' addresses as first hints.
     pub(crate) fn publish_formation(&self, formation: pb::Formation) {
         let ours = self.inner.identity.node_id;
         for member in formation.members.iter().filter(|member| member.node_id != ours) {
             if let Ok(address) = member.address.parse() {
-                // Epoch 0: any hint of the server itself is newer.
+                // Epoch 0, so that any hint of the server itself is newer.
                 self.inner.book.learn(Hint {
                     node_id: member.node_id,
                     boot_epoch: 0,
@@ -145,7 +148,7 @@ impl Mesh {
         &self,
         decide: impl FnOnce(&mut Reservations, &Candidate) -> Result<Commit, FormError>,
     ) -> Result<(), FormStepError> {
-        // Held throughout, so that no other formation or mesh comes in between.
+        // Locked throughout, so that no other formation or mesh comes in between.
         let mut dir = self.lock_dir();
         let candidate = self.candidate();
         let decided = decide(&mut self.lock_reservations(), &candidate)?;

@@ -1,16 +1,16 @@
-//! Telling other servers where this one is, and learning where they are and which start of each
-//! counts.
+//! The exchange of Hello messages: this server reports its address, and learns the addresses of
+//! other servers and which start of each counts.
 //!
-//! A server learns by asking only: at the seeds that it was given, and where it last found a server.
-//! Those answers it believes. Who calls proves nothing, and is at most looked for ([`Rumors`]): a
-//! known server that is said to have moved or to have started again, where it is said to be, and
-//! only if it does not answer any more where it was. Hints travel only between servers of one mesh.
-//! A seed may be wrong, down, this server itself, or of another mesh: then it is named once and left
-//! alone.
+//! A server learns only from answers: of the configured seeds, and of servers at the addresses
+//! where it last found them. It believes those. A call proves nothing, since anybody can call. If a
+//! caller claims that a known server has moved or started again, this server asks at the claimed
+//! address ([`Rumors`]), and believes the answer only if the server no longer answers at its old
+//! address. Hints are exchanged only between servers of one mesh. A seed may be wrong, down, this
+//! server itself, or of another mesh; a seed of another mesh is logged once and ignored.
 //!
-//! Another server may count another start of this very server. Then this one runs on a disk that was
-//! copied or restored, has forgotten votes that it gave, and must not go on. The other copy must not
-//! either: this one tells it before it ends, by itself and through others ([`crate::proof`]).
+//! Another server may count another start of this server. Then this server runs on a copied or
+//! restored disk and may have forgotten votes, so it must end. The other copy must end too: before
+//! this server ends it notifies the copy, directly and through other servers ([`crate::proof`]).
 //!
 //! [`Rumors`]: crate::rumors::Rumors
 
@@ -35,20 +35,20 @@ use crate::{
     part::Mesh,
     peers::{MESSAGE_BYTES, channel_to},
     proof,
-    starts::{Start, Told, compare},
+    starts::{Start, StartOrder, compare},
 };
 
-/// Time between rounds while a seed has not answered, or this server has no mesh.
-const EAGER: Duration = Duration::from_millis(500);
-/// Time between rounds otherwise.
-const CALM: Duration = Duration::from_secs(5);
-/// Least time between rounds, however much there is to look into.
-const REST: Duration = Duration::from_millis(50);
+/// Pause between rounds while a seed has not answered, or this server has no mesh.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between rounds otherwise.
+const SETTLED_PAUSE: Duration = Duration::from_secs(5);
+/// Least pause between rounds, however many lookups are requested.
+const LEAST_PAUSE: Duration = Duration::from_millis(50);
 /// How long one exchange may take.
-const LIMIT: Duration = Duration::from_secs(1);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Exchanges under way at once.
 const PARALLEL: usize = 16;
-/// Servers spoken to in one round, beside the seeds; larger meshes take turns.
+/// Most servers asked in one round, beside the seeds. In a larger mesh they take turns.
 const PER_ROUND: usize = 64;
 
 /// Another start of this server counts in the mesh.
@@ -71,17 +71,17 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// Ends by itself if another start of this server counts in the mesh: the process must end too.
+    /// If another start of this server counts in the mesh. The process must end too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Overtaken> {
-        let greeter = Greeter::new(self.clone(), self.inner.config.seeds.clone());
+        let hello = HelloTask::new(self.clone(), self.inner.config.seeds.clone());
         let overtaken = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            overtaken = greeter.run() => overtaken,
+            overtaken = hello.run() => overtaken,
             () = self.inner.copy_proven.cancelled() => {
                 Overtaken::Copy { epoch: self.inner.identity.boot_epoch }
             }
         };
-        // Before anybody starts it again: copies must not take turns.
+        // Noted before the process ends, so that the copies cannot run in turn.
         let mesh = self.clone();
         match task::spawn_blocking(move || mesh.set_overtaken()).await {
             Ok(Ok(())) => {}
@@ -94,31 +94,31 @@ impl Mesh {
 /// Why an address is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
-    /// It was given to this server.
+    /// It is a configured seed.
     Seed,
     /// The server was last found there.
     Known(NodeId),
-    /// Somebody said that the server is there.
+    /// A caller claimed that the server is there.
     Claimed(NodeId),
 }
 
-/// Exchanges hints, round after round.
-struct Greeter {
+/// The task that exchanges hints, round after round.
+struct HelloTask {
     mesh: Mesh,
     seeds: Vec<SocketAddr>,
     answered: BTreeSet<SocketAddr>,
-    /// Addresses that answered for another mesh, already named.
+    /// Addresses that answered for another mesh and were logged.
     foreign: BTreeSet<SocketAddr>,
-    /// Addresses that answered for a mesh while this server belongs to none.
+    /// Addresses that answered with a mesh while this server belongs to none.
     met: BTreeMap<SocketAddr, MeshId>,
-    /// Connections of the last round, used again.
+    /// Connections of earlier rounds, to be reused.
     channels: BTreeMap<SocketAddr, Channel>,
     round: usize,
-    /// Set once another start of this server is known of: what to say to it.
-    word: Option<pb::OtherStart>,
+    /// Set once another start of this server is known: the proof that this start sends to it.
+    proof: Option<pb::OtherStart>,
 }
 
-impl Greeter {
+impl HelloTask {
     fn new(mesh: Mesh, seeds: Vec<SocketAddr>) -> Self {
         Self {
             mesh,
@@ -128,37 +128,37 @@ impl Greeter {
             met: BTreeMap::new(),
             channels: BTreeMap::new(),
             round: 0,
-            word: None,
+            proof: None,
         }
     }
 
-    /// Goes on until another start of this server counts.
+    /// Runs until another start of this server counts.
     async fn run(mut self) -> Overtaken {
         let mesh = self.mesh.clone();
         let mut joined = mesh.watch_id();
         let mut everybody = true;
         loop {
             let targets = self.targets(everybody);
-            if let Some(overtaken) = self.greet(targets).await {
-                self.tell_other_start(overtaken).await;
+            if let Some(overtaken) = self.exchange_with(targets).await {
+                self.notify_other_start(overtaken).await;
                 return overtaken;
             }
             self.mesh.set_greeted();
-            time::sleep(REST).await;
+            time::sleep(LEAST_PAUSE).await;
             let settled = self.mesh.id().is_some()
                 && self.seeds.iter().all(|seed| self.answered.contains(seed));
-            let pause = if settled { CALM } else { EAGER };
+            let pause = if settled { SETTLED_PAUSE } else { UNSETTLED_PAUSE };
             everybody = tokio::select! {
                 () = time::sleep(pause) => true,
-                // A server that has just become a member is awaited by the others.
+                // The other servers wait for one that has just become a member.
                 Ok(()) = joined.changed() => true,
-                () = mesh.inner.rumors.stirred() => false,
+                () = mesh.inner.rumors.changed() => false,
             };
         }
     }
 
-    /// Whom to ask: those that there are rumors of, where they were found and where they are said to
-    /// be; and, for everybody, the seeds and known servers by turns.
+    /// The addresses to ask: of servers with rumors, both where they were found and where they are
+    /// claimed to be; and if `everybody` is set, the seeds and some of the known servers, by turns.
     fn targets(&mut self, everybody: bool) -> BTreeMap<SocketAddr, Target> {
         let (wanted, claims) = self.mesh.inner.rumors.take();
         let hints = self.mesh.book().hints();
@@ -178,9 +178,10 @@ impl Greeter {
         targets
     }
 
-    async fn greet(&mut self, targets: BTreeMap<SocketAddr, Target>) -> Option<Overtaken> {
+    async fn exchange_with(&mut self, targets: BTreeMap<SocketAddr, Target>) -> Option<Overtaken> {
         let replies = self.ask(&targets).await;
-        // Servers that answered where they were found: they are nowhere else.
+        // Servers that answered where they were found. Claims of other addresses for them are not
+        // believed.
         let mut present = BTreeMap::new();
         let (claimed, known): (Vec<_>, Vec<_>) = replies
             .into_iter()
@@ -190,13 +191,13 @@ impl Greeter {
             if let Some(server) = &reply.server {
                 present.insert(server.node_id, server.start);
             }
-            let overtaken = self.take_in(address, target, reply).await;
+            let overtaken = self.handle_reply(address, target, reply).await;
             if overtaken.is_some() {
                 return overtaken;
             }
         }
         for (address, target, reply) in claimed {
-            self.look_into(address, target, reply, &present);
+            self.check_claim(address, target, reply, &present);
         }
         None
     }
@@ -235,12 +236,12 @@ impl Greeter {
             mesh_id: mesh.map(|mesh| mesh.to_string()).unwrap_or_default(),
             sender: Some(to_proto(&self.mesh.own_hint())),
             known: known.iter().map(to_proto).collect(),
-            other_start: self.word.clone(),
+            other_start: self.proof.clone(),
         }
     }
 
-    /// Takes in what a server said that was asked where it was looked for.
-    async fn take_in(
+    /// Handles the reply from a seed, or from an address where a server was found before.
+    async fn handle_reply(
         &mut self,
         address: SocketAddr,
         target: Target,
@@ -250,21 +251,21 @@ impl Greeter {
         self.answered.insert(address);
         let own = self.mesh.inner.identity.start();
         if server.node_id == self.mesh.inner.identity.node_id {
-            let proven = self.proven(&reply.other_starts);
-            return proven.then(|| self.is_copied(server.start));
+            let proven = self.proves_copy(&reply.other_starts);
+            return proven.then(|| self.found_copy(server.start));
         }
         if self.is_foreign(address, server) {
             return None;
         }
         let Some(ours) = self.mesh.id() else {
-            self.take_in_blank(address, server.mesh_id.clone(), reply.formation).await;
+            self.handle_reply_without_mesh(address, server.mesh_id.clone(), reply.formation).await;
             return None;
         };
         let is_stranger = target != Target::Seed && self.mesh.book().hint(server.node_id).is_none();
         if server.mesh_id != ours.as_str() || is_stranger {
             return None;
         }
-        if self.proven(&reply.other_starts) {
+        if self.proves_copy(&reply.other_starts) {
             return Some(Overtaken::Copy { epoch: own.epoch });
         }
         let node_id = server.node_id;
@@ -273,32 +274,33 @@ impl Greeter {
         let counted =
             reply.known.iter().filter(|hint| hint.node_id == self.mesh.inner.identity.node_id);
         let counted = counted.map(|hint| Start { epoch: hint.boot_epoch, number: hint.start });
-        self.judge(node_id, counted.max_by_key(|start| start.epoch)?)
+        self.check_counted_start(node_id, counted.max_by_key(|start| start.epoch)?)
     }
 
-    /// What it means that a server counts a start of this one.
-    fn judge(&mut self, by: NodeId, counted: Start) -> Option<Overtaken> {
+    /// Compares the start of this server that another server counts with the current one.
+    fn check_counted_start(&mut self, by: NodeId, counted: Start) -> Option<Overtaken> {
         let own = self.mesh.inner.identity.start();
         match compare(Some(own), counted) {
-            Told::Counted if counted.number == own.number => {
+            StartOrder::Counted if counted.number == own.number => {
                 self.mesh.inner.counted_by.send_if_modified(|known| known.insert(by));
                 None
             }
-            Told::Later => Some(Overtaken::Later { ours: own.epoch, seen: counted.epoch }),
-            Told::Copy => Some(self.is_copied(counted.number)),
-            Told::Counted | Told::Earlier | Told::MadeUp => None,
+            StartOrder::Later => Some(Overtaken::Later { ours: own.epoch, seen: counted.epoch }),
+            StartOrder::Copy => Some(self.found_copy(counted.number)),
+            StartOrder::Counted | StartOrder::Earlier | StartOrder::Implausible => None,
         }
     }
 
-    /// The other start must be told: it may be in the same position.
-    fn is_copied(&mut self, other: u64) -> Overtaken {
+    /// Prepares the proof for the other start, which must end too.
+    fn found_copy(&mut self, other: u64) -> Overtaken {
         let own = self.mesh.inner.identity.start();
-        self.word = Some(proof::make(self.mesh.lock_dir().secret(), own.number, other));
+        self.proof = Some(proof::make(self.mesh.lock_dir().secret(), own.number, other));
         Overtaken::Copy { epoch: own.epoch }
     }
 
-    /// Looks into a claim: the server is believed to be there if it is not where it was found.
-    fn look_into(
+    /// Checks the reply from a claimed address. The claim is believed if the server did not answer
+    /// where it was found before.
+    fn check_claim(
         &self,
         address: SocketAddr,
         target: Target,
@@ -322,14 +324,14 @@ impl Greeter {
         }
     }
 
-    /// Whether another start of this directory, or of a copy, has said that it is there.
-    fn proven(&self, words: &[pb::OtherStart]) -> bool {
+    /// Whether one of these proves that another start of this directory, or of a copy, runs.
+    fn proves_copy(&self, proofs: &[pb::OtherStart]) -> bool {
         let start = self.mesh.inner.identity.start;
         let dir = self.mesh.lock_dir();
-        words.iter().any(|word| proof::holds(dir.secret(), word, start))
+        proofs.iter().any(|proof| proof::verify(dir.secret(), proof, start))
     }
 
-    /// Whether a server is of another mesh, which is named once.
+    /// Whether a server belongs to another mesh. Logs it once.
     fn is_foreign(&mut self, address: SocketAddr, server: &pb::ServerIdentity) -> bool {
         let ours = self.mesh.id().map(|mesh| mesh.to_string()).unwrap_or_default();
         if ours.is_empty() || server.mesh_id.is_empty() || server.mesh_id == ours {
@@ -345,8 +347,8 @@ impl Greeter {
         true
     }
 
-    /// What another server says, as long as this one belongs to no mesh.
-    async fn take_in_blank(
+    /// Handles a reply while this server belongs to no mesh.
+    async fn handle_reply_without_mesh(
         &mut self,
         address: SocketAddr,
         mesh_id: String,
@@ -358,12 +360,12 @@ impl Greeter {
             self.adopt(formation).await;
             return;
         }
-        // A server that is wiped and begins again has no mesh any more.
+        // A server that was wiped no longer reports a mesh.
         match mesh_id.parse() {
             Ok(theirs) => self.met.insert(address, theirs),
             Err(_) => self.met.remove(&address),
         };
-        self.mesh.meet(self.met.values().next().cloned());
+        self.mesh.set_met_mesh(self.met.values().next().cloned());
     }
 
     async fn adopt(&self, formation: pb::Formation) {
@@ -383,10 +385,10 @@ impl Greeter {
         }
     }
 
-    /// Tells the other copy that this one is there, directly and through the others, so that it ends
-    /// too. Nobody may answer, which is no reason to stay.
-    async fn tell_other_start(&mut self, overtaken: Overtaken) {
-        if matches!(overtaken, Overtaken::Copy { .. }) && self.word.is_some() {
+    /// Notifies the other copy, directly and through other servers, so that it ends too. This
+    /// server ends even if no server answers.
+    async fn notify_other_start(&mut self, overtaken: Overtaken) {
+        if matches!(overtaken, Overtaken::Copy { .. }) && self.proof.is_some() {
             let targets = self.targets(true);
             self.ask(&targets).await;
         }
@@ -395,7 +397,7 @@ impl Greeter {
 
 async fn exchange(channel: Channel, request: pb::HelloRequest) -> Result<pb::HelloReply, Status> {
     let mut client = MeshClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
-    time::timeout(LIMIT, client.hello(Request::new(request)))
+    time::timeout(EXCHANGE_TIMEOUT, client.hello(Request::new(request)))
         .await
         .map_err(|_| Status::deadline_exceeded("no answer in time"))?
         .map(tonic::Response::into_inner)

@@ -1,4 +1,4 @@
-//! The data directory: who this server is, and the lock that keeps a second process out.
+//! The data directory: the identity of this server, and the lock that keeps other processes out.
 //!
 //! ```text
 //! DIR/identity    node id, store id, mesh id, formation, boot epoch, services, secret, place
@@ -7,9 +7,9 @@
 //! DIR/raft/       log store        DIR/data/   state       DIR/tmp/   Raft snapshots in transfer
 //! ```
 //!
-//! Opening checks first and creates last: a refusal leaves no trace. The identity file is replaced
-//! whole and synced, so it is always either the old or the new one. A server whose directory is
-//! empty is a new server with a new id; it never takes an old id again.
+//! Opening checks first and creates last, so a refusal changes nothing. The identity file is
+//! replaced atomically and synced, so it is always either the old or the new one. A server whose
+//! directory is empty is a new server with a new id; it never gets an old id again.
 
 mod record;
 
@@ -30,10 +30,10 @@ use crate::{
     starts::Start,
 };
 
-/// By how much a reclaimed directory leaves the starts of its copies behind.
+/// By how much reclaiming a directory raises its boot epoch above that of its copies.
 const RECLAIM_AHEAD: u64 = 1000;
 
-/// Who a server is.
+/// The identity of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub node_id: NodeId,
@@ -41,16 +41,17 @@ pub struct Identity {
     pub mesh_id: Option<MeshId>,
     /// Counts the starts of this server.
     pub boot_epoch: u64,
-    /// Drawn at this start, so that it is told from that of a copy of the data directory.
+    /// Random number of this start. It distinguishes the start from that of a copy of the
+    /// directory.
     pub start: u64,
     pub services: BTreeSet<String>,
     /// Whether the data directory was made by this start.
     pub first_start: bool,
-    /// Whether the data directory does not stand where it was made: it may be a copy.
+    /// Whether the data directory is not where it was made. Then it may be a copy.
     pub moved: bool,
 }
 
-/// An open data directory. It stays locked while this, or a database in it, lives.
+/// An open data directory. It stays locked while this value or a database in it exists.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -62,9 +63,9 @@ pub struct DataDir {
     lock: Arc<DirLock>,
 }
 
-/// A data directory that this server may open, see [`DataDir::claim`].
+/// A data directory that this server may open: see [`DataDir::claim`].
 #[derive(Debug)]
-pub struct Claim {
+pub struct ClaimedDir {
     path: PathBuf,
     services: BTreeSet<String>,
     expected_mesh: Option<MeshId>,
@@ -132,7 +133,7 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// As [`DataDir::claim`] and [`Claim::open`].
+    /// As [`DataDir::claim`] and [`ClaimedDir::open`].
     pub fn open(
         path: &Path,
         services: &BTreeSet<String>,
@@ -141,8 +142,8 @@ impl DataDir {
         Self::claim(path, services, expected_mesh)?.open()
     }
 
-    /// Looks whether a server may use the directory, and keeps others out of it if it exists.
-    /// Creates and changes nothing.
+    /// Checks whether a server may use the directory, and locks it if it exists. Creates and
+    /// changes nothing.
     ///
     /// # Errors
     ///
@@ -152,7 +153,7 @@ impl DataDir {
         path: &Path,
         services: &BTreeSet<String>,
         expected_mesh: Option<&MeshId>,
-    ) -> Result<Claim, DataDirError> {
+    ) -> Result<ClaimedDir, DataDirError> {
         let in_dir = |source| DataDirError::Io { path: path.to_owned(), source };
         let (lock, found) = if path.try_exists().map_err(in_dir)? {
             let lock = DirLock::take(path)?;
@@ -163,7 +164,7 @@ impl DataDir {
         if let Some(record) = &found {
             check(path, record, services, expected_mesh)?;
         }
-        Ok(Claim {
+        Ok(ClaimedDir {
             path: path.to_owned(),
             services: services.clone(),
             expected_mesh: expected_mesh.cloned(),
@@ -190,17 +191,17 @@ impl DataDir {
         }
     }
 
-    /// The only mesh that this server may be in, if it was told one.
+    /// The only mesh that this server may belong to, if one is configured.
     pub(crate) fn expected_mesh(&self) -> Option<&MeshId> {
         self.expected_mesh.as_ref()
     }
 
-    /// What keeps other processes out of it; databases in it hold on to it.
+    /// The lock that keeps other processes out of the directory. Databases in it hold it too.
     pub fn lock(&self) -> Arc<DirLock> {
         self.lock.clone()
     }
 
-    /// Whether the stores were made in it.
+    /// Whether the stores were made in the directory.
     pub fn store_made(&self) -> bool {
         self.record.store_made
     }
@@ -209,12 +210,12 @@ impl DataDir {
         self.record.formation.as_ref()
     }
 
-    /// Remembers, durably, that the log store exists.
+    /// Records, durably, that the stores were made.
     pub fn set_store_made(&mut self) -> io::Result<()> {
         self.update(|record| record.store_made = true)
     }
 
-    /// Remembers, durably, that another start runs, or ran, from a copy of this directory.
+    /// Records, durably, that another start runs, or ran, from a copy of this directory.
     pub(crate) fn set_overtaken(&mut self) -> io::Result<()> {
         self.update(|record| record.overtaken = true)
     }
@@ -223,13 +224,13 @@ impl DataDir {
         self.record.terms_forgotten
     }
 
-    /// Remembers, durably, that every group has left the forgotten terms behind.
+    /// Records, durably, that every group has raised its term beyond the forgotten ones.
     pub(crate) fn set_terms_raised(&mut self) -> io::Result<()> {
         self.update(|record| record.terms_forgotten = false)
     }
 
-    /// Remembers, durably, that the directory belongs where it stands.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
+    /// Records, durably, that the directory belongs where it is now.
+    pub(crate) fn set_place(&mut self) -> io::Result<()> {
         let place = place::make(&self.path)?;
         self.update(|record| record.place = Some(place))?;
         self.moved = false;
@@ -240,9 +241,9 @@ impl DataDir {
         &self.record.secret
     }
 
-    /// Says that this directory is the one of its copies that is kept: it may start again, here, its
-    /// starts are later than those that were counted of any copy, and it votes in none of the terms
-    /// that another copy may have voted in.
+    /// Makes this directory the only one of its copies that may be used. It may start here again;
+    /// its starts are later than the counted starts of any copy, and it votes in no term that
+    /// another copy may have voted in.
     ///
     /// # Errors
     ///
@@ -262,12 +263,12 @@ impl DataDir {
         Ok(record.node_id)
     }
 
-    /// Remembers the mesh, durably.
+    /// Records the mesh, durably.
     pub(crate) fn set_mesh(&mut self, mesh_id: &MeshId) -> io::Result<()> {
         self.update(|record| record.mesh_id = Some(mesh_id.to_string()))
     }
 
-    /// Remembers the formation and its mesh, durably and both or neither.
+    /// Records the formation and its mesh, durably and in one step.
     pub(crate) fn set_formation(&mut self, formation: FormationRecord) -> io::Result<()> {
         self.update(|record| {
             record.mesh_id = Some(formation.mesh_id.clone());
@@ -289,7 +290,7 @@ impl DataDir {
     }
 }
 
-impl Claim {
+impl ClaimedDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -324,7 +325,7 @@ impl Claim {
             Some(record) => record,
             None => Record::new(services, place::make(&path).map_err(in_dir)?),
         };
-        let moved = place::look(&path).map_err(in_dir)? != record.place;
+        let moved = place::find(&path).map_err(in_dir)? != record.place;
         record.boot_epoch = record.boot_epoch.saturating_add(1);
         let (start, lock) = (random_id(), Arc::new(lock));
         let dir =

@@ -1,4 +1,4 @@
-//! The names of things that outlive addresses: meshes, servers, stores and groups.
+//! The ids that do not change with addresses: of meshes, servers, stores and groups.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -13,12 +13,12 @@ pub type GroupId = u32;
 /// DISCO's own group, in every mesh.
 pub const DISCO_GROUP: GroupId = 1;
 
-/// The form in which people read and type a node id: 16 hexadecimal digits.
+/// A node id as operators read and type it: 16 hexadecimal digits.
 pub fn node_hex(node_id: NodeId) -> String {
     format!("{node_id:016x}")
 }
 
-/// A whole installation.
+/// The id of a whole installation.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MeshId(Arc<str>);
 

@@ -1,13 +1,13 @@
-//! Who is who in a mesh, and how to reach them.
+//! The servers of a mesh: their identities, and how to reach them.
 //!
-//! A server opens its data directory ([`identity::DataDir`]) and takes its part in the mesh
-//! ([`Mesh`]) with it. The part keeps the addresses of other servers ([`Book`]), exchanges them with
-//! `Hello`, forms or adopts a mesh, answers the gRPC service `Mesh`, and holds the connections to
-//! other servers ([`Peers`]). Every message between servers carries an envelope, which is checked
-//! here ([`envelope`]).
+//! A server opens its data directory ([`identity::DataDir`]) and, with it, its [`Mesh`]. The mesh
+//! keeps the addresses of other servers ([`Book`]), exchanges them by Hello messages, forms or
+//! adopts a mesh id, answers the gRPC service `Mesh`, and holds the connections to other servers
+//! ([`Peers`]). Every message between servers carries an envelope, which is checked here
+//! ([`envelope`]).
 //!
-//! An id lives in a data directory and never moves to another one. An address is a hint: it is
-//! looked up by id at every dial.
+//! An id belongs to one data directory. An address is only a hint: it is looked up by id at every
+//! dial.
 
 mod book;
 pub mod dial;
@@ -31,7 +31,7 @@ pub use crate::{
     book::{Book, Hint},
     forming::{AdoptError, FormAloneError, MeshMismatch},
     hello::Overtaken,
-    identity::{Claim, DataDir, DataDirError, DirLock, Identity},
+    identity::{ClaimedDir, DataDir, DataDirError, DirLock, Identity},
     ids::{DISCO_GROUP, GroupId, Member, MeshId, NodeId, ParseMeshIdError, node_hex},
     part::{Mesh, MeshConfig},
     peers::{MESSAGE_BYTES, Peers, channel_to, surely_not_sent},

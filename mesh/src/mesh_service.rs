@@ -1,4 +1,4 @@
-//! The gRPC service `Mesh`: who is here, where others are, and forming.
+//! The gRPC service `Mesh`: this server's identity, the exchange of addresses, and forming.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use crate::{
     formation::FormError, forming::FormStepError, hello, part::Mesh, peers::MESSAGE_BYTES,
 };
 
-/// How long a server that waits to be formed may take to have looked for others. Whoever asks it who
-/// it is may be about to form it, beside a mesh that it was a member of.
+/// How long `identify` waits for the first round of Hello messages, on a server that waits to be
+/// formed. The caller may be about to form it although it was a member of another mesh.
 const GREETED_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Answers for a server.
+/// The service of one server.
 struct MeshService<G> {
     mesh: Mesh,
-    /// The groups that run here, which are not this crate's business.
+    /// Describes the groups of this server, which this crate does not know.
     groups: G,
 }
 
 impl Mesh {
-    /// The gRPC service that every server of a mesh answers. `groups` tells of the groups that run
-    /// on this server, and of what it remembers of others.
+    /// The gRPC service that every server of a mesh offers. `groups` describes the groups that run
+    /// on this server and what it remembers of other groups.
     pub fn service<G>(&self, groups: G) -> MeshServer<impl mesh_server::Mesh + use<G>>
     where
         G: Fn(&pb::HostedGroupsRequest) -> pb::HostedGroupsReply + Send + Sync + 'static,
@@ -67,7 +67,7 @@ where
         let formation =
             request.formation.ok_or_else(|| Status::invalid_argument("no formation"))?;
         let mesh = self.mesh.clone();
-        // A commit syncs the disk.
+        // On a blocking thread, because a commit syncs the disk.
         let done = task::spawn_blocking(move || match step {
             Step::Reserve => mesh.reserve(&formation),
             Step::Commit => mesh.commit(&formation),

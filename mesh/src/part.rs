@@ -1,6 +1,7 @@
-//! This server's part in its mesh: who it is, which mesh it is in, and whom it knows.
+//! This server as a part of its mesh: its identity, the mesh it belongs to, and the servers it
+//! knows.
 //!
-//! The state and what is asked of it stand here. Forming and adopting a mesh are in `forming`, the
+//! This module holds the state and its accessors. Forming and adopting a mesh are in `forming`, the
 //! exchange of addresses in `hello`, the gRPC service in `mesh_service`.
 
 use std::{
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     book::{Book, Hint},
-    envelope::{self, Here, Received, Refusal},
+    envelope::{self, EnvelopeError, Received, Recipient},
     formation::{Reservations, from_record},
     identity::{DataDir, DirLock, Identity},
     ids::{GroupId, MeshId, NodeId, node_hex},
@@ -26,14 +27,14 @@ use crate::{
     rumors::Rumors,
 };
 
-/// How a server takes part in its mesh.
+/// The configuration of a server's part in its mesh.
 #[derive(Debug, Clone)]
 pub struct MeshConfig {
-    /// Where others reach this server's mesh port.
+    /// The address at which others reach this server's mesh port.
     pub advertise: SocketAddr,
-    /// Servers to greet at the start.
+    /// Servers to send a Hello to at the start.
     pub seeds: Vec<SocketAddr>,
-    /// Whether a server without a mesh waits to be formed, rather than to join one.
+    /// Whether a server without a mesh waits to be formed, instead of joining one.
     pub awaits_forming: bool,
     pub version: String,
 }
@@ -50,24 +51,24 @@ pub(crate) struct Inner {
     pub(crate) book: Book,
     peers: Peers,
     pub(crate) mesh: watch::Sender<Option<MeshId>>,
-    /// The only mesh that this server may be in, if it was told one.
+    /// The only mesh that this server may belong to, if one is configured.
     pub(crate) expected_mesh: Option<MeshId>,
-    /// The mesh of the servers that this one greets, while it belongs to none.
+    /// The mesh that seeds answered with, while this server belongs to none.
     met_mesh: watch::Sender<Option<MeshId>>,
-    /// Whether every server that this one was told of has been greeted once.
+    /// Whether every seed has been sent a Hello once.
     greeted: watch::Sender<bool>,
     pub(crate) formation: watch::Sender<Option<pb::Formation>>,
     pub(crate) reservations: Mutex<Reservations>,
     pub(crate) rumors: Rumors,
-    /// Set once another copy of the data directory has proven that it runs.
+    /// Cancelled once another copy of the data directory has proven that it runs.
     pub(crate) copy_proven: CancellationToken,
-    /// The servers that were heard to count this start.
+    /// The servers that have reported that they count this start.
     pub(crate) counted_by: watch::Sender<BTreeSet<NodeId>>,
     pub(crate) dir: Mutex<DataDir>,
 }
 
 impl Mesh {
-    /// Takes the part of the server that a data directory belongs to.
+    /// Opens the mesh of the server that a data directory belongs to.
     pub fn open(dir: DataDir, config: MeshConfig) -> Self {
         let book = Book::open(dir.path());
         let identity = dir.identity();
@@ -95,8 +96,7 @@ impl Mesh {
         mesh
     }
 
-    /// Who this server is, as of the start of the process; the mesh may have been joined since,
-    /// see [`Mesh::watch_id`].
+    /// The identity of this server. Its mesh may be joined later: see [`Mesh::watch_id`].
     pub fn identity(&self) -> Identity {
         Identity { mesh_id: self.id(), ..self.inner.identity.clone() }
     }
@@ -110,7 +110,7 @@ impl Mesh {
         &self.inner.peers
     }
 
-    /// The mesh that this server belongs to. It never changes once there is one.
+    /// The mesh that this server belongs to. Once set, it never changes.
     pub fn id(&self) -> Option<MeshId> {
         self.inner.mesh.borrow().clone()
     }
@@ -119,18 +119,18 @@ impl Mesh {
         self.inner.mesh.subscribe()
     }
 
-    /// The mesh of the servers that this one was told of, while it belongs to none: they formed it
-    /// without this server, or before it lost its disk.
+    /// The mesh that the seeds answered with, while this server belongs to none. They formed it
+    /// without this server, or before this server lost its disk.
     pub fn met_mesh(&self) -> watch::Receiver<Option<MeshId>> {
         self.inner.met_mesh.subscribe()
     }
 
-    /// The formation by which this server became a member, if it was formed.
+    /// The formation that made this server a member, if there was one.
     pub fn formation(&self) -> watch::Receiver<Option<pb::Formation>> {
         self.inner.formation.subscribe()
     }
 
-    /// The other servers that this one was told of.
+    /// The configured addresses of other servers.
     pub fn seeds(&self) -> &[SocketAddr] {
         &self.inner.config.seeds
     }
@@ -144,17 +144,17 @@ impl Mesh {
         self.lock_dir().path().to_owned()
     }
 
-    /// What keeps other processes out of the data directory; databases in it hold on to it.
+    /// The lock that keeps other processes out of the data directory. Databases in it hold it too.
     pub fn directory_lock(&self) -> Arc<DirLock> {
         self.lock_dir().lock()
     }
 
-    /// Whether the log store was made and marked with the store id.
+    /// Whether the stores were made and marked with the store id.
     pub fn store_made(&self) -> bool {
         self.lock_dir().store_made()
     }
 
-    /// Remembers, durably, that the log store exists.
+    /// Records, durably, that the stores were made.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Mesh {
         self.lock_dir().set_store_made()
     }
 
-    /// The envelope of a message to a member of a group. `store_id` is zero if it is not known.
+    /// The envelope for a message to a member of a group. `store_id` is zero if it is not known.
     pub fn envelope(
         &self,
         mesh: &MeshId,
@@ -174,8 +174,8 @@ impl Mesh {
         let identity = &self.inner.identity;
         let target_start = self.inner.book.counted_start(target).number;
         if target_start == 0 {
-            // It would be refused: this server must have met that one first.
-            self.inner.rumors.want(target);
+            // The target would refuse the message: this server must first learn which start counts.
+            self.inner.rumors.request_lookup(target);
         }
         pb::Envelope {
             mesh_id: mesh.to_string(),
@@ -189,40 +189,40 @@ impl Mesh {
         }
     }
 
-    /// A member refused a message: its start may be another one than the counted.
-    pub fn look_for(&self, node_id: NodeId) {
-        self.inner.rumors.want(node_id);
+    /// Asks a server soon which of its starts runs. Called when it refused a message.
+    pub fn request_lookup(&self, node_id: NodeId) {
+        self.inner.rumors.request_lookup(node_id);
     }
 
-    /// The group that a message is for and who sent it, if it is meant for this server.
+    /// Checks that a message is meant for this server. Returns its group and its sender.
     ///
     /// # Errors
     ///
-    /// Refuses a message for another mesh, server, store or start, or from a start that does not
-    /// count, by name.
-    pub fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Received, Refusal> {
+    /// If the message is for another mesh, server, store or start, or from a start that does not
+    /// count.
+    pub fn receive(&self, envelope: Option<&pb::Envelope>) -> Result<Received, EnvelopeError> {
         let mesh = self.inner.mesh.borrow();
-        let here = Here {
+        let recipient = Recipient {
             mesh: mesh.as_ref(),
             node_id: self.inner.identity.node_id,
             store_id: self.inner.identity.store_id,
             start: self.inner.identity.start,
         };
-        let received = envelope::check(envelope, here).inspect_err(|refusal| {
-            if let (Refusal::OtherStart, Some(envelope)) = (refusal, envelope) {
-                self.inner.rumors.want(envelope.source_id);
+        let received = envelope::check(envelope, recipient).inspect_err(|error| {
+            if let (EnvelopeError::OtherStart, Some(envelope)) = (error, envelope) {
+                self.inner.rumors.request_lookup(envelope.source_id);
             }
         })?;
         if !self.inner.book.counts(received.source, received.source_start) {
-            self.inner.rumors.want(received.source);
-            return Err(Refusal::NotCounted(node_hex(received.source)));
+            self.inner.rumors.request_lookup(received.source);
+            return Err(EnvelopeError::NotCounted(node_hex(received.source)));
         }
         Ok(received)
     }
 
-    /// Waits until this start counts with every one of `voters`, if the data directory may be a
-    /// copy: only then may it take part in their groups. One that stands where it was made may at
-    /// once.
+    /// Waits until every one of `voters` counts this start, if the data directory may be a copy.
+    /// Only then may it take part in their groups. A directory that is where it was made need not
+    /// wait.
     ///
     /// # Errors
     ///
@@ -233,10 +233,10 @@ impl Mesh {
         }
         self.await_counted_by(voters).await;
         let mesh = self.clone();
-        task::spawn_blocking(move || mesh.lock_dir().settle()).await.map_err(io::Error::other)?
+        task::spawn_blocking(move || mesh.lock_dir().set_place()).await.map_err(io::Error::other)?
     }
 
-    /// Waits until this start counts with every one of `servers`.
+    /// Waits until every one of `servers` counts this start.
     pub async fn await_counted_by(&self, servers: &BTreeSet<NodeId>) {
         let mut counted_by = self.inner.counted_by.subscribe();
         loop {
@@ -259,8 +259,8 @@ impl Mesh {
         }
     }
 
-    /// Remembers, durably, that another start runs, or ran, from a copy of the data directory, so
-    /// that copies do not take turns.
+    /// Records, durably, that another start runs, or ran, from a copy of the data directory, so
+    /// that the copies cannot run in turn.
     ///
     /// # Errors
     ///
@@ -269,13 +269,13 @@ impl Mesh {
         self.lock_dir().set_overtaken()
     }
 
-    /// Whether the data directory may have forgotten votes that a copy of it gave: groups must then
-    /// leave the terms behind that they may have been given in.
+    /// Whether a copy of the data directory may have voted in terms that this one does not know of.
+    /// Then its groups must raise their terms beyond those.
     pub fn terms_forgotten(&self) -> bool {
         self.lock_dir().terms_forgotten()
     }
 
-    /// Remembers, durably, that every group has left the forgotten terms behind.
+    /// Records, durably, that every group has raised its term beyond the forgotten ones.
     ///
     /// # Errors
     ///
@@ -284,25 +284,26 @@ impl Mesh {
         self.lock_dir().set_terms_raised()
     }
 
-    /// Takes note of the mesh of the servers that answered, while this one belongs to none.
-    pub(crate) fn meet(&self, theirs: Option<MeshId>) {
+    /// Sets the mesh that the seeds answered with, while this server belongs to none.
+    pub(crate) fn set_met_mesh(&self, theirs: Option<MeshId>) {
         self.inner.met_mesh.send_if_modified(|met| {
-            let news = *met != theirs;
+            let changed = *met != theirs;
             *met = theirs;
-            news
+            changed
         });
     }
 
-    /// Notes that every server that this one was told of has been greeted.
+    /// Records that every seed has been sent a Hello.
     pub(crate) fn set_greeted(&self) {
         self.inner.greeted.send_if_modified(|greeted| !std::mem::replace(greeted, true));
     }
 
-    /// Waits until a server that may be formed knows whether the others have a mesh, or for a while.
+    /// On a server that waits to be formed: waits until every seed was asked for its mesh, or until
+    /// the limit.
     pub(crate) async fn greeted(&self, limit: Duration) {
         if self.inner.config.awaits_forming && self.id().is_none() {
             let mut greeted = self.inner.greeted.subscribe();
-            // Whoever asks has other means too, and must not wait for servers that are down.
+            // The caller must not wait for servers that are down, and it makes checks of its own.
             let _ = time::timeout(limit, greeted.wait_for(|greeted| *greeted)).await;
         }
     }

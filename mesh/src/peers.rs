@@ -1,7 +1,7 @@
-//! One connection per peer, shared by everything that talks to it.
+//! One connection per peer, shared by all its users.
 //!
-//! A peer is an id. Its address is looked up in the book at every dial, so a peer that returns
-//! under another address is found as soon as its hint arrives.
+//! A peer is identified by its id. Its address is looked up in the book at every dial, so a peer
+//! that returns at another address is found as soon as a hint arrives.
 
 use std::{
     collections::HashMap,
@@ -28,8 +28,9 @@ use crate::{
 /// Largest message between servers, on both sides.
 pub const MESSAGE_BYTES: usize = 64 << 20;
 /// How long a dial may take.
-const DIAL: Duration = Duration::from_secs(1);
-/// A silent connection is probed after this long, and given up after as long again.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A silent connection is probed after this time, and closed if the probe is not answered within
+/// the same time.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Bytes in flight, per stream and per connection.
 const STREAM_WINDOW: u32 = 8 << 20;
@@ -39,11 +40,11 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 #[derive(Clone)]
 pub struct Peers {
     book: Book,
-    channels: Arc<Mutex<HashMap<NodeId, Line>>>,
+    channels: Arc<Mutex<HashMap<NodeId, CachedChannel>>>,
 }
 
-/// A connection and the address that was known when it was made.
-struct Line {
+/// A channel, and the address that was known when it was made.
+struct CachedChannel {
     address: Option<SocketAddr>,
     channel: Channel,
 }
@@ -72,16 +73,17 @@ impl Peers {
     pub fn channel(&self, peer: NodeId) -> Channel {
         let address = self.book.address(peer);
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = channels.get(&peer)
-            && line.address == address
+        if let Some(cached) = channels.get(&peer)
+            && cached.address == address
         {
-            return line.channel.clone();
+            return cached.channel.clone();
         }
-        // The peer has moved: a connection to its old address may hang until a probe fails.
+        // The peer has moved. A connection to its old address may hang until a probe fails, so
+        // another one is made.
         let book = self.book.clone();
         let channel =
             connect(move || book.address(peer).ok_or_else(|| DialError::NoAddress(node_hex(peer))));
-        channels.insert(peer, Line { address, channel: channel.clone() });
+        channels.insert(peer, CachedChannel { address, channel: channel.clone() });
         channel
     }
 }
@@ -126,7 +128,7 @@ fn connect(
 }
 
 async fn connect_to(address: SocketAddr) -> Result<TcpStream, DialError> {
-    let stream = time::timeout(DIAL, TcpStream::connect(address))
+    let stream = time::timeout(DIAL_TIMEOUT, TcpStream::connect(address))
         .await
         .map_err(|_| DialError::Timeout(address))?
         .map_err(|source| DialError::Refused { address, source })?;

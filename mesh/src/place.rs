@@ -1,9 +1,9 @@
-//! Where a data directory was made: what a copy of it cannot have.
+//! The place where a data directory was made, which a copy of it does not share.
 //!
 //! A directory of its own, `place/`, is made with the data directory and never replaced. Its inode
-//! and the time of its birth are in the identity file. Copying, restoring or moving to another file
-//! system makes another one, however faithfully times and owners are kept; renaming does not. A
-//! block-level clone of the whole file system has the same place.
+//! number and its birth time are in the identity file. Copying, restoring or moving to another file
+//! system makes another inode, even if times and owners are preserved; renaming does not. A
+//! block-level clone of the whole file system has the same place, so it is not detected.
 
 use std::{
     fs, io,
@@ -14,19 +14,20 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// The directory in the data directory that stands for its place.
+/// The name of that directory.
 pub(crate) const DIR: &str = "place";
 
 /// Where a data directory was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     inode: u64,
-    /// Nanoseconds since 1970; absent if the file system does not keep it.
+    /// Birth time in nanoseconds since 1970; none if the file system does not keep it.
     born: Option<u64>,
 }
 
-/// The place of a data directory; none if it has none, as when it was left out of a copy.
-pub(crate) fn look(data_dir: &Path) -> io::Result<Option<Place>> {
+/// The place of a data directory; none if the directory `place/` is missing, for instance in a
+/// partial copy.
+pub(crate) fn find(data_dir: &Path) -> io::Result<Option<Place>> {
     let metadata = match fs::symlink_metadata(data_dir.join(DIR)) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -36,11 +37,11 @@ pub(crate) fn look(data_dir: &Path) -> io::Result<Option<Place>> {
     Ok(Some(Place { inode: metadata.ino(), born }))
 }
 
-/// The place of a data directory, made if it has none.
+/// The place of a data directory. Makes `place/` if it is missing.
 pub(crate) fn make(data_dir: &Path) -> io::Result<Place> {
     fs::create_dir_all(data_dir.join(DIR))?;
     fs::File::open(data_dir)?.sync_all()?;
-    look(data_dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    find(data_dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
 fn nanoseconds(time: SystemTime) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! Whether another server is reached where it is looked for.
+//! Probes whether another server can be reached.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::time;
 use crate::{ids::NodeId, part::Mesh};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Mesh {
-    /// Whether a server answers at the address where this one would send to it.
+    /// Whether a server answers at the address that this server would send messages to.
     pub async fn reaches(&self, node_id: NodeId) -> bool {
         let mut client = MeshClient::new(self.peers().channel(node_id));
-        let asked = time::timeout(PATIENCE, client.identify(IdentifyRequest {})).await;
+        let asked = time::timeout(TIMEOUT, client.identify(IdentifyRequest {})).await;
         matches!(asked, Ok(Ok(server)) if server.get_ref().node_id == node_id)
     }
 }

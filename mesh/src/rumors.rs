@@ -1,8 +1,8 @@
-//! What was said by those who call, which proves nothing: anybody can call.
+//! Claims of callers that are not checked yet. They prove nothing, since anybody can call.
 //!
-//! It makes this server look for itself: at the address where a server was last found, or where it
-//! is said to be. Only servers that are known are looked for, so that a stranger cannot have
-//! anything dialed, and one address a server is kept, so that nobody fills the memory.
+//! A claim makes this server ask for itself, at the address where a server was last found and at
+//! the claimed one. Only known servers are looked up, so that a stranger cannot cause dials to any
+//! address. One address is kept per server, so that callers cannot fill the memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,72 +15,72 @@ use tokio::sync::Notify;
 
 use crate::ids::NodeId;
 
-/// Words of other starts that are kept for one server. A stranger may send some that prove nothing.
-const WORDS: usize = 8;
+/// Proofs of other starts that are kept for one server. Some may be a stranger's and prove nothing.
+const MAX_PROOFS: usize = 8;
 
-/// What is to be looked into.
+/// The claims to be checked.
 #[derive(Debug, Default)]
 pub(crate) struct Rumors {
-    shared: Mutex<Heard>,
+    shared: Mutex<Unverified>,
     woken: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
-    /// Servers to look for where they were last found.
+struct Unverified {
+    /// Servers to ask at the address where they were last found.
     wanted: BTreeSet<NodeId>,
-    /// Where servers are said to be now.
+    /// The addresses where callers claim that servers are.
     claims: BTreeMap<NodeId, SocketAddr>,
-    /// By server: what other starts of it say to it.
-    words: BTreeMap<NodeId, Vec<pb::OtherStart>>,
+    /// By server: the proofs that other starts of it sent for it.
+    proofs: BTreeMap<NodeId, Vec<pb::OtherStart>>,
 }
 
 impl Rumors {
-    /// Something speaks for looking for a known server soon.
-    pub(crate) fn want(&self, node_id: NodeId) {
+    /// Requests that a known server be asked soon.
+    pub(crate) fn request_lookup(&self, node_id: NodeId) {
         if self.lock().wanted.insert(node_id) {
             self.woken.notify_one();
         }
     }
 
-    /// A known server is said to be at an address.
+    /// Notes the claim that a known server is at an address.
     pub(crate) fn claim(&self, node_id: NodeId, address: SocketAddr) {
-        let mut heard = self.lock();
-        let is_news = heard.claims.insert(node_id, address) != Some(address);
-        if heard.wanted.insert(node_id) || is_news {
+        let mut unverified = self.lock();
+        let is_new = unverified.claims.insert(node_id, address) != Some(address);
+        if unverified.wanted.insert(node_id) || is_new {
             self.woken.notify_one();
         }
     }
 
-    /// Keeps what another start of a known server says to it, until it asks.
-    pub(crate) fn pass_on(&self, node_id: NodeId, word: pb::OtherStart) {
-        let mut heard = self.lock();
-        let words = heard.words.entry(node_id).or_default();
-        if !words.contains(&word) {
-            words.insert(0, word);
-            words.truncate(WORDS);
+    /// Keeps a proof that another start of a known server sent for it, until it calls.
+    pub(crate) fn keep_proof(&self, node_id: NodeId, proof: pb::OtherStart) {
+        let mut unverified = self.lock();
+        let proofs = unverified.proofs.entry(node_id).or_default();
+        if !proofs.contains(&proof) {
+            proofs.insert(0, proof);
+            proofs.truncate(MAX_PROOFS);
         }
     }
 
-    /// What other starts say to the start of a server.
-    pub(crate) fn words_for(&self, node_id: NodeId, start: u64) -> Vec<pb::OtherStart> {
-        let heard = self.lock();
-        let words = heard.words.get(&node_id).into_iter().flatten();
-        words.filter(|word| word.start != start).cloned().collect()
+    /// The proofs of other starts for this start of a server.
+    pub(crate) fn proofs_for(&self, node_id: NodeId, start: u64) -> Vec<pb::OtherStart> {
+        let unverified = self.lock();
+        let proofs = unverified.proofs.get(&node_id).into_iter().flatten();
+        proofs.filter(|proof| proof.start != start).cloned().collect()
     }
 
-    /// Resolves when there is something to look into.
-    pub(crate) async fn stirred(&self) {
+    /// Resolves when there are claims to check.
+    pub(crate) async fn changed(&self) {
         self.woken.notified().await;
     }
 
-    /// Hands over what is to be looked into.
+    /// Takes the servers to ask and the claimed addresses.
     pub(crate) fn take(&self) -> (BTreeSet<NodeId>, BTreeMap<NodeId, SocketAddr>) {
-        let mut heard = self.lock();
-        (std::mem::take(&mut heard.wanted), std::mem::take(&mut heard.claims))
+        let mut unverified = self.lock();
+        (std::mem::take(&mut unverified.wanted), std::mem::take(&mut unverified.claims))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
+    fn lock(&self) -> MutexGuard<'_, Unverified> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,7 +25,7 @@ mod readiness;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use mesh::GroupId;
-use raft::{Host, StartGroupError, StorageError, start::Refusal};
+use raft::{Host, StartGroupError, StorageError, start::StartRefusal};
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -99,7 +99,7 @@ pub enum DataError {
         group: GroupId,
         namespace: String,
         #[source]
-        refusal: Refusal,
+        refusal: StartRefusal,
     },
     #[error("group {group} did not start")]
     StartGroup {

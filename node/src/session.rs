@@ -28,7 +28,7 @@ use proto::quorate::v1::{
     Directive, NodeHello, NodeReport, NodeStopping, node_report::Report,
     registry_client::RegistryClient,
 };
-use raft::{Group, Host, StorageError, start::Refusal};
+use raft::{Group, Host, StorageError, start::StartRefusal};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -87,7 +87,7 @@ pub enum SessionError {
     #[error("the DISCO server at {address} refuses this node: {message}")]
     Refused { address: SocketAddr, message: String },
     #[error("{refusal} (this start is number {ours}, the mesh has seen number {seen})")]
-    RolledBack { refusal: Refusal, ours: u64, seen: u64 },
+    RolledBack { refusal: StartRefusal, ours: u64, seen: u64 },
     #[error("the mesh cannot be joined")]
     Adopt(#[source] AdoptError),
     #[error("the groups on this node's disk cannot be listed")]
@@ -170,7 +170,7 @@ impl Session {
         let told = watch::Sender::new(Told::default());
         let handle = SessionHandle { told: told.subscribe(), stopping: CancellationToken::new() };
         let seen = told.subscribe();
-        host.remember(move |group| seen.borrow().disco_progress(group));
+        host.add_progress_source(move |group| seen.borrow().disco_progress(group));
         let session = Self {
             host,
             seeds,
@@ -344,7 +344,7 @@ impl Session {
                 self.host.mesh().book().learn(hint);
             } else if hint.boot_epoch > identity.boot_epoch {
                 return Err(Ended::Fatal(SessionError::RolledBack {
-                    refusal: Refusal::RolledBack,
+                    refusal: StartRefusal::RolledBack,
                     ours: identity.boot_epoch,
                     seen: hint.boot_epoch,
                 }));

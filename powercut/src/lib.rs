@@ -1,9 +1,10 @@
-//! Power cuts, for tests: what is left of a directory if nothing survives that was not synced.
+//! Power cuts for tests: what is left of a directory if only synced data survives.
 //!
-//! A kill of a process loses nothing that it wrote, since the system keeps it; so a test that kills
-//! passes with every sync taken out. Here a test runs its first half in a process of its own, into
-//! which a small recorder is preloaded. It notes the bytes of each file and the names in each
-//! directory as of their last sync, and from these the disk is made that the second half looks at.
+//! Killing a process loses nothing that it wrote, because the operating system keeps it. So a test
+//! that only kills would pass without any sync. Here a test runs its first half in a separate
+//! process, into which a small recorder is preloaded. The recorder keeps the bytes of each file and
+//! the names in each directory as of their last sync. From these the disk is made that the second
+//! half reads.
 //!
 //! ```ignore
 //! #[test]
@@ -13,8 +14,8 @@
 //! }
 //! ```
 //!
-//! [`cut`] must be called once, from the test itself, on a closure written there: the process of its
-//! own is the same test, found by the closure's name, and ends in the middle of it.
+//! [`cut`] must be called once, from the test itself, on a closure written there: the separate
+//! process runs the same test, which it finds by the closure's name, and ends in the middle of it.
 
 use std::{
     any::type_name_of_val,
@@ -29,7 +30,7 @@ use tempfile::TempDir;
 
 const ROOT: &str = "POWERCUT_ROOT";
 const DURABLE: &str = "POWERCUT_DURABLE";
-/// How the first half ends: by `abort`, which runs nothing that would tidy up.
+/// The signal that ends the first half: `abort` runs no destructors or exit handlers.
 const ABORTED: i32 = 6;
 
 /// Runs `before` with an empty directory until the power is cut at its end, and returns what is
@@ -44,7 +45,7 @@ pub fn cut(before: impl FnOnce(&Path)) -> TempDir {
     cut_in(&test, before)
 }
 
-/// The same for a helper of tests, which knows the test by a closure of it.
+/// As [`cut`], for a helper that passes the name of the test: see [`test_of`].
 ///
 /// # Panics
 ///
@@ -83,8 +84,8 @@ pub fn cut_in(test: &str, before: impl FnOnce(&Path)) -> TempDir {
     image
 }
 
-/// What a power cut would leave of a file now. For the first half of a test, to wait for a sync that
-/// another thread makes.
+/// The content of a file that a power cut would leave now. The first half of a test can use it to
+/// wait for a sync of another thread.
 #[must_use]
 pub fn durable_now(file: &Path) -> Option<Vec<u8>> {
     let durable = PathBuf::from(env::var_os(DURABLE)?);
@@ -92,11 +93,11 @@ pub fn durable_now(file: &Path) -> Option<Vec<u8>> {
     fs::read(durable.join(format!("f{inode}"))).ok()
 }
 
-/// The test in which a closure is written, as the test harness calls it.
+/// The name of the test in which a closure is written, as the test harness knows it.
 ///
 /// # Panics
 ///
-/// If it is not in a module, as every test is.
+/// If the closure is not in a module.
 #[must_use]
 pub fn test_of(closure: &impl Sized) -> String {
     let path = type_name_of_val(closure);
@@ -118,7 +119,7 @@ fn recorder(work: &Path) -> PathBuf {
     library
 }
 
-/// Makes the durable content of a directory.
+/// Writes the durable content of a directory.
 fn restore(durable: &Path, inode: u64, into: &Path) {
     // A directory that was never synced is empty.
     let Ok(names) = fs::read_to_string(durable.join(format!("d{inode}"))) else { return };

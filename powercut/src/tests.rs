@@ -13,7 +13,7 @@ fn only_what_was_synced_is_left() {
         fs::create_dir(dir.join("below")).unwrap();
         File::create(dir.join("below/file")).unwrap().sync_all().unwrap();
         File::open(dir).unwrap().sync_all().unwrap();
-        // Not in the directory when that was synced.
+        // Created after the directory was synced.
         File::create(dir.join("late")).unwrap().sync_all().unwrap();
     });
     let mut names: Vec<String> = fs::read_dir(image.path())
@@ -39,7 +39,7 @@ fn a_rename_or_removal_lasts_once_the_directory_is_synced() {
         fs::rename(dir.join("old"), dir.join("new")).unwrap();
         File::open(dir).unwrap().sync_all().unwrap();
         fs::rename(dir.join("kept"), dir.join("moved")).unwrap();
-        // An inode number may be used again; its old bytes are not the new file's.
+        // An inode number may be reused. The old bytes do not belong to the new file.
         let file = OpenOptions::new().create_new(true).write(true).open(dir.join("other"));
         file.unwrap().write_all(b"other").unwrap();
     });

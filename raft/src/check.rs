@@ -1,9 +1,9 @@
 //! Looks at the stores of a data directory before anything in it is changed.
 //!
-//! A server whose disk does not hold what it acknowledged must not start: it would vote, and
-//! answer, without what it promised to remember. Everything that can be found out by reading is
-//! found out here, on databases that are open for reading only, so that a refusal leaves every byte
-//! where it was and a person can still copy, compare or restore.
+//! A server whose disk does not hold what it acknowledged must not start: it would vote and answer
+//! without entries that it has acknowledged. Everything that reading can show is checked here, on
+//! databases that are opened for reading only. So a refusal changes no byte, and a person can still
+//! copy, compare or restore the directory.
 //!
 //! | found | by |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | a log that does not begin where it was purged | the indexes of its entries |
 //! | a state that is missing, or older than the log reaches back | the log's records |
 //!
-//! Damage inside a table file shows when the block is read; then the server ends, see
+//! Damage inside a table file is found when the block is read. Then the server ends: see
 //! [`DamageAlarm`](crate::damage::DamageAlarm).
 
 use std::{io, path::Path};
@@ -71,7 +71,8 @@ pub enum Reason {
 }
 
 impl OpenError {
-    /// Whether the disk is not what this server left, so that a person must look.
+    /// Whether the disk does not hold what this server left on it, so that a person must look at
+    /// it.
     pub const fn is_refusal(&self) -> bool {
         match self {
             Self::StoreMissing(_)
@@ -89,7 +90,7 @@ impl From<StorageError> for OpenError {
     }
 }
 
-/// Stores that may be opened.
+/// The result of a check that found nothing wrong: the stores may be opened.
 #[derive(Debug)]
 pub struct Checked {
     pub(crate) expect: Expect,
@@ -102,10 +103,10 @@ pub struct Checked {
 ///
 /// # Errors
 ///
-/// As the module says.
+/// If the stores are damaged, missing, or of another server.
 pub fn check(dir: &Path, store_id: u64, made: bool) -> Result<Checked, OpenError> {
     if !made {
-        // The first start did not get so far as to take part in anything.
+        // The first start ended before this server took part in anything, so nothing is lost.
         return Ok(Checked { expect: Expect::MadeOrNot, torn: None });
     }
     for store in [RAFT, DATA] {
@@ -125,14 +126,13 @@ pub fn check(dir: &Path, store_id: u64, made: bool) -> Result<Checked, OpenError
 }
 
 impl Checked {
-    /// Cuts off what an unfinished write left, so that RocksDB finds nothing that it could take for
-    /// a write.
+    /// Cuts off what an unfinished write left, so that RocksDB cannot read it as a write.
     pub(crate) fn cut(&self) -> io::Result<()> {
         let Some(Torn { path, whole }) = &self.torn else { return Ok(()) };
         let file = std::fs::OpenOptions::new().write(true).open(path)?;
         let bytes = file.metadata()?.len().saturating_sub(*whole);
         tracing::info!(file = %path.display(), bytes, "cut off a write that was never finished");
-        // Not synced: what comes back with a power cut is cut off again.
+        // Not synced: if a power cut restores the bytes, the next start cuts them off again.
         file.set_len(*whole)
     }
 }
@@ -148,7 +148,8 @@ fn check_log(dir: &Path, store_id: u64, synced: u64) -> Result<(DB, Option<Torn>
     let stored = Stored(&database);
     let found = stored.store_id().map_err(in_store(RAFT))?;
     same_store(RAFT, store_id, found.unwrap_or(store_id))?;
-    // The data directory itself holds no write-ahead log, so this counts what the tables hold.
+    // Opened with the data directory as the place of the write-ahead log. There is none in it, so
+    // this is the last write that the tables hold.
     let tables = db::read_log(&path, dir).map_err(in_store(RAFT))?.latest_sequence_number();
     let files = wal::read(&path)?;
     let Verified { last, torn } =

@@ -1,5 +1,5 @@
-//! Between openraft's values and our own messages, which are both the wire and the disk format:
-//! openraft's serde layout is not stable.
+//! Converts openraft's values to our own messages and back. The messages are the format on the wire
+//! and on disk, because openraft's serde layout is not stable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +11,12 @@ use crate::types::{
     StoredMembership, Vote, log_id,
 };
 
-/// Terms and indexes beyond these are nonsense: a term a microsecond lasts for eight years. There is
-/// room left to count on, so that one message cannot end all elections.
+/// No group reaches a later term or index: at one term per microsecond it takes eight years. The
+/// limits lie far below the largest number, so that one message cannot use up all terms.
 const LATEST_TERM: u64 = 1 << 48;
 const LAST_INDEX: u64 = 1 << 60;
 
-/// A message lacks a field that it must have, or contradicts itself.
+/// A message lacks a required field, or its fields contradict each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed {0}")]
 pub(crate) struct Malformed(pub(crate) &'static str);
@@ -49,7 +49,7 @@ pub(crate) fn log_id_from_proto(id: pb::LogId) -> LogId {
     log_id(id.term, id.index)
 }
 
-/// A log id that somebody else names.
+/// A log id from another server, checked against the limits.
 pub(crate) fn bounded_log_id(id: pb::LogId) -> Result<LogId, Malformed> {
     if id.term > LATEST_TERM || id.index > LAST_INDEX {
         return Err(Malformed("log id"));

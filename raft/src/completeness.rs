@@ -1,16 +1,16 @@
 //! Whether a replica's log may lead, and whether a leader's log may be followed.
 //!
-//! Raft promises leader completeness (Raft §5.4): whoever is elected holds every committed entry. The
-//! promise counts on no voter forgetting what it stored. A quorum of disks that were restored from a
-//! backup has forgotten; by its own light it elects a leader and serves the past. Two rules hold
-//! against it, and neither needs anybody to know that a disk went back:
+//! Raft guarantees leader completeness (Raft §5.4): an elected leader holds every committed entry.
+//! The guarantee assumes that no voter forgets what it stored. A quorum of disks that were restored
+//! from a backup has forgotten entries; it would elect a leader and serve old data. Two rules
+//! prevent this. Neither needs to know which disk was restored:
 //!
-//! - A replica does not stand for election while a member, or whoever remembers, knows of committed
-//!   entries beyond the end of its log ([`shortfall`]).
-//! - A replica does not follow a leader that would replace an entry which it knows to be committed
-//!   ([`contradiction`]).
+//! - A replica does not stand for election while another server knows of committed entries beyond
+//!   the end of its log ([`shortfall`]).
+//! - A replica does not follow a leader that would replace an entry that the replica knows to be
+//!   committed ([`contradiction`]).
 //!
-//! Both are contradictions that no healthy group produces, whatever was lost in between.
+//! In a group that keeps Raft's rules neither case occurs, whatever messages were lost.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use mesh::{NodeId, node_hex};
 
 use crate::types::LogId;
 
-/// What somebody knows to be committed in a group.
+/// The committed index of a group as another server knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) source: Source,
@@ -30,7 +30,8 @@ pub(crate) struct Claim {
 pub(crate) enum Source {
     /// A member of the group that runs and has the entries.
     Member(NodeId),
-    /// Who was told of them: DISCO of a data group, a data node of the DISCO group.
+    /// A server that only remembers the index: DISCO for a data group, a data node for the DISCO
+    /// group.
     Memory,
 }
 
@@ -49,7 +50,7 @@ pub struct Contradiction {
     committed: LogId,
 }
 
-/// What keeps a replica from its part although it runs, in words that say what to do.
+/// Why a running replica does not lead or does not follow. The text says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// It does not stand for election.
@@ -58,10 +59,10 @@ pub enum Doubt {
     Contradicted(Contradiction),
 }
 
-/// The claim that goes furthest beyond a log which ends at `last_index`, if one does.
+/// The highest claim beyond a log that ends at `last_index`, if there is one.
 ///
-/// `accepted` is an operator's word that what only memory knows of is lost. It does not stand against
-/// a member that has the entries: that one can lead, and then nothing is lost.
+/// `accepted` says that an operator accepts the loss of entries that are only remembered. It does
+/// not cover entries that a member has: that member can lead, and then nothing is lost.
 pub(crate) fn shortfall(last_index: u64, accepted: bool, claims: &[Claim]) -> Option<Shortfall> {
     claims
         .iter()
@@ -71,8 +72,8 @@ pub(crate) fn shortfall(last_index: u64, accepted: bool, claims: &[Claim]) -> Op
         .map(|claim| Shortfall { last_index, claim: *claim })
 }
 
-/// Of a leader's message, the entry to compare with the log here: the last one at or below
-/// `committed`. If that is equal then so are all before it (Raft §5.3, log matching).
+/// The entry of a leader's message to compare with the log here: the last one at or below
+/// `committed`. If it is equal, all entries before it are equal (Raft §5.3, log matching).
 pub(crate) fn compared<'a>(
     prev: Option<&'a LogId>,
     entries: impl DoubleEndedIterator<Item = &'a LogId>,
@@ -82,8 +83,8 @@ pub(crate) fn compared<'a>(
     known.next().copied()
 }
 
-/// Compares a leader's entry with the log here, of which `ours` is the entry at the same index if it
-/// is still there.
+/// Compares a leader's entry with `ours`, the entry at the same index in the log here. `ours` is
+/// none if that entry was purged.
 pub(crate) fn contradiction(
     theirs: LogId,
     ours: Option<LogId>,
@@ -91,7 +92,8 @@ pub(crate) fn contradiction(
 ) -> Option<Contradiction> {
     let differs = match ours {
         Some(ours) => ours != theirs,
-        // Terms never fall along a log, so an entry of a later term cannot stand before this one.
+        // Terms never decrease along a log, so an entry before the committed one cannot have a
+        // later term.
         None => theirs.leader_id.term > committed.leader_id.term,
     };
     differs.then_some(Contradiction { theirs, committed })

@@ -1,4 +1,4 @@
-//! What tells a server that its disk holds something else than what was written to it.
+//! The alarm for a disk that does not hold what was written to it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,8 +6,8 @@ use tokio::sync::Notify;
 
 use crate::rows::StorageError;
 
-/// Shared by everything that reads the stores of a server. A server whose disk is damaged ends: to
-/// answer without what cannot be read would be to answer wrongly.
+/// Shared by everything that reads the stores of a server. A server whose disk is damaged ends,
+/// because answers that leave out unreadable data would be wrong.
 #[derive(Clone, Default)]
 pub(crate) struct DamageAlarm(Arc<Inner>);
 
@@ -18,7 +18,7 @@ struct Inner {
 }
 
 impl DamageAlarm {
-    /// Passes an error on, and raises the alarm if it tells of damage.
+    /// Returns the error, and raises the alarm if the error means damage.
     pub(crate) fn note(&self, error: StorageError) -> StorageError {
         if error.is_damage() && self.0.first.set(error.clone()).is_ok() {
             let source = std::error::Error::source(&error);
@@ -28,7 +28,7 @@ impl DamageAlarm {
         error
     }
 
-    /// What was found first, if anything was.
+    /// The first damage that was found, if any.
     pub(crate) fn found(&self) -> Option<StorageError> {
         self.0.first.get().cloned()
     }

@@ -2,7 +2,7 @@
 //!
 //! `raft/` holds the log of every group, votes and group records; its write-ahead log is on and
 //! synced. `data/` holds the state of the groups, one column family per group and generation; its
-//! write-ahead log is off, since the Raft log replays whatever a flush had not reached.
+//! write-ahead log is off, since the Raft log replays what was not flushed.
 
 use std::{ops::Deref, path::Path, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{damage::DamageAlarm, rows::StorageError};
 
 /// Memory for recent log entries not yet in a table file.
 const LOG_WRITE_BUFFER: usize = 64 << 20;
-/// Write-ahead log kept before RocksDB flushes to be rid of it.
+/// Size of the write-ahead log at which RocksDB flushes, so that it can delete the log.
 const LOG_WAL_MAX: u64 = 256 << 20;
 /// Unflushed rows of one group.
 const STATE_WRITE_BUFFER: usize = 32 << 20;
@@ -25,19 +25,19 @@ const STATE_WRITE_BUFFERS: usize = 256 << 20;
 /// RocksDB's own text logs kept.
 const INFO_LOGS: usize = 4;
 
-/// The family that RocksDB insists on; `data/` keeps in it only whose it is.
+/// The column family that every RocksDB database has. In `data/` it holds only the id of the store.
 pub(crate) const DEFAULT_FAMILY: &str = "default";
 /// The file without which a directory holds no database.
 pub(crate) const CURRENT: &str = "CURRENT";
 
-/// A database that holds its data directory locked until it is really closed.
+/// A database that keeps its data directory locked until the database is closed.
 pub(crate) struct Db {
     inner: DB,
     alarm: DamageAlarm,
     _lock: Arc<DirLock>,
 }
 
-/// Whether a database is expected on disk, or made.
+/// Whether a database must exist on disk, or may be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     Made,
@@ -82,18 +82,18 @@ impl Db {
         &self.alarm
     }
 
-    /// What a failed call of the database means. Damage ends the server.
+    /// Converts an error of RocksDB. Raises the alarm if it means damage.
     pub(crate) fn failed(&self, context: impl Into<String>, error: rocksdb::Error) -> StorageError {
         self.note(StorageError::of_database(context, error))
     }
 
-    /// Passes an error on. Damage ends the server.
+    /// Returns the error. Raises the alarm if it means damage.
     pub(crate) fn note(&self, error: StorageError) -> StorageError {
         self.alarm.note(error)
     }
 }
 
-/// Opens a log store so that nothing on disk is changed. Its write-ahead log is looked for in `wal`.
+/// Opens a log store without changing anything on disk. Its write-ahead log is read from `wal`.
 pub(crate) fn read_log(path: &Path, wal: &Path) -> Result<DB, StorageError> {
     let mut options = log_options();
     options.set_wal_dir(wal);
@@ -102,7 +102,7 @@ pub(crate) fn read_log(path: &Path, wal: &Path) -> Result<DB, StorageError> {
         .map_err(|error| cannot_open(path, error))
 }
 
-/// Opens a state store so that nothing on disk is changed.
+/// Opens a state store without changing anything on disk.
 pub(crate) fn read_state(path: &Path) -> Result<DB, StorageError> {
     let options = base_options();
     let families = DB::list_cf(&options, path).map_err(|error| cannot_open(path, error))?;
@@ -129,7 +129,7 @@ pub(crate) fn state_options() -> Options {
     options
 }
 
-/// How rows are written: the Raft log already holds the commands that made them.
+/// Options for writing rows: no write-ahead log, because the Raft log holds the commands.
 pub(crate) fn without_wal() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
@@ -148,7 +148,7 @@ fn log_options() -> Options {
     let mut options = base_options();
     options.set_write_buffer_size(LOG_WRITE_BUFFER);
     options.set_max_total_wal_size(LOG_WAL_MAX);
-    // What RocksDB cuts off was looked at before, see `log_store::wal`.
+    // `log_store::wal` has already checked what RocksDB drops in this mode.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_compression_type(DBCompressionType::None);
     options

@@ -31,7 +31,7 @@ pub(crate) use self::write::Proposed;
 use self::{
     admission::Admission,
     read::ReadRequest,
-    tasks::{Alarm, Watched},
+    tasks::{MetricsWatch, TaskGuard},
 };
 pub use self::{
     membership::ChangeError,
@@ -40,21 +40,24 @@ pub use self::{
     write::{Applied, WriteError},
 };
 use crate::{
+    completeness_guard::CompletenessGuard,
     db::Db,
-    history::History,
     level::Commands,
     log_store::GroupLog,
-    network::Line,
+    network::MemberLink,
     quorum::{Contacts, GRACE, NoQuorum, Quorum},
     reach::Complaints,
+    read_view::ReadView,
     rows::StorageError,
-    state::Published,
+    state::{GroupState, Published},
     timing::Timing,
-    types::{LogId, Metrics, Node, Raft},
-    view::View,
+    types::{LogId, Metrics, Node, TypeConfig},
 };
 
-/// How long to wait before asking again who leads, when the answer was nobody.
+/// openraft's handle of a group.
+pub(crate) type Raft = openraft::Raft<TypeConfig, GroupState>;
+
+/// Pause before the leader is looked up again when there was none.
 const LEADER_POLL: Duration = Duration::from_millis(20);
 
 /// A group that this server hosts. Clones are handles to the same one.
@@ -71,7 +74,7 @@ struct Inner {
     mesh_id: MeshId,
     raft: Raft,
     log: GroupLog,
-    history: History,
+    completeness: CompletenessGuard,
     published: Arc<Published>,
     db: Arc<Db>,
     contacts: Contacts,
@@ -80,11 +83,11 @@ struct Inner {
     reads: mpsc::Sender<ReadRequest>,
     status: watch::Receiver<Status>,
     tasks: Mutex<JoinSet<()>>,
-    /// Ends what other servers have open here.
+    /// Cancelled at the stop: ends the streams that other servers have open here.
     stopping: CancellationToken,
 }
 
-/// What [`Group::start`] is made of.
+/// The arguments of [`Group::start`].
 pub(crate) struct Parts {
     pub(crate) id: GroupId,
     pub(crate) namespace: String,
@@ -95,21 +98,21 @@ pub(crate) struct Parts {
     pub(crate) complaints: Arc<Complaints>,
     pub(crate) raft: Raft,
     pub(crate) log: GroupLog,
-    pub(crate) history: History,
+    pub(crate) completeness: CompletenessGuard,
     pub(crate) published: Arc<Published>,
     pub(crate) db: Arc<Db>,
     pub(crate) contacts: Contacts,
     pub(crate) commands: Commands,
     pub(crate) timing: Timing,
     /// Where a group that failed is reported.
-    pub(crate) failures: mpsc::Sender<(GroupId, Failed)>,
+    pub(crate) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
-/// Why a group cannot go on.
+/// Why a group failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failed {
+pub(crate) enum GroupFailure {
     Broken(String),
-    /// This version is too old for what the group has come to.
+    /// This version is too old for the level of the group.
     Outdated(String),
 }
 
@@ -125,20 +128,20 @@ pub enum InitializeError {
 impl Group {
     pub(crate) fn start(parts: Parts) -> Self {
         let Parts { id, namespace, node_id, mesh, mesh_id, raft, log, published, db, .. } = parts;
-        let Parts { history, contacts, commands, .. } = parts;
-        history.begin(raft.metrics());
+        let Parts { completeness, contacts, commands, .. } = parts;
+        completeness.begin(raft.metrics());
         let (reads, read_queue) = mpsc::channel(read::QUEUE);
         let (status_tx, status) =
             watch::channel(with_metrics(&raft, |it| status::of(it, &contacts)));
         let stopping = CancellationToken::new();
-        let alarm = |task| Alarm {
+        let alarm = |task| TaskGuard {
             group: id,
             task,
             stopping: stopping.clone(),
             failures: parts.failures.clone(),
         };
         let mut tasks = JoinSet::new();
-        let telling = tasks::watch_metrics(Watched {
+        let telling = tasks::watch_metrics(MetricsWatch {
             id,
             raft: raft.clone(),
             contacts: contacts.clone(),
@@ -150,7 +153,7 @@ impl Group {
         let bounding =
             tasks::report_snapshots(id, raft.clone(), published.clone(), parts.timing.clone());
         tasks.spawn(alarm("bounds the log").guard(bounding));
-        let raising = tasks::Raising {
+        let raising = tasks::LevelRaiser {
             id,
             node_id,
             raft: raft.clone(),
@@ -160,8 +163,13 @@ impl Group {
         };
         tasks.spawn(alarm("raises the level").guard(raising.run()));
         let complaints = parts.complaints.clone();
-        let handing =
-            tasks::hand_over_when_cut_off(id, node_id, raft.clone(), contacts.clone(), complaints);
+        let handing = tasks::hand_over_when_unreachable(
+            id,
+            node_id,
+            raft.clone(),
+            contacts.clone(),
+            complaints,
+        );
         tasks.spawn(alarm("hands over when nobody reaches this server").guard(handing));
         let asking = alarm("asks the leader for reads");
         let inner = Inner {
@@ -172,7 +180,7 @@ impl Group {
             mesh_id,
             raft,
             log,
-            history,
+            completeness,
             published,
             db,
             contacts,
@@ -184,8 +192,8 @@ impl Group {
             stopping,
         };
         let group = Self { inner: Arc::new(inner) };
-        // The task holds no handle to the group: it ends with the last one.
-        let reads = read::Asking::of(&group).run(read_queue);
+        // The task holds only a weak handle, so that it ends with the last handle to the group.
+        let reads = read::ReadIndexTask::of(&group).run(read_queue);
         group.lock_tasks().spawn(asking.guard(reads));
         group
     }
@@ -204,8 +212,8 @@ impl Group {
         self.inner.log.is_blank() && *self.inner.published.applied.borrow() == 0
     }
 
-    /// Gives the group its first voters. All of them must be given the same set; a group that has
-    /// been given its voters, here or by its leader, stays as it is.
+    /// Gives the group its first voters. Every first voter must be given the same set. If the group
+    /// already has voters, nothing changes.
     pub async fn initialize(&self, first_voters: &[Member]) -> Result<(), InitializeError> {
         if !first_voters.iter().any(|member| member.node_id == self.inner.node_id) {
             return Err(InitializeError::NotAVoter);
@@ -222,18 +230,18 @@ impl Group {
     }
 
     /// The rows as applied here. Linearizable only after [`Group::read_barrier`].
-    pub fn view(&self) -> Result<View, StorageError> {
+    pub fn view(&self) -> Result<ReadView, StorageError> {
         self.inner.published.view(&self.inner.db)
     }
 
     pub fn status(&self) -> Status {
         let status = with_metrics(&self.inner.raft, |it| status::of(it, &self.inner.contacts));
-        let doubt = self.inner.history.doubt(status.term, status.leader.is_some());
+        let doubt = self.inner.completeness.doubt(status.term, status.leader.is_some());
         Status { doubt, ..status }
     }
 
-    /// The status as it changes. A change of nothing but the time since somebody was heard is not
-    /// told, nor is a doubt; ask [`Group::status`] for those.
+    /// The status as it changes. The receiver is not woken if only the times since members were
+    /// heard changed, nor for a doubt; call [`Group::status`] for those.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
     }
@@ -243,7 +251,7 @@ impl Group {
         self.inner.published.applied.subscribe()
     }
 
-    /// Stops taking part, and brings the state to disk.
+    /// Stops the replica and flushes the state.
     pub async fn stop(&self) {
         self.inner.stopping.cancel();
         if self.inner.raft.shutdown().await.is_err() {
@@ -279,12 +287,13 @@ impl Group {
         &self.inner.contacts
     }
 
-    /// Completes when a request that began then has no quorum to wait for, with the reason.
-    async fn lost(&self, began: Instant) -> NoQuorum {
+    /// Completes, with the reason, when a request that began at `began` should stop waiting because
+    /// the quorum is lost.
+    async fn quorum_lost(&self, began: Instant) -> NoQuorum {
         let mut changes = self.watch_status();
         loop {
             if changes.wait_for(|status| status.quorum == Quorum::Lost).await.is_err() {
-                // The group has stopped, which those who wait find out by themselves.
+                // The group has stopped. The caller notices that by itself.
                 return std::future::pending().await;
             }
             time::sleep_until(began + GRACE).await;
@@ -294,26 +303,26 @@ impl Group {
         }
     }
 
-    pub(crate) fn history(&self) -> &History {
-        &self.inner.history
+    pub(crate) fn completeness(&self) -> &CompletenessGuard {
+        &self.inner.completeness
     }
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.inner.raft
     }
 
-    /// This server's part and who leads, as every write and read asks.
+    /// This server's role and the leader. Every read and write looks them up here.
     pub(crate) fn leadership(&self) -> (Role, Option<NodeId>) {
         with_metrics(&self.inner.raft, |metrics| (status::role(metrics), metrics.current_leader))
     }
 
-    /// The last entry that is known here to be committed.
+    /// The last entry that this server knows to be committed.
     pub(crate) fn committed(&self) -> Option<LogId> {
         with_metrics(&self.inner.raft, |metrics| metrics.local_committed.max(metrics.last_applied))
     }
 
-    /// Whether a server is a member, as far as known here. Nobody can tell before the first
-    /// membership is known.
+    /// Whether a server is a member, as far as this server knows. True while it knows no membership
+    /// at all.
     pub(crate) fn may_be_member(&self, node_id: NodeId) -> bool {
         with_metrics(&self.inner.raft, |metrics| {
             let membership = metrics.membership_config.membership();
@@ -321,13 +330,13 @@ impl Group {
         })
     }
 
-    /// The way to a member.
-    fn line_to(&self, target: NodeId) -> Line {
+    /// The link to a member.
+    fn link_to(&self, target: NodeId) -> MemberLink {
         let target_store_id = with_metrics(&self.inner.raft, |metrics| {
             let node = metrics.membership_config.membership().get_node(&target);
             node.map_or(0, |node| node.store_id)
         });
-        Line {
+        MemberLink {
             mesh: self.inner.mesh.clone(),
             mesh_id: self.inner.mesh_id.clone(),
             group: self.inner.id,
@@ -347,7 +356,7 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Looks at the metrics for a moment: a borrow held across an await can block the core.
+/// Reads the metrics in a closure, because a borrow held across an await can block openraft's core.
 fn with_metrics<R>(raft: &Raft, look: impl FnOnce(&Metrics) -> R) -> R {
     look(&raft.metrics().borrow_watched())
 }

@@ -1,6 +1,6 @@
-//! What a server holds of groups: their stores, the groups that run, and the end of all of them.
+//! The host of all groups of a server: their stores, the running groups, and how they end.
 
-mod entering;
+mod comparing;
 mod probing;
 mod stored;
 
@@ -19,23 +19,23 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use self::entering::Memory;
+use self::comparing::ProgressSource;
 use crate::{
     check::{Checked, OpenError, check},
     completeness::Claim,
     damage::DamageAlarm,
-    group::{Failed, Group, Parts, Role},
+    group::{Group, GroupFailure, Parts, Raft, Role},
     log_store::LogStore,
     network::NetworkFactory,
     quorum::Contacts,
-    reach::{Complaints, Misses},
+    reach::{Complaints, FailedProbes},
     rows::{StateMachine, StorageError},
-    state::{State, StateStore},
+    state::{GroupState, StateStore},
     timing::Timing,
-    types::{Raft, TypeConfig},
+    types::TypeConfig,
 };
 
-/// Failures of groups that were not yet reported. One is enough to end the host.
+/// Failures of groups that wait to be read. The first one ends the host.
 const FAILURES: usize = 16;
 
 /// The groups of a server and their stores. Clones are handles to the same ones.
@@ -52,24 +52,24 @@ struct Inner {
     groups: Mutex<BTreeMap<GroupId, Group>>,
     /// Held while a group starts, so that none starts twice.
     starting: AsyncMutex<()>,
-    /// What this server remembers of groups, for those who ask.
-    memories: Mutex<Vec<Memory>>,
-    /// What others said of groups that have not started yet.
+    /// Where this server finds what it remembers of groups, for servers that ask.
+    progress_sources: Mutex<Vec<ProgressSource>>,
+    /// Claims of other servers about groups that have not started yet.
     claims: Mutex<BTreeMap<GroupId, Vec<Claim>>>,
-    /// By namespace: the entry after which an operator has given everything up.
+    /// By namespace: the entry after which an operator has accepted the loss.
     accepted_losses: Mutex<BTreeMap<String, u64>>,
     alarm: DamageAlarm,
-    failures: mpsc::Sender<(GroupId, Failed)>,
+    failures: mpsc::Sender<(GroupId, GroupFailure)>,
     supervised: Mutex<Option<Supervised>>,
-    /// Leaders that this server does not reach.
-    misses: Misses,
-    /// Ends what other servers have open here.
+    /// Leaders that this server cannot reach.
+    failed_probes: FailedProbes,
+    /// Cancelled at the stop: ends the streams that other servers have open here.
     stopping: CancellationToken,
 }
 
 /// What [`Host::run`] watches.
 struct Supervised {
-    failures: mpsc::Receiver<(GroupId, Failed)>,
+    failures: mpsc::Receiver<(GroupId, GroupFailure)>,
     writer: oneshot::Receiver<()>,
 }
 
@@ -92,7 +92,7 @@ pub enum StartGroupError {
     Outdated(String),
 }
 
-/// Why a host ended although nobody asked it to.
+/// Why a host ended before `shutdown`.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("group {group} failed: {reason}")]
@@ -122,7 +122,7 @@ impl Host {
         Self::open_checked(mesh, timing, &checked)
     }
 
-    /// Opens stores that were looked at before the server changed anything.
+    /// Opens stores that [`check`] has accepted.
     pub fn open_checked(mesh: Mesh, timing: Timing, checked: &Checked) -> Result<Self, OpenError> {
         let store_id = mesh.identity().store_id;
         let dir = mesh.directory();
@@ -134,7 +134,7 @@ impl Host {
             log.records()?.into_iter().map(|(group, record)| (group, record.generation)).collect();
         let lock = mesh.directory_lock();
         let state = StateStore::open(&dir, store_id, lock, expect, &recorded, alarm.clone())?;
-        // Last: from here on a store that is not there is one that was lost.
+        // Last: from here on, a missing store is a lost store.
         mesh.set_store_made().map_err(OpenError::Identity)?;
         let (failures, failed) = mpsc::channel(FAILURES);
         let inner = Inner {
@@ -144,13 +144,13 @@ impl Host {
             state,
             groups: Mutex::default(),
             starting: AsyncMutex::default(),
-            memories: Mutex::default(),
+            progress_sources: Mutex::default(),
             claims: Mutex::default(),
             accepted_losses: Mutex::default(),
             alarm,
             failures,
             supervised: Mutex::new(Some(Supervised { failures: failed, writer })),
-            misses: Misses::default(),
+            failed_probes: FailedProbes::default(),
             stopping: CancellationToken::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -188,7 +188,7 @@ impl Host {
         let commands = machine.commands();
         let machine: Box<dyn StateMachine> = Box::new(machine);
         let opening =
-            task::spawn_blocking(move || State::open(store, log_store, id, &record, machine));
+            task::spawn_blocking(move || GroupState::open(store, log_store, id, &record, machine));
         let (state, published) = opening
             .await
             .map_err(|error| StorageError::with_source("loading the state panicked", error))?
@@ -202,7 +202,7 @@ impl Host {
         {
             return Err(StartGroupError::StateBehind { applied, purged: purged.index });
         }
-        let history = self.history_of(id, namespace, log.clone(), last_index);
+        let completeness = self.completeness_guard(id, namespace, log.clone(), last_index);
         let node_id = self.identity().node_id;
         let contacts = Contacts::new(&self.inner.timing);
         let complaints = Arc::new(Complaints::default());
@@ -213,7 +213,7 @@ impl Host {
             group: id,
             contacts: contacts.clone(),
             store: self.inner.state.clone(),
-            history: history.clone(),
+            completeness: completeness.clone(),
         };
         let config = self.raft_config(id)?;
         let raft = Raft::new(node_id, config, network, log.clone(), state).await.map_err(
@@ -231,7 +231,7 @@ impl Host {
             complaints,
             raft,
             log,
-            history,
+            completeness,
             published,
             db: self.inner.state.db.clone(),
             contacts,
@@ -258,13 +258,13 @@ impl Host {
         self.lock_groups().values().cloned().collect()
     }
 
-    /// Watches over the stores until `shutdown`; then stops every group and brings its state to
-    /// disk.
+    /// Supervises the groups and the stores until `shutdown`; then stops every group and flushes
+    /// its state.
     ///
     /// # Errors
     ///
-    /// Ends by itself, and at once, if a group or the log-writer thread failed: the process must end
-    /// too. The groups are left as they are, so that what depends on them does not end first and
+    /// Returns at once if a group, the log-writer thread or the disk fails: the process must end
+    /// too. The groups are not stopped then, so that nothing that depends on them ends first and
     /// hides the reason.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), HostError> {
         let supervised = lock(&self.inner.supervised).take();
@@ -275,15 +275,15 @@ impl Host {
             () = shutdown.cancelled() => None,
             never = self.probe_leaders() => match never {},
             failure = failures.recv() => Some(match failure {
-                Some((group, Failed::Broken(reason))) => HostError::Group { group, reason },
-                Some((group, Failed::Outdated(reason))) => HostError::Outdated { group, reason },
+                Some((group, GroupFailure::Broken(reason))) => HostError::Group { group, reason },
+                Some((group, GroupFailure::Outdated(reason))) => HostError::Outdated { group, reason },
                 None => HostError::LogWriter,
             }),
             _ = writer => Some(HostError::LogWriter),
             found = self.inner.alarm.raised() => Some(HostError::Damaged(found)),
         };
         if let Some(failed) = failed {
-            // Whatever was noticed first, damage is why.
+            // Damage is the reason, even if another failure was noticed first.
             return Err(self.damage().map_or(failed, HostError::Damaged));
         }
         self.inner.stopping.cancel();
@@ -303,8 +303,8 @@ impl Host {
         self.inner.stopping.clone().cancelled_owned()
     }
 
-    pub(crate) fn misses(&self) -> &Misses {
-        &self.inner.misses
+    pub(crate) fn failed_probes(&self) -> &FailedProbes {
+        &self.inner.failed_probes
     }
 
     pub(crate) fn state_store(&self) -> StateStore {
@@ -332,7 +332,7 @@ impl Host {
             return Ok(record);
         }
         let store = self.inner.state.clone();
-        // The column family first: a record that names none would look like lost state.
+        // The column family first: a record that names a missing family would look like lost state.
         let generation =
             task::spawn_blocking(move || store.create_family(id)).await.map_err(|error| {
                 StorageError::with_source("making a column family panicked", error)

@@ -1,16 +1,16 @@
 //! The level of a group: which commands all its replicas know.
 //!
-//! A version of this software knows the commands of all levels up to its own. A command of a level
-//! that a replica does not know cannot be applied there, and to leave it out would let the replica
-//! differ from the others in silence. So two things hold:
+//! A version of this software knows the commands of all levels up to its own. A replica cannot
+//! apply a command of a higher level. If it skipped the command, its state would silently differ
+//! from that of the others. So two rules hold:
 //!
-//! - Nothing is proposed above the group's level, which is part of the replicated state. It begins
-//!   at [`FIRST`], and the leader raises it once every voter has said that it knows more. During a
-//!   rolling upgrade the group stays where it was until the last voter is upgraded.
-//! - A replica that meets a command it does not know stops, and says that it must be upgraded. That
-//!   befalls a server whose version is older than what the group has come to.
+//! - No command above the group's level is proposed. The level is part of the replicated state. It
+//!   begins at [`FIRST`], and the leader raises it once every voter has announced a higher one.
+//!   During a rolling upgrade it stays as it was until the last voter is upgraded.
+//! - A replica that meets a command it does not know stops, and says that it must be upgraded. This
+//!   happens to a server that is older than the level of its group.
 //!
-//! What a replica knows it says in its answers to the leader's appends.
+//! A replica announces its level in its answers to the leader's appends.
 
 /// The level of a group that was never raised.
 pub(crate) const FIRST: u32 = 1;
@@ -24,16 +24,17 @@ pub struct Commands {
     pub level_of: fn(&[u8]) -> Option<u32>,
 }
 
-/// What a member has said of itself.
+/// A member and the level that it has announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Announced {
     pub(crate) voter: bool,
-    /// None if it has said nothing since this server started.
+    /// None if it has announced nothing since this server started.
     pub(crate) level: Option<u32>,
 }
 
-/// The level to which a leader raises its group, if to any: what every voter is known to know. A
-/// learner that is known to know less is waited for, too; one that was not heard is not.
+/// The level to which a leader raises its group, if there is a higher one that every voter has
+/// announced. A learner that announced a lower level holds it back too; a learner that announced
+/// none does not.
 pub(crate) fn next_level(
     current: u32,
     members: impl IntoIterator<Item = Announced>,
@@ -49,7 +50,7 @@ pub(crate) fn next_level(
     lowest.filter(|lowest| *lowest > current)
 }
 
-/// Why a replica cannot go on with this version.
+/// The message of a replica that this version is too old for.
 pub(crate) fn outdated(what: &str, needs: u32, knows: u32) -> String {
     format!(
         "{what} needs level {needs}, and this version knows levels up to {knows}: upgrade this \

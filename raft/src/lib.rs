@@ -1,9 +1,9 @@
 //! Replicated groups: openraft on RocksDB, generic over a state machine.
 //!
-//! A server takes its part in the mesh ([`mesh::Mesh`]), then opens a [`Host`] in its data directory.
-//! The host answers the gRPC service `Raft` and runs any number of [`Group`]s over one connection
-//! per peer and one log-writer thread. A group applies committed commands to a [`StateMachine`],
-//! whose rows live in RocksDB.
+//! A server opens its [`mesh::Mesh`], then a [`Host`] in its data directory. The host answers the
+//! gRPC service `Raft` and runs any number of [`Group`]s over one connection per peer and one
+//! log-writer thread. A group applies committed commands to a [`StateMachine`], whose rows live in
+//! RocksDB.
 //!
 //! ```text
 //!  Group::write ─► openraft ─► LogStore ─► log-writer thread ─► raft/  (RocksDB, WAL on)
@@ -12,19 +12,19 @@
 //!                  Network ─────► peers (one HTTP/2 connection each)
 //!                     │
 //!                     ▼ committed
-//!                   State ─► rows + applied log id in one batch ─► data/ (RocksDB, WAL off)
+//!                   GroupState ─► rows + applied log id in one batch ─► data/ (RocksDB, WAL off)
 //! ```
 //!
-//! The order is everywhere: persist, publish, answer. Membership holds ids, never addresses; an id
-//! is resolved at every dial. This is the only crate that names openraft or rocksdb.
+//! The order is always: persist, publish, answer. Membership holds ids, never addresses; an id is
+//! resolved at every dial. This is the only crate that names openraft or rocksdb.
 
 mod check;
 mod codec;
 mod completeness;
+mod completeness_guard;
 mod damage;
 mod db;
 mod group;
-mod history;
 mod host;
 mod hosted;
 mod level;
@@ -35,6 +35,7 @@ mod power_cuts;
 mod quorum;
 mod raft_service;
 mod reach;
+mod read_view;
 mod recall;
 pub mod rows;
 pub mod start;
@@ -43,7 +44,6 @@ mod state;
 mod testing;
 mod timing;
 mod types;
-mod view;
 
 pub use crate::{
     check::{Checked, OpenError, Reason, check},
@@ -55,8 +55,8 @@ pub use crate::{
     host::{Host, HostError, StartGroupError},
     level::Commands,
     quorum::{NoQuorum, Quorum, VoterContact, VoterHeard},
+    read_view::ReadView,
     rows::{EntryMeta, MemoryRows, StateMachine, StorageError},
     start::StoredReplica,
     timing::Timing,
-    view::View,
 };

@@ -1,11 +1,11 @@
 //! The Raft logs and votes of every group, in the RocksDB instance `raft/`.
 //!
-//! One thread writes for all groups: it takes what waits in one bounded queue, puts it into one
-//! write batch, syncs once, and reports in order. An entry can be read as soon as `append` returns,
-//! from a cache that holds everything not yet on disk.
+//! One thread writes for all groups: it takes the waiting jobs from one bounded queue, puts them
+//! into one write batch, syncs once, and completes them in order. An entry can be read as soon as
+//! `append` returns, from a cache that holds every entry that is not yet on disk.
 //!
-//! Keys: an entry is at `group u32 BE, index u64 BE`; what belongs to a group beside its log is at
-//! `0 u32, group u32 BE, kind u8`; the store's id is at `0 u32, 0 u32`. There is no group 0.
+//! Keys: an entry is at `group u32 BE, index u64 BE`; the other values of a group are at `0 u32,
+//! group u32 BE, kind u8`; the store's id is at `0 u32, 0 u32`. There is no group 0.
 
 mod cache;
 mod group_log;
@@ -33,7 +33,7 @@ pub(crate) use self::{
 };
 use self::{
     synced::SyncedNote,
-    writer::{Done, Job, Writer},
+    writer::{Completion, Job, Writer},
 };
 use crate::{
     damage::DamageAlarm,
@@ -46,7 +46,7 @@ pub(crate) const FOLDER: &str = "raft";
 /// Jobs waiting for the log-writer thread, of all groups. Senders wait beyond this.
 const QUEUE: usize = 4096;
 
-/// What is kept of a group beside its log.
+/// The values that are kept of a group beside its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Vote = 1,
@@ -62,16 +62,16 @@ pub(crate) struct LogStore {
     queue: Arc<Queue>,
 }
 
-/// The way to the log-writer thread, which ends with the last handle.
+/// The queue of the log-writer thread. The thread ends with the last handle.
 struct Queue {
-    /// Absent only while the thread is ended.
+    /// None only while the thread is being ended.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Queue {
-    /// Waits for the thread, so that the database is closed by the last owner of the store and not
-    /// behind the back of a process that exits.
+    /// Waits for the thread, so that the database is closed when the last owner of the store is
+    /// gone, and not later while the process exits.
     fn drop(&mut self) {
         self.jobs = None;
         let Some(thread) = self.thread.take() else { return };
@@ -82,8 +82,8 @@ impl Drop for Queue {
 }
 
 impl LogStore {
-    /// Opens `raft/` in a data directory, or makes it and marks it with the store's id, and starts
-    /// its thread, which ends once every handle is gone; the receiver is told.
+    /// Opens `raft/` in a data directory, or makes it and marks it with the store's id. Starts the
+    /// log-writer thread, which ends once every handle is gone; the receiver resolves then.
     pub(crate) fn open(
         dir: &Path,
         store_id: u64,
@@ -146,7 +146,7 @@ impl LogStore {
             Kind::Record,
             record.encode_to_vec(),
             true,
-            Done::Reply(done),
+            Completion::Reply(done),
         ))
         .await?;
         written.await.map_err(|_| stopped())
@@ -163,9 +163,9 @@ impl LogStore {
     }
 
     /// Waits until everything submitted so far is written.
-    async fn settle(&self) -> Result<(), StorageError> {
+    async fn flush_queue(&self) -> Result<(), StorageError> {
         let (done, written) = oneshot::channel();
-        self.submit(Job::barrier(Done::Reply(done))).await?;
+        self.submit(Job::barrier(Completion::Reply(done))).await?;
         written.await.map_err(|_| stopped())
     }
 

@@ -1,4 +1,4 @@
-//! How openraft reaches the other members of a group.
+//! openraft's network: the clients of the other members of a group.
 
 use std::{
     collections::VecDeque,
@@ -30,18 +30,19 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     codec,
-    history::History,
+    completeness_guard::CompletenessGuard,
     quorum::Contacts,
     reach::Complaints,
     state::{SnapshotData, SnapshotFile, StateStore},
     types::{LogId, Node, TypeConfig, Vote},
 };
 
-/// Size of a piece of a Raft snapshot.
+/// Size of a chunk of a Raft snapshot.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Pieces read ahead of the network.
+/// Chunks that are read before the network takes them.
 const CHUNKS_AHEAD: usize = 4;
-/// How long to leave an unreachable peer alone: briefly, so that it is found when it returns.
+/// Pauses between attempts to reach an unreachable peer. Short, so that it is found soon after it
+/// returns.
 const BACKOFF: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(60), Duration::from_millis(150)];
 
@@ -54,21 +55,21 @@ pub(crate) struct NetworkFactory {
     pub(crate) group: GroupId,
     pub(crate) contacts: Contacts,
     pub(crate) store: StateStore,
-    pub(crate) history: History,
+    pub(crate) completeness: CompletenessGuard,
 }
 
-/// A client for one member of one group, over the connection that all share.
+/// A client for one member of one group, over the connection that all groups share.
 pub(crate) struct Network {
     complaints: Arc<Complaints>,
-    line: Line,
+    link: MemberLink,
     contacts: Contacts,
     store: StateStore,
-    history: History,
+    completeness: CompletenessGuard,
 }
 
-/// The way from one member of a group to another.
+/// What is needed to send messages to one member of a group.
 #[derive(Clone)]
-pub(crate) struct Line {
+pub(crate) struct MemberLink {
     pub(crate) mesh: Mesh,
     pub(crate) mesh_id: MeshId,
     pub(crate) group: GroupId,
@@ -77,20 +78,20 @@ pub(crate) struct Line {
     pub(crate) target_store_id: u64,
 }
 
-impl Line {
+impl MemberLink {
     pub(crate) fn client(&self) -> RaftClient<Channel> {
         client(self.mesh.peers().channel(self.target))
     }
 
-    /// Which start of the target counts may change between two messages.
+    /// Made for each message, because the counted start of the target may change.
     pub(crate) fn envelope(&self) -> pb::Envelope {
         self.mesh.envelope(&self.mesh_id, self.group, self.target, self.target_store_id)
     }
 
-    /// Takes note of a refusal: the target may have started again.
+    /// Handles a refused message: the target may have started again, so it is looked up.
     pub(crate) fn refused(&self, status: &Status) {
         if status.code() == Code::FailedPrecondition {
-            self.mesh.look_for(self.target);
+            self.mesh.request_lookup(self.target);
         }
     }
 
@@ -106,7 +107,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
     type Network = Network;
 
     async fn new_client(&mut self, target: NodeId, node: &Node) -> Network {
-        let line = Line {
+        let link = MemberLink {
             mesh: self.mesh.clone(),
             mesh_id: self.mesh_id.clone(),
             group: self.group,
@@ -114,11 +115,11 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             target_store_id: node.store_id,
         };
         Network {
-            line,
+            link,
             complaints: self.complaints.clone(),
             contacts: self.contacts.clone(),
             store: self.store.clone(),
-            history: self.history.clone(),
+            completeness: self.completeness.clone(),
         }
     }
 }
@@ -132,10 +133,10 @@ pub(crate) fn client(channel: Channel) -> RaftClient<Channel> {
 
 impl Network {
     fn client(&self) -> RaftClient<Channel> {
-        self.line.client()
+        self.link.client()
     }
 
-    /// Runs a call with one answer within the time that openraft gives it.
+    /// Makes a call with one response, within openraft's time limit.
     async fn call<T>(
         &self,
         action: RPCTypes,
@@ -144,27 +145,29 @@ impl Network {
     ) -> Rpc<T> {
         match time::timeout(option.soft_ttl(), call).await {
             Ok(Ok(response)) => {
-                self.contacts.hear(self.line.target);
+                self.contacts.record_contact(self.link.target);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) => Err(self.line.error(&status)),
+            Ok(Err(status)) => Err(self.link.error(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
                 action,
-                id: self.line.mesh.identity().node_id,
-                target: self.line.target,
+                id: self.link.mesh.identity().node_id,
+                target: self.link.target,
                 timeout: option.soft_ttl(),
             })),
         }
     }
 
-    /// A replica that knows less than was acknowledged asks nobody for a vote, so it is not elected.
-    async fn may_ask(&self, rpc: &VoteRequest<TypeConfig>) -> Rpc<()> {
-        // Who hands its leadership over has everything, and so has who takes it.
+    /// Fails for a replica whose log lacks committed entries. It then requests no votes and is not
+    /// elected.
+    async fn may_request_votes(&self, rpc: &VoteRequest<TypeConfig>) -> Rpc<()> {
+        // A leader that transfers its leadership has every committed entry, and so has its
+        // successor.
         if rpc.leadership_transfer {
             return Ok(());
         }
         let last_index = rpc.last_log_id.map_or(0, |last| last.index);
-        let allowed = self.history.may_stand(rpc.vote.leader_id.term, last_index).await;
+        let allowed = self.completeness.may_campaign(rpc.vote.leader_id.term, last_index).await;
         allowed.map_err(|shortfall| {
             RPCError::Unreachable(Unreachable::from_string(shortfall.to_string()))
         })
@@ -172,17 +175,17 @@ impl Network {
 
     fn vote_request(&self, rpc: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
         pb::VoteRequest {
-            envelope: Some(self.line.envelope()),
+            envelope: Some(self.link.envelope()),
             vote: Some(codec::vote_to_proto(&rpc.vote)),
             last_log_id: rpc.last_log_id.as_ref().map(codec::log_id_to_proto),
             leadership_transfer: rpc.leadership_transfer,
         }
     }
 
-    /// Fails if the target does not answer at all. Asked before a Raft snapshot is written out for it,
-    /// which would be done again and again for as long as a server is down.
-    async fn reach(&self) -> Rpc<()> {
-        if self.line.mesh.reaches(self.line.target).await {
+    /// Fails if the target does not answer. Checked before a Raft snapshot is exported for it,
+    /// because otherwise the export would be repeated for as long as the server is down.
+    async fn check_reachable(&self) -> Rpc<()> {
+        if self.link.mesh.reaches(self.link.target).await {
             return Ok(());
         }
         Err(RPCError::Unreachable(Unreachable::from_string("it does not answer")))
@@ -196,23 +199,23 @@ impl Network {
         let SnapshotData::View(view) = snapshot.snapshot else {
             return Err(local_error("a received Raft snapshot is not sent on"));
         };
-        self.reach().await?;
+        self.check_reachable().await?;
         let store = self.store.clone();
         let file = task::spawn_blocking(move || SnapshotFile::export(&store, &view))
             .await
             .map_err(local_error)?
             .map_err(local_error)?;
         let header = pb::SnapshotHeader {
-            envelope: Some(self.line.envelope()),
+            envelope: Some(self.link.envelope()),
             vote: Some(codec::vote_to_proto(&vote)),
             meta: Some(codec::snapshot_meta_to_proto(&snapshot.meta)),
             size_bytes: file.size(),
         };
-        tracing::info!(group = self.line.group, bytes = file.size(), "sending a Raft snapshot");
+        tracing::info!(group = self.link.group, bytes = file.size(), "sending a Raft snapshot");
         let (parts, queue) = mpsc::channel(CHUNKS_AHEAD);
         let reading = task::spawn_blocking(move || read_parts(&file, header, &parts));
         let reply = self.client().snapshot(ReceiverStream::new(queue)).await;
-        let reply = reply.map_err(|status| StreamingError::from(self.line.error(&status)))?;
+        let reply = reply.map_err(|status| StreamingError::from(self.link.error(&status)))?;
         reading.await.map_err(local_error)?.map_err(local_error)?;
         let vote = codec::vote_from_proto(reply.into_inner().vote).map_err(local_error)?;
         Ok(SnapshotResponse::new(vote))
@@ -229,41 +232,41 @@ impl NetStreamAppend<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            // openraft waits out its backoff when it is asked for a request, so asking comes
-            // before dialing: a peer that refuses connections is not dialed without a pause.
+            // openraft waits for its backoff before it yields a request. Taking the request before
+            // dialing therefore makes a pause between two dials of a peer that refuses connections.
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
             };
             let input = stream::iter([first]).chain(input);
-            // Answers come in the order of the requests and do not repeat what was asked.
+            // Replies come in the order of the requests and do not repeat their content.
             let asked = Arc::new(Mutex::new(VecDeque::new()));
             let noted = asked.clone();
-            let line = self.line.clone();
+            let link = self.link.clone();
             let (contacts, told) = (self.contacts.clone(), self.contacts.clone());
-            let target = line.target;
+            let target = link.target;
             let requests = input.map(move |request| {
                 let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
                 let range = (request.prev_log_id, last);
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push_back(range);
-                append_to_proto(line.envelope(), &request, told.quorum_age())
+                append_to_proto(link.envelope(), &request, told.quorum_age())
             });
             let replies =
-                self.client().append(requests).await.map_err(|status| self.line.error(&status))?;
-            let line = self.line.clone();
+                self.client().append(requests).await.map_err(|status| self.link.error(&status))?;
+            let link = self.link.clone();
             let complaints = self.complaints.clone();
             let replies = stream::unfold(Some(replies.into_inner()), move |replies| {
-                let (asked, line) = (asked.clone(), line.clone());
+                let (asked, link) = (asked.clone(), link.clone());
                 let (contacts, complaints) = (contacts.clone(), complaints.clone());
                 async move {
                     let mut replies = replies?;
                     let reply = match replies.message().await {
                         Ok(None) => return None,
                         Ok(Some(reply)) => reply,
-                        Err(status) => return Some((Err(line.error(&status)), None)),
+                        Err(status) => return Some((Err(link.error(&status)), None)),
                     };
-                    contacts.hear(target);
-                    contacts.announced(target, reply.level);
-                    complaints.note(line.target, reply.cannot_reach, Instant::now());
+                    contacts.record_contact(target);
+                    contacts.record_level(target, reply.level);
+                    complaints.note(link.target, reply.cannot_reach, Instant::now());
                     let range = asked.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some((prev, last)) = range else {
                         let error = NetworkError::from_string("an answer to no request");
@@ -271,7 +274,7 @@ impl NetStreamAppend<TypeConfig> for Network {
                     };
                     match append_result(reply, prev, last) {
                         Ok(Ok(matching)) => Some((Ok(Ok(matching)), Some(replies))),
-                        // Nothing after a conflict or a higher vote is of use.
+                        // After a conflict or a higher vote, the rest of the stream is of no use.
                         other => Some((other, None)),
                     }
                 }
@@ -287,7 +290,7 @@ impl NetVote<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
-        self.may_ask(&rpc).await?;
+        self.may_request_votes(&rpc).await?;
         let mut client = self.client();
         let call = client.vote(self.vote_request(&rpc));
         vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
@@ -298,7 +301,7 @@ impl NetVote<TypeConfig> for Network {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Rpc<VoteResponse<TypeConfig>> {
-        self.may_ask(&rpc).await?;
+        self.may_request_votes(&rpc).await?;
         let mut client = self.client();
         let call = client.pre_vote(self.vote_request(&rpc));
         vote_from_reply(self.call(RPCTypes::Vote, &option, call).await?)
@@ -308,8 +311,8 @@ impl NetVote<TypeConfig> for Network {
 impl NetSnapshot<TypeConfig> for Network {
     type SnapshotData = SnapshotData;
 
-    // No limit on the whole transfer, whose size is unknown: a dead connection is noticed by its
-    // probes.
+    // No time limit for the whole transfer, because its size is unknown. Keepalive finds a dead
+    // connection.
     async fn full_snapshot(
         &mut self,
         vote: Vote,
@@ -331,7 +334,7 @@ impl NetTransferLeader<TypeConfig> for Network {
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
         let message = pb::TransferLeaderRequest {
-            envelope: Some(self.line.envelope()),
+            envelope: Some(self.link.envelope()),
             from: Some(codec::vote_to_proto(request.from_leader())),
             to: *request.to_node_id(),
             last_log_id: request.last_log_id().map(codec::log_id_to_proto),
@@ -371,7 +374,7 @@ fn append_to_proto(
     }
 }
 
-/// Rounded up: a quorum is never told to be later than it was.
+/// Rounded up, so that a quorum never looks more recent than it was.
 fn millis(age: Duration) -> u64 {
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
@@ -387,7 +390,8 @@ fn append_result(
         pb::append_reply::Outcome::Success(_) => Ok(last),
         pb::append_reply::Outcome::Partial(partial) => {
             let matching = partial.matching.map(codec::log_id_from_proto);
-            // A follower has what it was sent at most, or it would be counted for more than it has.
+            // A follower cannot match more than it was sent. A higher index would count entries
+            // that it does not have.
             if matching < prev || matching > last {
                 return Err(malformed(codec::Malformed("partial success")));
             }
@@ -410,7 +414,7 @@ fn vote_from_reply(reply: pb::VoteReply) -> Rpc<VoteResponse<TypeConfig>> {
     Ok(VoteResponse::new(vote, last, reply.granted))
 }
 
-/// Reads a file into messages until it ends or nobody wants them. Blocks.
+/// Sends a file as messages, until it ends or the receiver is gone. Blocks.
 fn read_parts(
     file: &SnapshotFile,
     header: pb::SnapshotHeader,
@@ -431,7 +435,8 @@ fn read_parts(
     Ok(())
 }
 
-/// A peer that cannot be reached, or that refuses us by name, is left alone for a moment.
+/// openraft pauses before it calls an unreachable peer again. A peer that refuses messages for a
+/// known reason counts as unreachable too.
 fn rpc_error(status: &Status) -> RPCError<TypeConfig> {
     match status.code() {
         Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented => {
@@ -458,7 +463,7 @@ fn describe(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 
-/// A failure on this side. The transfer is tried again; the group goes on.
+/// A failure of this server. openraft repeats the transfer; the group continues.
 fn local_error(error: impl ToString) -> StreamingError<TypeConfig> {
     StreamingError::Network(NetworkError::from_string(error.to_string()))
 }

@@ -1,7 +1,7 @@
-//! What a server has promised is there after a power cut: one test for each sync.
+//! What a server has acknowledged is on disk after a power cut: one test for each sync.
 //!
-//! Each test fails if the sync that it is about is taken out; everything that was not synced is
-//! lost in them, see `powercut`.
+//! Each test fails if the sync that it is about is removed: `powercut` loses everything that was
+//! not synced.
 
 use std::{
     future::Future,
@@ -19,12 +19,12 @@ use tempfile::TempDir;
 
 use crate::{
     log_store::{GroupLog, synced},
-    state::State,
+    state::GroupState,
     testing::{GROUP, Stores, entry},
     types::{Entry, TypeConfig, Vote, log_id},
 };
 
-/// Generous: it ends a test that hangs.
+/// Generous, since it only ends a test that hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -77,7 +77,9 @@ fn a_purge_that_dropped_files_left_its_mark() {
     let image = power_cut_after(|stores| async move {
         let (mut log, mut state) = stores.group().await;
         let db = &stores.log.db;
-        // A file of the entries alone, below the level at which files overlap: one that is dropped.
+        // This flush keeps the group's record out of the next table file, so that file holds
+        // entries only. The compaction moves it below level 0, where files overlap. The purge then
+        // deletes it whole.
         db.flush().unwrap();
         append(&mut log, entries(0..=300)).await;
         apply(&mut state, entries(0..=300)).await;
@@ -167,7 +169,7 @@ fn the_note_of_the_last_sync_keeps_up() {
     assert_eq!(noted.sequence, 12);
 }
 
-/// What `target` makes of a table file that `source` sends.
+/// Sends a table file from `source` to `target`, and returns the received Raft snapshot.
 fn received(
     source: &Stores,
     target: &Stores,
@@ -182,18 +184,18 @@ fn received(
     SnapshotData::Staged(Staged::ingest(&target.state, GROUP, &file, meta).unwrap())
 }
 
-/// Runs the first half of a test on stores that are then left as they are.
+/// Runs the first half of a test on stores that are never closed.
 fn power_cut_after<F: Future<Output = ()>>(first_half: impl FnOnce(Arc<Stores>) -> F) -> TempDir {
     let test = powercut::test_of(&first_half);
     powercut::cut_in(&test, move |dir| {
         let stores = Arc::new(Stores::open_in(dir));
         run(first_half(stores.clone()));
-        // Closing them would bring to disk what is not there yet.
+        // Closing the stores would write what is not on disk yet.
         std::mem::forget(stores);
     })
 }
 
-/// Opens what the power cut left, as a server that starts does.
+/// Opens what the power cut left, as a starting server does.
 fn reopened<F: Future<Output = ()>>(image: TempDir, second_half: impl FnOnce(Stores) -> F) {
     run(second_half(Stores::open_at(image)));
 }
@@ -222,7 +224,7 @@ async fn append(log: &mut GroupLog, entries: Vec<Entry>) {
     }
 }
 
-async fn apply(state: &mut State, entries: Vec<Entry>) {
+async fn apply(state: &mut GroupState, entries: Vec<Entry>) {
     let entries: Vec<_> = entries.into_iter().map(|entry| Ok((entry, None))).collect();
     state.apply(stream::iter(entries)).await.unwrap();
 }

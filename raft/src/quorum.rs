@@ -1,10 +1,10 @@
-//! Whether a group has a quorum, judged by when one was last heard.
+//! Whether a group has a quorum, judged by the time since one was last heard.
 //!
-//! That a leader is known says nothing: a server goes on naming the last one, and a leader that is
-//! cut off goes on leading. What counts is when a majority of the voters was last known to stand
-//! behind a leader. A leader learns it from the answers of the others and tells it with every
-//! message; whoever follows adds the time since that message. So leaders, followers and learners go
-//! by the same figure, the *age of the last quorum*.
+//! A known leader does not imply a quorum: a server keeps naming the last leader, and a leader that
+//! is cut off keeps leading. What counts is when a majority of the voters was last known to follow
+//! a leader. A leader learns it from the answers of the others and sends it with every message; a
+//! follower or learner adds the time since that message. So all of them use the same figure, the
+//! *age of the last quorum*.
 //!
 //! ```text
 //!   age   0 ───── patience ──────────────── longest ─────►
@@ -13,8 +13,8 @@
 //!                 │ else Lost               │
 //! ```
 //!
-//! Within the patience an ordinary election comes to its end: the lease of a lost leader, then a
-//! candidate's time. A split vote takes longer, which shows in that the voters hear each other.
+//! An ordinary election ends within the patience: first the lease of the lost leader runs out, then
+//! a candidate is elected. A split vote takes longer; meanwhile the voters hear each other.
 
 use std::{
     collections::BTreeMap,
@@ -28,18 +28,18 @@ use tokio::time::Instant;
 
 use crate::timing::Timing;
 
-/// How long a request without a quorum is kept waiting at least: long enough for one that is back to
-/// be heard.
+/// Least time that a request waits when there is no quorum: long enough to hear of a quorum that
+/// has just returned.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// Whether a group has a quorum, as far as this server knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quorum {
-    /// It was heard a moment ago, or not longer ago than an election takes.
+    /// It was last heard within the time that an ordinary election takes.
     Held,
-    /// Not heard for longer, but enough voters are there to elect: requests wait.
+    /// Not heard for longer, but enough voters are heard to elect a leader: requests wait.
     Electing,
-    /// Not heard, and not enough voters are there: requests fail.
+    /// Not heard for longer, and not enough voters are heard: requests fail.
     Lost,
 }
 
@@ -57,9 +57,9 @@ impl Quorum {
 /// How long a group may go without a quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// Within this an ordinary election ends.
+    /// An ordinary election ends within this time.
     patience: Duration,
-    /// Within this any election ends for which there are enough voters.
+    /// Any election with enough voters ends within this time.
     longest: Duration,
 }
 
@@ -69,8 +69,8 @@ impl Bounds {
         Self { patience: lease * 5 / 2, longest: lease * 8 }
     }
 
-    /// Judges a group whose last quorum is that old, and `heard` of whose `voters` were heard
-    /// lately, this server counted in.
+    /// Judges a group by the age of its last quorum and by how many of its `voters` were heard
+    /// lately, this server included.
     pub(crate) fn judge(self, age: Duration, voters: usize, heard: usize) -> Quorum {
         if age <= self.patience {
             Quorum::Held
@@ -81,15 +81,15 @@ impl Bounds {
         }
     }
 
-    /// Whether a member that was heard that long ago counts as there.
+    /// Whether a member that has been silent for this long still counts as heard.
     pub(crate) fn is_there(self, silent_for: Duration) -> bool {
         silent_for <= self.patience
     }
 }
 
-/// When a quorum, and each other member, was last heard.
+/// The times at which a quorum, and each other member, were last heard.
 #[derive(Debug, Clone)]
-struct Heard {
+struct ContactTimes {
     started: Instant,
     quorum: Option<Instant>,
     members: BTreeMap<NodeId, Instant>,
@@ -97,12 +97,12 @@ struct Heard {
     levels: BTreeMap<NodeId, u32>,
 }
 
-impl Heard {
+impl ContactTimes {
     fn new(now: Instant) -> Self {
         Self { started: now, quorum: None, members: BTreeMap::new(), levels: BTreeMap::new() }
     }
 
-    /// A quorum stood at that time. What is older than what is known counts for nothing.
+    /// Records a quorum at that time, unless a later one is known.
     fn note_quorum(&mut self, at: Instant) {
         self.quorum = self.quorum.max(Some(at));
     }
@@ -111,10 +111,10 @@ impl Heard {
         self.members.insert(member, at);
     }
 
-    fn look(&self, now: Instant) -> Look {
+    fn ages(&self, now: Instant) -> ContactAges {
         let since = |at: Instant| now.saturating_duration_since(at);
         let age = self.quorum.map(since);
-        Look {
+        ContactAges {
             age,
             without: age.unwrap_or_else(|| since(self.started)),
             members: self.members.iter().map(|(id, at)| (*id, since(*at))).collect(),
@@ -122,37 +122,37 @@ impl Heard {
     }
 }
 
-/// What one server has heard of a group. Clones share it.
+/// What one server has heard from the members of a group. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Contacts {
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<ContactTimes>>,
     pub(crate) bounds: Bounds,
 }
 
-/// A look at what was heard, at one moment.
+/// The times since the last contacts, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Look {
-    /// Since the last quorum; none if none was heard since the start.
+pub(crate) struct ContactAges {
+    /// Time since the last quorum; none if none was heard since the start.
     pub(crate) age: Option<Duration>,
-    /// The same, or else the time since the start.
+    /// Time since the last quorum, or else since the start.
     pub(crate) without: Duration,
-    /// Since each other member was last heard.
+    /// Time since each other member was last heard.
     pub(crate) members: BTreeMap<NodeId, Duration>,
 }
 
 impl Contacts {
     pub(crate) fn new(timing: &Timing) -> Self {
-        let heard = Arc::new(Mutex::new(Heard::new(Instant::now())));
+        let heard = Arc::new(Mutex::new(ContactTimes::new(Instant::now())));
         Self { heard, bounds: Bounds::of(timing) }
     }
 
-    /// Takes note of a message or an answer from a member.
-    pub(crate) fn hear(&self, member: NodeId) {
+    /// Records a message or an answer from a member.
+    pub(crate) fn record_contact(&self, member: NodeId) {
         self.lock().note_member(member, Instant::now());
     }
 
-    /// Takes note of the level of commands that a member knows.
-    pub(crate) fn announced(&self, member: NodeId, level: u32) {
+    /// Records the level that a member has announced.
+    pub(crate) fn record_level(&self, member: NodeId, level: u32) {
         self.lock().levels.insert(member, level);
     }
 
@@ -160,16 +160,16 @@ impl Contacts {
         self.lock().levels.clone()
     }
 
-    /// Takes note that a quorum stood at that time.
-    pub(crate) fn quorum_at(&self, at: Instant) {
+    /// Records a quorum at that time.
+    pub(crate) fn record_quorum(&self, at: Instant) {
         self.lock().note_quorum(at);
     }
 
-    /// Takes note of what a leader says of its last quorum.
-    pub(crate) fn told_of_quorum(&self, age: Duration) {
-        // One from before the clock began is as good as none.
+    /// Records the age of the last quorum as a leader reports it.
+    pub(crate) fn record_reported_quorum(&self, age: Duration) {
+        // A quorum from before the clock began cannot be represented and is ignored.
         if let Some(at) = Instant::now().checked_sub(age) {
-            self.quorum_at(at);
+            self.record_quorum(at);
         }
     }
 
@@ -179,11 +179,11 @@ impl Contacts {
         Some(Instant::now().saturating_duration_since(heard))
     }
 
-    pub(crate) fn look(&self) -> Look {
-        self.lock().look(Instant::now())
+    pub(crate) fn ages(&self) -> ContactAges {
+        self.lock().ages(Instant::now())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
+    fn lock(&self) -> MutexGuard<'_, ContactTimes> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,12 +193,12 @@ impl Contacts {
 pub struct NoQuorum {
     /// None if no quorum was heard since this server started.
     pub age: Option<Duration>,
-    /// Since the start of the group on this server.
+    /// Time since the last quorum, or else since the start of the group on this server.
     pub without: Duration,
     pub voters: Vec<VoterHeard>,
 }
 
-/// A voter, and how long ago this server heard it.
+/// A voter, and when this server last heard it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VoterHeard {
     pub node_id: NodeId,

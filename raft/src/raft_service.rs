@@ -1,4 +1,4 @@
-//! The gRPC service `Raft`: what the other members of a group ask of this one.
+//! The gRPC service `Raft`: the calls between the members of a group.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,7 +8,7 @@ use std::{
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use mesh::{
     MESSAGE_BYTES, NodeId,
-    envelope::{Received, Refusal},
+    envelope::{EnvelopeError, Received},
     node_hex,
 };
 use openraft::{
@@ -35,16 +35,17 @@ use crate::{
     types::{LogId, ProposalId, SnapshotMeta, TypeConfig, Vote},
 };
 
-/// Answers for the groups of a host.
+/// The service for all groups of a host.
 struct RaftService {
     host: Host,
 }
 
-/// Terms by which a member may be ahead. It would take years of elections to be so far behind.
+/// How far the term of a message may be ahead of this replica's. Only years of elections would lead
+/// further.
 const MOST_TERMS_AHEAD: u64 = 1 << 30;
 
-/// Largest reply that travels to the replica that has forwarded a command; a larger one the replica
-/// has from its own apply.
+/// Largest reply that is sent to a replica that forwarded a command. The replica takes a larger one
+/// from its own apply.
 const REPLY_BYTES: usize = 1 << 20;
 
 type Replies = BoxStream<'static, Result<pb::AppendReply, Status>>;
@@ -57,9 +58,10 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        // The answer starts at once: a leader with nothing to send yet must not wait for it.
+        // The response starts at once, so that a leader that has nothing to send yet does not wait
+        // for it.
         let host = self.host.clone();
-        // An idle leader would otherwise hold the connection of a stopping server open.
+        // Otherwise an idle leader would keep the connection of a stopping server open.
         let stopping = host.stopping();
         let replies = stream::once(append(host, request.into_inner())).try_flatten();
         Ok(Response::new(Box::pin(replies.take_until(stopping))))
@@ -72,7 +74,7 @@ impl raft_server::Raft for RaftService {
         let request = request.into_inner();
         let (group, source) = self.host.receive_with_source(request.envelope.as_ref())?;
         let rpc = vote_request(&request, source)?;
-        plausible(&group, rpc.vote)?;
+        check_term(&group, rpc.vote)?;
         let response = group.raft().vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
     }
@@ -84,7 +86,7 @@ impl raft_server::Raft for RaftService {
         let request = request.into_inner();
         let (group, source) = self.host.receive_with_source(request.envelope.as_ref())?;
         let rpc = vote_request(&request, source)?;
-        plausible(&group, rpc.vote)?;
+        check_term(&group, rpc.vote)?;
         let response = group.raft().pre_vote(rpc).await.map_err(stopped)?;
         Ok(Response::new(vote_reply(&response)))
     }
@@ -99,14 +101,14 @@ impl raft_server::Raft for RaftService {
             return Err(Status::invalid_argument("a Raft snapshot starts with its header"));
         };
         let (group, source) = self.host.receive_with_source(header.envelope.as_ref())?;
-        let vote = plausible(&group, leader_vote(header.vote, source)?)?;
+        let vote = check_term(&group, leader_vote(header.vote, source)?)?;
         let meta = snapshot_meta(header.meta, &vote)?;
-        agrees(&group, meta.last_log_id)?;
+        check_against_committed(&group, meta.last_log_id)?;
         tracing::info!(group = group.id(), bytes = header.size_bytes, "receiving a Raft snapshot");
         let store = self.host.state_store();
         let staged = receive(store, &group, parts, header.size_bytes, meta.clone()).await?;
-        // More may have been committed while it came.
-        agrees(&group, meta.last_log_id)?;
+        // More entries may have been committed during the transfer.
+        check_against_committed(&group, meta.last_log_id)?;
         let snapshot = SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::Staged(staged) };
         let response = group.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         let vote = Some(codec::vote_to_proto(&response.vote));
@@ -119,7 +121,7 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = request.into_inner();
         let (group, source) = self.host.receive_from_member(request.envelope.as_ref())?;
-        let from = plausible(&group, leader_vote(request.from, source)?)?;
+        let from = check_term(&group, leader_vote(request.from, source)?)?;
         let last = request.last_log_id.map(log_id).transpose()?;
         let transfer = TransferLeaderRequest::new(from, request.to, last);
         let answer = group.raft().handle_transfer_leader(transfer).await.map_err(stopped)?;
@@ -189,7 +191,7 @@ impl raft_server::Raft for RaftService {
     }
 }
 
-/// One leader's append stream. The first message says which group it is for and who sends it.
+/// Handles one leader's append stream. Its first message names the group and the sender.
 async fn append(
     host: Host,
     mut requests: Streaming<pb::AppendRequest>,
@@ -198,7 +200,8 @@ async fn append(
     let first = first.ok_or_else(|| Status::invalid_argument("an empty append stream"))?;
     let (group, source) = host.receive_with_source(first.envelope.as_ref())?;
     let (receiving, answering) = (group.clone(), host.clone());
-    // openraft takes requests, not failures: a failure ends its input and is told at the end.
+    // openraft's input holds requests only, no errors. So an error ends the input, and is sent
+    // after the replies.
     let failure = Arc::new(Mutex::new(None));
     let told = failure.clone();
     let follower = group.clone();
@@ -220,9 +223,9 @@ async fn append(
                         }
                         let quorum_age = request.quorum_age_ms.map(Duration::from_millis);
                         let request = append_request(request, source)?;
-                        plausible(&group, request.vote)?;
+                        check_term(&group, request.vote)?;
                         if let Some(age) = quorum_age {
-                            group.contacts().told_of_quorum(age);
+                            group.contacts().record_reported_quorum(age);
                         }
                         Ok(request)
                     })
@@ -241,12 +244,12 @@ async fn append(
             }
         }
     });
-    // openraft would wait for the next request for as long as an idle leader sends none.
+    // Otherwise openraft would wait for the next request of an idle leader.
     let input = input.take_until(group.stopping());
     let results: BoxStream<'static, _> = Box::pin(group.raft().stream_append(input));
     let level = group.commands().level;
     let replies = results.map(move |result| {
-        let cannot_reach = answering.misses().tells(source);
+        let cannot_reach = answering.failed_probes().is_unreachable(source);
         result.map(|it| append_reply(it, level, cannot_reach)).map_err(stopped)
     });
     let end =
@@ -257,18 +260,18 @@ async fn append(
     Ok(replies.take_until(group.stopping()))
 }
 
-/// openraft would truncate committed entries at the word of a leader that has others.
+/// Refuses a leader whose entries contradict committed ones here: openraft would truncate those.
 async fn may_follow(
     group: &Group,
     request: &AppendEntriesRequest<TypeConfig>,
 ) -> Result<(), Status> {
     let (term, prev) = (request.vote.leader_id.term, request.prev_log_id.as_ref());
-    let followed = group.history().may_follow(term, prev, &request.entries).await;
+    let followed = group.completeness().may_follow(term, prev, &request.entries).await;
     followed.map_err(|found| Status::failed_precondition(format!("this member {found}")))
 }
 
-/// Receives a table file and makes a generation of it. Everything that can be wrong with it shows
-/// here and is told to the sender, before openraft is involved.
+/// Receives a table file and ingests it as a new generation. Every error of the file is found here
+/// and reported to the sender, before openraft is involved.
 async fn receive(
     store: StateStore,
     group: &Group,
@@ -304,7 +307,7 @@ async fn blocking<T: Send + 'static, E: std::error::Error + Send + 'static>(
         })
 }
 
-/// Checks everything that openraft takes for granted of a leader.
+/// Checks everything that openraft assumes of a leader's request.
 fn append_request(
     request: pb::AppendRequest,
     source: NodeId,
@@ -317,7 +320,7 @@ fn append_request(
     for entry in request.entries {
         let entry = codec::entry_from_proto(entry).map_err(malformed)?;
         let follows = before.map_or(0, |before| before.index + 1);
-        // Log ids grow: the index by one, the term or not.
+        // In consecutive log ids the index grows by one, and the term never decreases.
         if entry.log_id.index != follows || before > Some(entry.log_id) {
             return Err(malformed(Malformed("entries")));
         }
@@ -330,9 +333,9 @@ fn append_request(
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-/// Refuses an id that contradicts what is committed here: later by its term, but not by its index.
-/// No leader sends it whose group keeps the rules of Raft.
-fn agrees(group: &Group, id: Option<LogId>) -> Result<(), Status> {
+/// Refuses a log id that contradicts the last committed entry here: its term is later, but its
+/// index is not. A group that keeps the rules of Raft has no such leader.
+fn check_against_committed(group: &Group, id: Option<LogId>) -> Result<(), Status> {
     let committed = group.committed();
     match (id, committed) {
         (Some(id), Some(committed)) if id > committed && id.index <= committed.index => {
@@ -394,8 +397,9 @@ fn vote_reply(response: &VoteResponse<TypeConfig>) -> pb::VoteReply {
     }
 }
 
-/// Refuses a term that no group reaches: it would be remembered, and leave no terms to elect in.
-fn plausible(group: &Group, vote: Vote) -> Result<Vote, Status> {
+/// Refuses a term that no group reaches. The replica would store it, and no later terms would be
+/// left for elections.
+fn check_term(group: &Group, vote: Vote) -> Result<Vote, Status> {
     let ours = group.status().term;
     if vote.leader_id.term > ours.saturating_add(MOST_TERMS_AHEAD) {
         return Err(Status::invalid_argument(format!(
@@ -415,7 +419,7 @@ fn leader_vote(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
     Ok(vote)
 }
 
-/// A vote for who sends it: nobody speaks for another candidate or leader.
+/// A vote that names its sender: no server sends the vote of another candidate or leader.
 fn own_vote(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
     let vote = codec::vote_from_proto(vote).map_err(malformed)?;
     if *vote.leader_id.node_id() != source {
@@ -437,23 +441,22 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 impl Host {
-    /// The gRPC service for messages between members of groups.
+    /// The gRPC service for messages between the members of groups.
     pub fn raft_service(&self) -> RaftServer<impl raft_server::Raft + use<>> {
         RaftServer::new(RaftService { host: self.clone() })
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)
     }
 
-    /// The group that a message is for, and who sent it, if only a known member sends such messages.
-    /// Votes and appends may come from one that this server has not heard of: its own membership may
-    /// be behind.
+    /// The group and the sender of a message that only a known member may send. Votes and appends
+    /// are not checked so: their sender may be a member that this server has not learned of yet.
     fn receive_from_member(
         &self,
         envelope: Option<&pb::Envelope>,
-    ) -> Result<(Group, NodeId), Refusal> {
+    ) -> Result<(Group, NodeId), EnvelopeError> {
         let (group, source) = self.receive_with_source(envelope)?;
         if !group.may_be_member(source) {
-            return Err(Refusal::NotAMember(node_hex(source)));
+            return Err(EnvelopeError::NotAMember(node_hex(source)));
         }
         Ok((group, source))
     }
@@ -461,10 +464,10 @@ impl Host {
     fn receive_with_source(
         &self,
         envelope: Option<&pb::Envelope>,
-    ) -> Result<(Group, NodeId), Refusal> {
+    ) -> Result<(Group, NodeId), EnvelopeError> {
         let Received { group, source, .. } = self.mesh().receive(envelope)?;
-        let group = self.started_group(group).ok_or(Refusal::NoGroup(group))?;
-        group.contacts().hear(source);
+        let group = self.started_group(group).ok_or(EnvelopeError::NoGroup(group))?;
+        group.contacts().record_contact(source);
         Ok((group, source))
     }
 }

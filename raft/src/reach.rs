@@ -1,9 +1,9 @@
-//! A leader that sends and is not reached: its heartbeats go out on connections that it made, so it
-//! keeps its place, while nobody can forward a write to it.
+//! Replaces a leader that can send but cannot be reached. Its heartbeats use connections that it
+//! opened itself, so it stays leader, although no server can forward a write to it.
 //!
-//! So every server looks whether it reaches the leaders that it follows, and says in its answers to
-//! their appends if it does not. A leader that most of the other voters cannot reach hands over to
-//! one of them.
+//! So every server probes the leaders that it follows, and reports in its answers to their appends
+//! if it cannot reach them. A leader that most of the other voters cannot reach transfers its
+//! leadership to one of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +13,13 @@ use std::{
 
 use mesh::NodeId;
 
-/// Looks in a row that must fail: one may be lost, and a busy machine answers late.
-const MISSES: u32 = 4;
-/// How long a complaint counts that is not repeated.
+/// Probes in a row that must fail before a leader is told. A single one may be lost, and a busy
+/// machine answers late.
+const PROBES_BEFORE_COMPLAINT: u32 = 4;
+/// How long a complaint counts unless it is repeated.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// Which members complain that they cannot reach this server, as the leader of a group.
+/// The members that report that they cannot reach this server, the leader of their group.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints {
     last: Mutex<BTreeMap<NodeId, Instant>>,
@@ -34,7 +35,7 @@ impl Complaints {
         }
     }
 
-    /// Those who complain now.
+    /// The members whose complaint still counts.
     pub(crate) fn current(&self, now: Instant) -> BTreeSet<NodeId> {
         let last = self.lock();
         let fresh = last.iter().filter(|(_, at)| now.duration_since(**at) <= FRESH);
@@ -46,8 +47,8 @@ impl Complaints {
     }
 }
 
-/// Whom a leader hands over to, if most of the other voters cannot reach it. `others` are those
-/// voters, with the entries that each lacks.
+/// The voter that takes over from a leader that most of the other voters cannot reach. `others` are
+/// the other voters, each with its lag.
 pub(crate) fn successor(
     others: &BTreeMap<NodeId, u64>,
     complaining: &BTreeSet<NodeId>,
@@ -59,21 +60,21 @@ pub(crate) fn successor(
     complaining.min_by_key(|(_, lag)| **lag).map(|(member, _)| *member)
 }
 
-/// How often in a row each leader was not reached.
+/// By leader: how many probes failed in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Misses(Mutex<BTreeMap<NodeId, u32>>);
+pub(crate) struct FailedProbes(Mutex<BTreeMap<NodeId, u32>>);
 
-impl Misses {
-    /// Whether a leader is to be told that it is not reached.
-    pub(crate) fn tells(&self, leader: NodeId) -> bool {
-        self.lock().get(&leader).is_some_and(|misses| *misses >= MISSES)
+impl FailedProbes {
+    /// Whether enough probes have failed to tell the leader.
+    pub(crate) fn is_unreachable(&self, leader: NodeId) -> bool {
+        self.lock().get(&leader).is_some_and(|count| *count >= PROBES_BEFORE_COMPLAINT)
     }
 
     pub(crate) fn note(&self, reached: &BTreeMap<NodeId, bool>) {
-        let mut misses = self.lock();
-        misses.retain(|leader, _| reached.get(leader) == Some(&false));
+        let mut counts = self.lock();
+        counts.retain(|leader, _| reached.get(leader) == Some(&false));
         for (leader, _) in reached.iter().filter(|(_, reached)| !**reached) {
-            let count = misses.entry(*leader).or_default();
+            let count = counts.entry(*leader).or_default();
             *count = count.saturating_add(1);
         }
     }

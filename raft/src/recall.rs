@@ -1,5 +1,5 @@
 //! Asks other servers what they remember of a group: whether this server is a member, and whether
-//! anybody knows of a later state than its disk holds.
+//! its replica once had more than its disk holds.
 //!
 //! | who | remembers | for how long |
 //! |---|---|---|
@@ -8,8 +8,8 @@
 //! | DISCO, of data groups | what leaders reported, every few seconds | in the registry |
 //! | data nodes, of the DISCO group | the last revision that they were told | while they run |
 //!
-//! Nobody has to answer: a group that is being formed, or restarted as a whole, has nobody who
-//! could. Then nothing is known, and a disk that went back is not noticed.
+//! No answer is required: while a group is being formed, or restarts as a whole, no server can
+//! answer. Then nothing is known, and a restored disk is not noticed.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -23,28 +23,28 @@ use tonic::transport::Channel;
 
 use crate::{
     completeness::{Claim, Source},
-    start::{Later, Membership, StoredReplica},
+    start::{LostProgress, Membership, StoredReplica},
 };
 
-/// Servers that are not members, and are asked at most. Any one of them may be the one that
-/// remembers; of a large mesh that many are enough.
+/// Most servers to ask that are not members. Each of them may be the one that remembers; in a large
+/// mesh this many are enough.
 const ASKED: usize = 32;
 
-/// What others say of a group.
+/// The answers of other servers about a group.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
-    /// By member: none for one that does not host the group.
+pub(crate) struct RecallAnswers {
+    /// By member; none if the member does not host the group.
     members: Vec<(NodeId, Option<HostedGroup>)>,
     remembered: Vec<GroupProgress>,
 }
 
-/// Asks the group's other members and those who may remember it, all at the same time.
+/// Asks the group's other members and the servers that may remember it, all at the same time.
 pub(crate) async fn ask(
     mesh: &Mesh,
     group: GroupId,
     members: impl IntoIterator<Item = NodeId>,
     within: Duration,
-) -> Answers {
+) -> RecallAnswers {
     let own_id = mesh.identity().node_id;
     let members: BTreeSet<NodeId> = members.into_iter().filter(|id| *id != own_id).collect();
     let others = others(mesh, group, &members);
@@ -55,7 +55,7 @@ pub(crate) async fn ask(
     let asking_others =
         others.into_iter().map(|address| ask_one(mesh, group, channel_to(address), within));
     let (members, others) = join(join_all(asking_members), join_all(asking_others)).await;
-    let mut answers = Answers::default();
+    let mut answers = RecallAnswers::default();
     for (id, reply) in members.into_iter().flatten() {
         answers.remembered.extend(reply.remembered);
         answers.members.push((id, reply.groups.into_iter().find(|it| it.group == group)));
@@ -67,7 +67,7 @@ pub(crate) async fn ask(
 /// Servers that may remember the group without being members of it.
 fn others(mesh: &Mesh, group: GroupId, members: &BTreeSet<NodeId>) -> Vec<SocketAddr> {
     let own_id = mesh.identity().node_id;
-    // Of its own group DISCO has no memory but its members'.
+    // Of the DISCO group, only its members and the data nodes know anything.
     let service = if group == DISCO_GROUP { "data" } else { "disco" };
     let known = mesh
         .book()
@@ -95,8 +95,9 @@ async fn ask_one(
     (mesh.id()?.as_str() == reply.mesh_id).then_some(reply)
 }
 
-impl Answers {
-    /// Whether the node is a member. The latest of the answers decides; of one term, the leader's.
+impl RecallAnswers {
+    /// Whether the node is a member. The answer with the latest term decides; within one term, the
+    /// leader's.
     pub(crate) fn membership(&self, own_id: NodeId) -> Membership {
         let latest = self
             .hosting()
@@ -120,13 +121,14 @@ impl Answers {
         }
     }
 
-    /// What somebody knows of the node's replica that its disk does not.
-    pub(crate) fn later(&self, own_id: NodeId, stored: StoredReplica) -> Option<Later> {
+    /// The progress of the node's replica that others remember and its disk lacks.
+    pub(crate) fn later(&self, own_id: NodeId, stored: StoredReplica) -> Option<LostProgress> {
         let entries = self.hosting().find_map(|answer| {
             let acknowledged = acknowledged(answer, own_id)?;
-            // What a leader of an earlier term was given may have been replaced by a later one.
+            // Entries that a leader of an earlier term received acknowledgments for may have been
+            // replaced since.
             (answer.term >= stored.term && acknowledged > stored.last_index)
-                .then_some(Later::Entries { acknowledged, last_index: stored.last_index })
+                .then_some(LostProgress::Entries { acknowledged, last_index: stored.last_index })
         });
         let voted = || {
             self.hosting()
@@ -138,11 +140,11 @@ impl Answers {
         let committed = || {
             let acknowledged = own().map(|it| it.index).max()?;
             (acknowledged > stored.last_index)
-                .then_some(Later::Committed { acknowledged, last_index: stored.last_index })
+                .then_some(LostProgress::Committed { acknowledged, last_index: stored.last_index })
         };
         let term = || {
             let voted = voted().chain(own().map(|it| it.term)).max()?;
-            (voted > stored.term).then_some(Later::Term {
+            (voted > stored.term).then_some(LostProgress::Term {
                 voted,
                 remembered: stored.term,
                 last_index: stored.last_index,
@@ -151,8 +153,7 @@ impl Answers {
         entries.or_else(committed).or_else(term)
     }
 
-    /// What others claim to have been acknowledged, with which a replica that wants to lead is
-    /// compared.
+    /// What others know to be committed. A candidate's log is compared with it.
     pub(crate) fn claims(&self) -> Vec<Claim> {
         let of_members = self.members.iter().filter_map(|(id, hosted)| {
             let committed = hosted.as_ref()?.committed_index;
@@ -170,11 +171,11 @@ impl Answers {
     }
 }
 
-/// The entry up to which a leader has a member's acknowledgment in its term; none if it has no
-/// acknowledgment, or does not lead.
+/// The last entry that a member has acknowledged to this leader; none if it acknowledged nothing,
+/// or if the answer is not a leader's.
 fn acknowledged(answer: &HostedGroup, member: NodeId) -> Option<u64> {
     let lag = answer.members.iter().find(|it| it.node_id == member)?.lag?;
-    // One that was heard nothing from lags by every entry.
+    // A member that has not answered yet lags by every entry.
     answer.last_index.checked_sub(lag).filter(|index| *index > 0)
 }
 

@@ -1,7 +1,7 @@
 //! Ordered rows of a group's state, and the state machine that reads and writes them.
 //!
-//! A row is a key and a value, both bytes. A state machine sees its rows through [`Read`] and
-//! [`Write`] and never a database, so its rules are tested on [`MemoryRows`].
+//! A row is a key and a value, both bytes. A state machine accesses its rows only through [`Read`]
+//! and [`Write`], so it can be tested on [`MemoryRows`] without a database.
 
 use std::{collections::BTreeMap, error::Error, ops::Bound, sync::Arc};
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::level::Commands;
 
-/// The rows of one group at one point.
+/// The rows of one group at one point in its log.
 pub trait Read {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
 
@@ -40,9 +40,9 @@ pub trait StateMachine: Send + 'static {
     /// replaced them.
     fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError>;
 
-    /// Applies one committed command. What depends only on the command, a refusal for instance, is
-    /// a reply; an error stops the node. So does a command that this version does not know:
-    /// [`StorageError::outdated`].
+    /// Applies one committed command. A result that depends only on the command and the rows, such
+    /// as a refusal, is a reply. An error stops the node. A command that this version does not know
+    /// is an error too: [`StorageError::outdated`].
     fn apply(
         &mut self,
         entry: EntryMeta,
@@ -50,8 +50,8 @@ pub trait StateMachine: Send + 'static {
         rows: &mut dyn Write,
     ) -> Result<Bytes, StorageError>;
 
-    /// Tells readers that everything up to the log index `applied` is in the rows. Called after
-    /// the rows are written and before the writers are answered.
+    /// Publishes to readers that the rows include everything up to the log index `applied`. Called
+    /// after the rows are written and before the writers are answered.
     fn publish(&mut self, applied: u64);
 }
 
@@ -62,7 +62,7 @@ pub struct EntryMeta {
     pub term: u64,
 }
 
-/// The store failed, or holds what it must not hold. The node stops.
+/// A store failed, or holds invalid data. The node stops.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("storage failed: {context}")]
 pub struct StorageError {
@@ -78,7 +78,7 @@ impl StorageError {
         Self { context: context.into(), outdated: false, source: None, damage: false }
     }
 
-    /// There is nothing wrong with the store: this version is too old for what it holds.
+    /// The store is intact, but this version is too old for its content.
     pub fn outdated(context: impl Into<String>) -> Self {
         Self { outdated: true, ..Self::new(context) }
     }
@@ -88,12 +88,12 @@ impl StorageError {
         self.outdated
     }
 
-    /// What failed, without the causes.
+    /// What failed, without its causes.
     pub fn context(&self) -> &str {
         &self.context
     }
 
-    /// What is stored is not what was written.
+    /// The stored data is not what was written.
     pub fn damaged(context: impl Into<String>) -> Self {
         Self { damage: true, ..Self::new(context) }
     }
@@ -110,7 +110,7 @@ impl StorageError {
         }
     }
 
-    /// The same for what is stored and is not what was written.
+    /// As [`Self::damaged`], with a source.
     pub fn damaged_with_source(
         context: impl Into<String>,
         source: impl Error + Send + Sync + 'static,
@@ -118,13 +118,14 @@ impl StorageError {
         Self { damage: true, ..Self::with_source(context, source) }
     }
 
-    /// A failed call of the database, which may tell of damage.
+    /// An error of RocksDB. It may mean damage.
     pub(crate) fn of_database(context: impl Into<String>, source: rocksdb::Error) -> Self {
         let damage = is_damage(&source);
         Self { damage, ..Self::with_source(context, source) }
     }
 
-    /// Whether what is stored is not what was written, so that nothing here can be relied on.
+    /// Whether the stored data is not what was written, so that nothing in the store can be relied
+    /// on.
     pub const fn is_damage(&self) -> bool {
         self.damage
     }
@@ -136,8 +137,8 @@ impl From<StorageError> for std::io::Error {
     }
 }
 
-/// Whether an error means that bytes which were written are not there any more, and not, say, that
-/// the process has too many files open.
+/// Whether an error means that written data is missing or changed, and not, for instance, that the
+/// process has too many open files.
 fn is_damage(error: &rocksdb::Error) -> bool {
     let text = error.as_ref();
     match error.kind() {
@@ -145,7 +146,7 @@ fn is_damage(error: &rocksdb::Error) -> bool {
         rocksdb::ErrorKind::IOError => {
             text.contains("No such file or directory") || text.contains("Input/output error")
         }
-        // What `CURRENT` names is not there.
+        // The file that `CURRENT` names is missing.
         rocksdb::ErrorKind::InvalidArgument => text.contains("does not exist"),
         rocksdb::ErrorKind::NotFound
         | rocksdb::ErrorKind::NotSupported

@@ -1,37 +1,42 @@
-//! May this server take part in this group, with this disk?
+//! Decides whether this server may take part in a group, with the disk that it has.
 //!
-//! Asked once per group, of the DISCO group as of data groups, before the group's replica is started,
-//! since a replica votes from the moment it runs. The answer compares three facts that can disagree (a lost disk, a copied disk, a
-//! restored disk, a server wired to another mesh):
+//! The decision is made once per start and group, for the DISCO group and for data groups alike. It
+//! is made before the replica starts, because a running replica votes. It compares three facts,
+//! which disagree after a disk was lost, copied or restored, or if the server reaches another mesh:
 //!
-//! 1. [`Disk`]: what the data directory holds of the group, and whether it is ours at all;
-//! 2. [`Record`]: what DISCO decided about the group, or the formation where there is no DISCO;
-//! 3. [`Membership`]: what the group itself says, as its other members tell.
+//! 1. [`Disk`]: what the data directory holds of the group, and whether it belongs to this mesh and
+//!    node;
+//! 2. [`Record`]: what DISCO has decided about the group; without DISCO, the formation;
+//! 3. [`Membership`]: what the other members of the group say.
 //!
 //! The rules, from the strongest down:
 //!
-//! - A directory that is not ours takes no part in anything.
-//! - A replica whose store is gone never votes again under the same id. Raft counts on every vote
-//!   and every acknowledgment being remembered, and openraft cannot detect that one was not.
-//! - Nor does a replica whose store went back: it has forgotten votes or entries that count.
-//! - A replica that has its store goes on. No word of DISCO's stops a voter: the group's own log is
-//!   the authority on who votes. Nobody has to answer: a group that restarts as a whole goes on.
-//! - A blank replica forms the group only as one of the first voters in DISCO's latched record, and
-//!   only while nobody knows the group to be formed. Otherwise it waits for the leader.
+//! - A directory of another mesh or node takes no part in anything.
+//! - A replica whose store is gone never votes again under the same id. Raft requires that every
+//!   vote and every acknowledgment is remembered, and openraft cannot detect that one was
+//!   forgotten.
+//! - A replica whose disk was restored to an earlier state does not vote either: it has forgotten
+//!   votes or entries.
+//! - A replica that has its store resumes. DISCO alone cannot stop a voter: the group's own log
+//!   decides who votes. No answer from others is required, so a group that restarts as a whole
+//!   resumes.
+//! - A blank replica forms the group only if DISCO's record, which never changes, names it as a
+//!   first voter, and only while no server knows the group to be formed. Otherwise it waits for the
+//!   leader.
 //!
-//! A first voter that was absent while the others formed the group is blank, is a voter by the
-//! group's own membership, and has never voted: it may come late. What tells it from one that lost
-//! its store is the note in the data directory ([`Disk::Lost`]) and whether a leader remembers it
-//! to have acknowledged entries, or a member its vote.
+//! A first voter that was absent while the others formed the group is blank, is a voter in the
+//! group's membership, and has never voted: it may join late. Two things distinguish it from a
+//! voter that lost its store: the note in the data directory ([`Disk::Lost`]), and whether a leader
+//! remembers its acknowledgments or a member its vote.
 //!
-//! That a store went back is known by the starts that the mesh has counted ([`Disk::RolledBack`]),
-//! and by what others remember of the replica ([`Disk::Reverted`]): the leader what it has
-//! acknowledged, for as long as it leads; every member whom its own last vote was for; and DISCO what
-//! leaders reported (`recall`). A copy that starts where nobody remembers is not told from the disk it
-//! was made of; then it does not lead (`completeness`).
+//! A restored disk is detected by the starts that the mesh has counted ([`Disk::RolledBack`]), and
+//! by what others remember of the replica ([`Disk::Reverted`]): a leader remembers the
+//! acknowledgments that it received, for as long as it leads; every member remembers whom it last
+//! voted for; DISCO remembers what leaders reported (`recall`). If no server that remembers is
+//! reached, a restored disk is not detected here; then its replica does not lead (`completeness`).
 //!
-//! Where most disks of a group went back, refusing them all would end the group. An operator may
-//! accept the loss, and then such a replica goes on as [`Disk::Holding`].
+//! If most disks of a group were restored, refusing all of them would end the group. An operator
+//! may accept the loss. Then such a replica counts as [`Disk::Holding`].
 
 #[cfg(test)]
 mod tests;
@@ -40,42 +45,42 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// The part of a replica that Raft counts on being remembered, as it is on disk.
+/// The part of a replica that Raft requires to be remembered, as it is on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoredReplica {
     /// The latest term that it voted in, or followed a leader of; zero if there is none.
     pub term: u64,
     /// The last entry, in the log or in the state; zero if there is none.
     pub last_index: u64,
-    /// Whether it has a vote, an entry or a state at all.
+    /// Whether it has neither a vote, nor an entry, nor a state.
     pub is_blank: bool,
 }
 
 /// What the data directory holds of one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disk {
-    /// Nothing, and nobody knows of it ever having held any.
+    /// Nothing, and no server remembers that it ever held anything.
     Blank,
     /// Log, vote or state of the group.
     Holding,
-    /// Nothing, although the directory notes, or a member knows, that it held the group.
+    /// Nothing, although the directory notes, or a member remembers, that it held the group.
     Lost,
-    /// Less than others know it to have held: the disk was restored or copied.
-    Reverted(Later),
+    /// Less than others remember: the disk was restored or copied.
+    Reverted(LostProgress),
     /// The directory belongs to another mesh than the one that was reached.
     AnotherMesh,
-    /// The mesh has seen a later start of this node than this one: the disk was restored or copied.
+    /// The mesh has seen a later start of this node: the disk was restored or copied.
     RolledBack,
 }
 
-/// What others know of a replica that the replica's disk does not.
+/// Progress of a replica that others remember and its disk has lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Later {
-    /// The leader has its acknowledgment of entries up to a later one than the last one here.
+pub enum LostProgress {
+    /// The leader has its acknowledgment of entries beyond the last one on disk.
     Entries { acknowledged: u64, last_index: u64 },
-    /// DISCO remembers that it acknowledged committed entries up to a later one.
+    /// DISCO remembers its acknowledgment of committed entries beyond the last one on disk.
     Committed { acknowledged: u64, last_index: u64 },
-    /// It voted in a later term than it remembers here, or followed that term's leader.
+    /// It voted in a later term than the one on disk, or followed the leader of a later term.
     Term { voted: u64, remembered: u64, last_index: u64 },
 }
 
@@ -118,15 +123,15 @@ pub enum Start {
     Resume,
     /// Start the replica blank, and wait for the leader to send the log.
     AwaitLeader,
-    /// Not this node's business: start nothing, keep what is there.
+    /// The group does not concern this node: start nothing, keep what is on disk.
     Leave,
     /// Start nothing, and say why.
-    Refuse(Refusal),
+    Refuse(StartRefusal),
 }
 
 /// Why a node may not take part, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum StartRefusal {
     #[error(
         "the data directory belongs to another mesh; start with the directory of this mesh, or \
          with an empty one"
@@ -145,20 +150,21 @@ pub enum Refusal {
          disks like it held after entry {last} is lost",
         last = .0.last_index()
     )]
-    Reverted(Later),
+    Reverted(LostProgress),
     #[error(
         "the mesh knows this node with another store: the disk was swapped; put the right disk \
          back, or wipe the data directory to come back as a new node"
     )]
     AnotherStore,
     #[error(
-        "this node held the group and its store has nothing of it: the node id is burnt and must \
-         never vote again; wipe the data directory to come back as a new node"
+        "this node held the group and its store has nothing of it: the votes and entries that it \
+         acknowledged are lost, so it must not vote again under this node id; wipe the data \
+         directory to come back as a new node"
     )]
-    Burnt,
+    StoreLost,
 }
 
-impl fmt::Display for Later {
+impl fmt::Display for LostProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entries { acknowledged, last_index } => write!(
@@ -180,8 +186,8 @@ impl fmt::Display for Later {
     }
 }
 
-impl Later {
-    /// The last entry on the disk that went back.
+impl LostProgress {
+    /// The last entry on the restored disk.
     pub const fn last_index(&self) -> u64 {
         match self {
             Self::Entries { last_index, .. }
@@ -194,21 +200,21 @@ impl Later {
 /// Decides whether and how this node takes part in a group.
 pub fn decide(disk: Disk, record: Record, membership: Membership) -> Start {
     match disk {
-        Disk::AnotherMesh => Start::Refuse(Refusal::AnotherMesh),
-        Disk::RolledBack => Start::Refuse(Refusal::RolledBack),
-        Disk::Reverted(later) => Start::Refuse(Refusal::Reverted(later)),
+        Disk::AnotherMesh => Start::Refuse(StartRefusal::AnotherMesh),
+        Disk::RolledBack => Start::Refuse(StartRefusal::RolledBack),
+        Disk::Reverted(later) => Start::Refuse(StartRefusal::Reverted(later)),
         Disk::Blank | Disk::Holding | Disk::Lost if record == Record::AnotherStore => {
-            Start::Refuse(Refusal::AnotherStore)
+            Start::Refuse(StartRefusal::AnotherStore)
         }
-        Disk::Lost => Start::Refuse(Refusal::Burnt),
+        Disk::Lost => Start::Refuse(StartRefusal::StoreLost),
         Disk::Holding => resume(record, membership),
-        Disk::Blank => begin(record, membership),
+        Disk::Blank => start_blank(record, membership),
     }
 }
 
 fn resume(record: Record, membership: Membership) -> Start {
-    // Only both together end a stay: DISCO's word alone may be that of a restored registry, and a
-    // membership without us may be followed by the leader adding us, if DISCO still asks for it.
+    // A replica is given up only if DISCO and the group agree. DISCO's registry may have been
+    // restored, and a group without this node may still add it, if DISCO asks for it.
     if record == Record::Absent && membership == Membership::Outside {
         Start::Leave
     } else {
@@ -216,17 +222,17 @@ fn resume(record: Record, membership: Membership) -> Start {
     }
 }
 
-fn begin(record: Record, membership: Membership) -> Start {
+fn start_blank(record: Record, membership: Membership) -> Start {
     let named = matches!(record, Record::FirstVoter { .. } | Record::Replica);
     match membership {
         Membership::Voter { acknowledged: true } | Membership::Learner { acknowledged: true } => {
-            Start::Refuse(Refusal::Burnt)
+            Start::Refuse(StartRefusal::StoreLost)
         }
         Membership::Voter { acknowledged: false } => match record {
             Record::FirstVoter { .. } => Start::AwaitLeader,
-            // A voter that was not among the first was promoted, and only with a copy of the log.
+            // A voter that was not a first voter was promoted, and had a copy of the log then.
             Record::Unknown | Record::Absent | Record::Replica | Record::AnotherStore => {
-                Start::Refuse(Refusal::Burnt)
+                Start::Refuse(StartRefusal::StoreLost)
             }
         },
         Membership::Learner { acknowledged: false } => Start::AwaitLeader,

@@ -1,19 +1,21 @@
-//! The state of the groups, in the RocksDB instance `data/`, and openraft's view of it.
+//! The state of the groups, in the RocksDB instance `data/`, and openraft's state machine on it.
 //!
 //! A group's rows live in one column family per *generation*, beside the id of the last applied
-//! entry and the membership: all of it is written in one batch, so whatever a flush leaves on disk
-//! is the state after some entry, and the log replays the rest. There is no write-ahead log here.
+//! entry and the membership: all of it is written in one batch, so a flush always leaves the state
+//! after some entry on disk, and the Raft log replays the rest. This database has no write-ahead
+//! log.
 //!
-//! A Raft snapshot is reported only after a flush, so the log is never purged beyond what a crash
-//! leaves. Its rows are not copied until a peer needs them: what openraft holds is a view of the
-//! database, exported into a table file when it is sent. A received table file becomes a new
-//! generation; the group's record is switched to it durably and the old family dropped, so no row
-//! that the leader had deleted can survive.
+//! A Raft snapshot is reported only after a flush, so the log is never purged beyond what is on
+//! disk. Its rows are not copied until a peer needs them: openraft holds a view of the database,
+//! which is exported into a table file when it is sent. A received table file becomes a new
+//! generation. The group's record is switched to it durably and the old column family is dropped,
+//! so no row that the leader had deleted can survive.
 
-mod answers;
 mod batch;
 mod machine;
+mod pending_replies;
 mod snapshot;
+mod system_rows;
 
 use std::{
     collections::BTreeSet,
@@ -32,21 +34,22 @@ use rocksdb::DB;
 use tokio::sync::watch;
 
 pub(crate) use self::{
-    answers::{Answers, Awaited},
-    machine::{State, read_applied, read_membership, read_stored_applied},
+    machine::GroupState,
+    pending_replies::{PendingReplies, PendingReply},
     snapshot::{Receiver, SnapshotData, SnapshotFile, Staged},
+    system_rows::{read_applied, read_membership, read_stored_applied},
 };
 use crate::{
     damage::DamageAlarm,
     db::{DEFAULT_FAMILY, Db, Expect, state_options, without_wal},
     level::FIRST,
+    read_view::ReadView,
     rows::StorageError,
-    view::View,
 };
 
 /// The store's place in the data directory.
 pub(crate) const FOLDER: &str = "data";
-/// In the default column family: whose state this is.
+/// Key in the default column family: the id of the store that this state belongs to.
 const OWNER_KEY: &[u8] = b"owner";
 
 /// The state of every group of a server.
@@ -62,24 +65,24 @@ struct Shared {
     next_file: AtomicU64,
 }
 
-/// What readers of a group share with its state machine.
+/// What the readers of a group share with its state machine.
 pub(crate) struct Published {
     family: Mutex<String>,
-    /// The index up to which readers were told; zero before anything was applied.
+    /// The last index published to readers; zero before anything was applied.
     pub(crate) applied: watch::Sender<u64>,
     /// Bytes of commands applied since the start.
     pub(crate) applied_bytes: AtomicU64,
-    pub(crate) answers: Answers,
-    /// The level of the group, as far as applied here.
+    pub(crate) pending_replies: PendingReplies,
+    /// The level of the group, as of the last applied entry.
     pub(crate) level: AtomicU32,
     /// Set when this version is too old to go on.
     pub(crate) outdated: OnceLock<String>,
 }
 
 impl StateStore {
-    /// Opens the store, or makes it and marks it with the store's id, empties the directory for
-    /// transfers and drops column families that no group's record names: what a crash left behind.
-    /// Fails if a named one is missing.
+    /// Opens the store, or makes it and marks it with the store's id. Empties the directory for
+    /// transfers, and drops column families that a crash left behind: those that no group's record
+    /// names. Fails if a named one is missing.
     pub(crate) fn open(
         dir: &Path,
         store_id: u64,
@@ -124,11 +127,11 @@ impl StateStore {
         }
     }
 
-    pub(crate) fn view(&self, group: GroupId, generation: u64) -> Option<View> {
-        View::open(&self.db, &family_name(group, generation))
+    pub(crate) fn view(&self, group: GroupId, generation: u64) -> Option<ReadView> {
+        ReadView::open(&self.db, &family_name(group, generation))
     }
 
-    /// A fresh name in the directory for transfers.
+    /// A new file name in the directory for transfers.
     pub(crate) fn transfer_path(&self) -> PathBuf {
         let number = self.shared.next_file.fetch_add(1, Ordering::Relaxed);
         self.shared.tmp.join(format!("snapshot-{number}.sst"))
@@ -141,20 +144,20 @@ impl Published {
             family: Mutex::new(family),
             applied: watch::Sender::new(0),
             applied_bytes: AtomicU64::new(0),
-            answers: Answers::new(),
+            pending_replies: PendingReplies::new(),
             level: AtomicU32::new(FIRST),
             outdated: OnceLock::new(),
         }
     }
 
     /// A view of the rows as they are now.
-    pub(crate) fn view(&self, db: &Arc<Db>) -> Result<View, StorageError> {
-        // Held while the family is looked up, so that an install cannot drop it in between.
+    pub(crate) fn view(&self, db: &Arc<Db>) -> Result<ReadView, StorageError> {
+        // Locked until the family is opened, so that an install cannot drop it in between.
         let family = self.family.lock().unwrap_or_else(PoisonError::into_inner);
-        View::open(db, &family).ok_or_else(|| StorageError::new("the group's state is gone"))
+        ReadView::open(db, &family).ok_or_else(|| StorageError::new("the group's state is gone"))
     }
 
-    /// Brings the rows to disk. Blocks.
+    /// Flushes the rows to disk. Blocks.
     pub(crate) fn flush(&self, db: &Arc<Db>) -> Result<(), StorageError> {
         let family = self.family.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(family) = db.cf_handle(&family) else { return Ok(()) };
@@ -200,7 +203,7 @@ fn drop_unused(db: &Db, path: &Path, recorded: &[(GroupId, u64)]) -> Result<u64,
     Ok(next_generation)
 }
 
-/// The id of the store that the state belongs to, if it was marked.
+/// The id of the store that the state belongs to; none if it was not marked.
 pub(crate) fn read_owner(db: &DB) -> Result<Option<u64>, StorageError> {
     let stored = db
         .get(OWNER_KEY)

@@ -16,10 +16,10 @@ use crate::{
     damage::DamageAlarm,
     level::Commands,
     log_store::{GroupLog, LogStore},
+    read_view::ReadView,
     rows::{EntryMeta, Read, StateMachine, StorageError, Write},
-    state::{State, StateStore},
+    state::{GroupState, StateStore},
     types::{Command, Entry, MachineCommand, ProposalId, log_id},
-    view::View,
 };
 
 pub(crate) const GROUP: GroupId = 2;
@@ -96,13 +96,13 @@ impl Stores {
         Self { dir, log, state }
     }
 
-    /// In a directory that is somebody else's to remove.
+    /// In a directory that the caller removes.
     pub(crate) fn open_in(dir: &Path) -> Self {
         Self::open_at(Dir { path: dir.to_owned(), _removed_at_the_end: None })
     }
 
     /// The log and state of [`GROUP`].
-    pub(crate) async fn group(&self) -> (GroupLog, State) {
+    pub(crate) async fn group(&self) -> (GroupLog, GroupState) {
         let record = match self.log.record(GROUP).unwrap() {
             Some(record) => record,
             None => {
@@ -114,14 +114,14 @@ impl Stores {
         };
         let log = self.log.group(GROUP).await.unwrap();
         let (mut state, _) =
-            State::open(self.state.clone(), self.log.clone(), GROUP, &record, Box::new(Words))
+            GroupState::open(self.state.clone(), self.log.clone(), GROUP, &record, Box::new(Words))
                 .unwrap();
         state.allow_gaps();
         (log, state)
     }
 
-    /// What a process would find that was killed now: a copy of every file as it is. RocksDB
-    /// removes obsolete files in its own threads, so it is told to keep them meanwhile.
+    /// The stores as they would be found if the process were killed now: a copy of every file.
+    /// RocksDB deletes obsolete files in its own threads, so that is disabled meanwhile.
     pub(crate) fn killed(&self) -> Self {
         let copy = tempfile::tempdir().unwrap();
         let databases = [&self.log.db, &self.state.db];
@@ -135,11 +135,11 @@ impl Stores {
         Self::open_at(copy)
     }
 
-    pub(crate) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> ReadView {
         self.try_view().unwrap()
     }
 
-    pub(crate) fn try_view(&self) -> Result<View, StorageError> {
+    pub(crate) fn try_view(&self) -> Result<ReadView, StorageError> {
         let record = self.log.record(GROUP)?.unwrap();
         Ok(self.state.view(GROUP, record.generation).unwrap())
     }
@@ -156,7 +156,7 @@ pub(crate) fn store_id(dir: &Path) -> u64 {
     DataDir::claim(&dir.join("dir"), &services, None).unwrap().stores().unwrap().0
 }
 
-/// Opens the stores of a data directory as a server does, after the same look at them.
+/// Opens the stores of a data directory as a server does, after the same check.
 pub(crate) fn open_stores(path: &Path) -> (LogStore, StateStore) {
     try_open_stores(path).unwrap_or_else(|error| panic!("{error:?}"))
 }

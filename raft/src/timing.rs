@@ -1,35 +1,35 @@
-//! How fast groups beat and elect, and how much log they keep.
+//! The heartbeat and election times of groups, and how much log they keep.
 
 use std::time::Duration;
 
 use mesh::GroupId;
 use openraft::{Config, SnapshotPolicy};
 
-/// Entries sent in one message at most; bytes are bounded where they are read.
+/// Most entries in one message. Their bytes are bounded where they are read.
 const ENTRIES_PER_MESSAGE: u64 = 1024;
 
-/// The clocks of every group of a server, and the length of its logs. Equal on all servers.
+/// The times of every group of a server, and the length of its logs. Equal on all servers.
 ///
-/// A leader is missed after `election_max`, the lease that every follower grants it, and another
-/// one stands after a further random time between `election_min` and `election_max`.
+/// A follower misses its leader after `election_max`, the lease that it grants the leader. It
+/// stands for election after a further random time between `election_min` and `election_max`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// How often a leader tells that it is there.
+    /// Time between two heartbeats of a leader.
     pub heartbeat: Duration,
     pub election_min: Duration,
     pub election_max: Duration,
-    /// Entries after which the state is flushed and the log before it may go.
+    /// Entries after which the state is flushed and the log before it may be purged.
     pub snapshot_entries: u64,
     /// Bytes of commands after which the same happens.
     pub snapshot_bytes: u64,
-    /// Entries kept before that point, so that a member that was briefly away needs no Raft
+    /// Entries kept before the purge point, so that a member that was briefly away needs no Raft
     /// snapshot.
     pub log_kept: u64,
 }
 
 impl Timing {
-    /// For servers on one network of machines, disks included: a synced write may stall for
-    /// hundreds of milliseconds without costing a leader its place.
+    /// For servers on separate machines with their own disks: a synced write may stall for hundreds
+    /// of milliseconds without an election.
     pub fn production() -> Self {
         Self {
             heartbeat: Duration::from_millis(150),
@@ -59,14 +59,15 @@ impl Timing {
             election_timeout_min: millis(self.election_min),
             election_timeout_max: election_max,
             enable_pre_vote: Some(true),
-            // The least that openraft allows: the lease of a lost leader and one election.
+            // The least value that openraft allows: the lease of a lost leader and one election.
             quorum_loss_probe_interval: Some(2 * election_max),
-            // A restarted leader is elected like everybody else.
+            // A restarted leader must be elected like any other voter.
             enable_leader_restore: Some(false),
-            // A follower whose log went back is refused at its own start. If one runs all the same,
-            // it is sent what it lacks: what a follower reports must not end its leader.
+            // A replica whose log lost entries is refused at its own start. If one runs
+            // nevertheless, the leader sends it what it lacks: a follower's report must not end its
+            // leader.
             allow_log_reversion: Some(true),
-            // Reported by our own rule, after a flush.
+            // Snapshots are triggered by `report_snapshots`.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.log_kept,
             purge_batch_size: (self.log_kept / 10).max(1),

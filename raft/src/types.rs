@@ -7,10 +7,9 @@ use mesh::NodeId;
 use openraft::impls::leader_id_std;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::state::State;
-
 openraft::declare_raft_types!(
-    /// One leader per term (`leader_id_std`), so that a term names its leader and can fence.
+    /// One leader per term (`leader_id_std`), so that a term identifies its leader and can serve
+    /// for fencing.
     pub(crate) TypeConfig:
         D = Command,
         R = Reply,
@@ -19,7 +18,6 @@ openraft::declare_raft_types!(
         LeaderId = leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, State>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
@@ -29,7 +27,7 @@ pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type LeaderTerm = openraft::alias::CommittedLeaderIdOf<TypeConfig>;
 pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
 
-/// What an entry of the log asks for.
+/// A command in an entry of the log.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     Machine(MachineCommand),
@@ -46,18 +44,19 @@ pub(crate) struct MachineCommand {
     pub(crate) proposal: ProposalId,
 }
 
-/// Which server took a command, and its number there: by that the server knows its answer again.
+/// The server that took a command from a client, and its number there. By this id the server finds
+/// the reply.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct ProposalId {
     pub(crate) node_id: NodeId,
     pub(crate) number: u64,
 }
 
-/// What the state machine answers to a command, opaque here.
+/// The reply of the state machine to a command, opaque here.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Reply(pub(crate) Bytes);
 
-/// What membership says of a member beside its id: never an address.
+/// What a membership holds of a member beside its id. Never an address.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(crate) struct Node {
     pub(crate) store_id: u64,
@@ -82,7 +81,8 @@ impl fmt::Display for Command {
     }
 }
 
-// openraft's `serde` feature asks for these; nothing here is stored or sent through serde.
+// openraft's `serde` feature requires these implementations. Nothing is stored or sent through
+// serde.
 impl Serialize for Command {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

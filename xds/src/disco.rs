@@ -72,7 +72,7 @@ impl Disco {
         let leases = Leases::new(config.latch_patience);
         let shared = Shared::new(host, config, board, leases, Gate::new(ready));
         let memory = Arc::downgrade(&shared);
-        shared.host.remember(move |group| memory.upgrade()?.progress(group));
+        shared.host.add_progress_source(move |group| memory.upgrade()?.progress(group));
         Self { shared, readiness, publisher: Arc::new(Mutex::new(Some(publisher))) }
     }
 

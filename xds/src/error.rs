@@ -1,7 +1,7 @@
 //! Why the service ended.
 
 use mesh::FormAloneError;
-use raft::{InitializeError, StartGroupError, StorageError, start::Refusal};
+use raft::{InitializeError, StartGroupError, StorageError, start::StartRefusal};
 use thiserror::Error;
 
 /// Why the service ended although nobody asked it to.
@@ -14,7 +14,7 @@ pub enum DiscoError {
     #[error("the formation of the mesh cannot be followed any more")]
     FormationLost,
     #[error("the disco group must not run on this disk")]
-    Unfit(#[source] Refusal),
+    Unfit(#[source] StartRefusal),
     #[error("what this disk holds of the disco group cannot be read")]
     Storage(#[from] StorageError),
     #[error("the disco group cannot be started")]

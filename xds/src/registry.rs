@@ -80,7 +80,7 @@ impl RegistryService {
         formed: &Formed,
         command: &RegisterInstance,
     ) -> Option<(u64, Duration)> {
-        let lease_id = self.shared.board.read(|registry| registry.standing(command))?;
+        let lease_id = self.shared.board.read(|registry| registry.unchanged_lease(command))?;
         let Renewed { unknown, ttl, counted } = formed.renewals.renew(&[lease_id]).await;
         let stands = counted && unknown.is_empty() && self.shared.stale_for().is_zero();
         stands.then_some((lease_id, ttl))

@@ -1,19 +1,19 @@
-//! What silence may not take from a service.
+//! The minimum of instances that a service keeps when owners are silent.
 //!
-//! Of the instances that took traffic a while ago, at least half stay, and never none. The time is
-//! the patience of the [table](super): those that went down longer ago count no more.
+//! Of the instances that recently took traffic, at least half stay, and at least one. An instance
+//! that went down longer ago than the patience of the [table](super) is not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::registry::{Instance, Registry};
 
-/// See the module. Counts while expiries are drawn up.
+/// Counts the instances of each service while expiries are chosen.
 #[derive(Debug)]
 pub(super) struct Floor<'a> {
     registry: &'a Registry,
-    /// Leases whose end was proposed before.
+    /// Leases whose expiry was proposed before.
     ending: BTreeSet<u64>,
-    /// Instances of a service that went down lately.
+    /// By service: how many instances went down recently.
     down: BTreeMap<String, usize>,
     counts: BTreeMap<&'a str, Count>,
 }
@@ -25,7 +25,7 @@ struct Count {
 }
 
 impl<'a> Floor<'a> {
-    /// `down` names the service of each instance that went down lately.
+    /// `down` names the service of each instance that went down recently.
     pub(super) fn new<'b>(
         registry: &'a Registry,
         ending: BTreeSet<u64>,
@@ -47,7 +47,7 @@ impl<'a> Floor<'a> {
     }
 
     /// Counts a lease among those that end.
-    pub(super) fn take(&mut self, lease_id: u64) {
+    pub(super) fn count_ending(&mut self, lease_id: u64) {
         for instance in routable(self.registry, lease_id) {
             let Count { staying, gone } = self.count(&instance.service);
             let count = Count { staying: staying.saturating_sub(1), gone: gone + 1 };

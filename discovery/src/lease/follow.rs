@@ -1,4 +1,4 @@
-//! How the table comes to know what the registry knows.
+//! How the table follows the registry.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ impl LeaseTable {
             silent: BTreeSet::new(),
             returned: BTreeSet::new(),
             ending: BTreeSet::new(),
-            slow_at: now,
+            long_silent_at: now,
             down: BTreeMap::new(),
             empty: BTreeMap::new(),
             retired: BTreeMap::new(),
@@ -32,7 +32,7 @@ impl LeaseTable {
             let lasts = stretched(grant.ttl, grants.len());
             table.put(*grant, zone, now + spread(*grant), lasts);
             table.set_leaving(grant.lease_id, registry.is_leaving(grant.lease_id));
-            // Who is known to be silent has to be heard first.
+            // A lease that is marked as silent stays so until its owner is heard.
             if let Some(index) = registry.silent_since(grant.lease_id) {
                 table.silence(grant.lease_id, index, now);
             }
@@ -47,7 +47,7 @@ impl LeaseTable {
         table
     }
 
-    /// Takes note of an applied command.
+    /// Updates the table after an applied command.
     pub fn follow(&mut self, registry: &Registry, outcome: &Outcome, now: Time) {
         let clock = self.clock(now);
         let mut left = BTreeSet::new();
@@ -59,7 +59,7 @@ impl LeaseTable {
                         let zone = registry.locality_of_lease(*lease_id);
                         let lasts = stretched(grant.ttl, self.leases.len());
                         self.put(grant, zone.cloned().unwrap_or_default(), clock, lasts);
-                        self.hear(*lease_id, clock);
+                        self.record_heard(*lease_id, clock);
                     }
                     self.set_leaving(*lease_id, registry.is_leaving(*lease_id));
                     self.follow_silence(*lease_id, registry.silent_since(*lease_id), clock);
@@ -84,12 +84,13 @@ impl LeaseTable {
         }
     }
 
-    /// Takes note of whether the registry has a lease as silent.
+    /// Updates the silence of a lease. `index` is the log index of the registry's mark, if there is
+    /// one.
     fn follow_silence(&mut self, lease_id: u64, index: Option<u64>, clock: Time) {
         let Some(lease) = self.leases.get_mut(&lease_id) else { return };
         match (index, lease.silence) {
             (Some(_), Silence::No) if lease.late_at > clock => {
-                // Heard after the mark was proposed.
+                // The owner was heard after the mark was proposed.
                 lease.silence = Silence::Over;
                 self.returned.insert(lease_id);
             }
@@ -117,7 +118,7 @@ impl LeaseTable {
         self.silent.insert((index, lease_id));
     }
 
-    /// `left` are leases that have just ended and whose owners had said that they stop.
+    /// `left` are leases that have just ended and whose owners had announced that they stop.
     fn follow_instance(
         &mut self,
         registry: &Registry,

@@ -1,40 +1,42 @@
-//! The brake on mass expiry.
+//! The latch that holds expiry while too many owners are silent.
 //!
-//! When many owners fall silent together, the likely cause is a fault between them and this server,
-//! and taking them all out of service would make an outage of it. The latch counts who is missing:
-//! leases whose owner is late, and those that ended within the last lease time. Beyond the limits
-//! nothing ends until enough owners are heard again, or have deregistered, or have been silent for
-//! so long that they are not what is happening now.
+//! If many owners fall silent together, the likely cause is a fault between them and this server.
+//! Ending all their leases would turn the fault into an outage. The latch counts the missing
+//! leases: those whose owner is late, and those that ended within the last lease time. Beyond the
+//! limits no lease ends until enough owners are heard again, have deregistered, or have been silent
+//! for longer than the patience.
 //!
-//! Being late is told at half a lease's time. So when the first lease of a mass reaches its end, the
-//! others, renewed up to a third of the time later, are counted already, and none is lost.
+//! An owner counts as late at half of its lease's time. So when the first lease of a mass runs out,
+//! the others, which were renewed up to a third of the time later, are already counted as late, and
+//! none of them ends.
 
 use std::collections::BTreeMap;
 
 use super::Time;
 use crate::registry::Locality;
 
-/// More than this share of all leases, in percent, is a mass.
+/// Expiry is held if more than this share of all leases, in percent, is missing,
 const OVERALL_PERCENT: usize = 15;
-/// And more than this share of a zone's.
+/// or more than this share of a zone's leases,
 const ZONE_PERCENT: usize = 50;
-/// Fewer than this are never a mass: one dead server out of three is just that.
+/// but never if fewer than this are missing: one of three servers may simply be dead.
 const LEAST: usize = 3;
 
-/// See the module.
+/// Whether expiry is held, decided at each check.
 #[derive(Debug, Default)]
 pub struct Latch {
     frozen: Option<Frozen>,
-    /// Leases that ended late: where, and until when they count as missing.
+    /// Leases that ended because their owner was late: their zone, and until when they count as
+    /// missing.
     ended: Vec<(Locality, Time)>,
 }
 
-/// Expiry is held.
+/// Why expiry is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frozen {
     pub missing: usize,
     pub total: usize,
-    /// The zone that lost too many, if not the whole did.
+    /// The zone with too many missing leases; none if there are too many in all.
     pub zone: Option<Locality>,
 }
 
@@ -60,7 +62,7 @@ impl Latch {
         self.frozen.as_ref()
     }
 
-    /// A lease ended because its owner was missing; it counts until `until`.
+    /// Counts a lease that ended because its owner was late as missing until `until`.
     pub(super) fn ended(&mut self, zone: Locality, until: Time) {
         self.ended.push((zone, until));
     }

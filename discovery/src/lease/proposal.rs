@@ -1,11 +1,11 @@
-//! What the table asks its caller to do.
+//! The proposals of the table.
 
 use proto::quorate::v1::{
     ExpireLease, LeaseMark, MarkLeases, ReapInstance, ReapService, RegistryCommand, RemoveService,
     registry_command::Command,
 };
 
-/// What the leader should submit, once it has confirmed that it leads.
+/// A command that the leader should submit, once it has confirmed that it leads.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Proposal {
     Expire { lease_id: u64, granted_index: u64 },
@@ -16,8 +16,8 @@ pub enum Proposal {
 }
 
 impl Proposal {
-    /// The command to submit in the term in which leadership was confirmed *after* this was
-    /// proposed.
+    /// The command to submit. `term` is the term in which leadership was confirmed *after* the
+    /// proposal was made.
     pub fn into_command(self, term: u64) -> RegistryCommand {
         let command = match self {
             Self::Expire { lease_id, granted_index } => {

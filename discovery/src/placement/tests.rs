@@ -73,7 +73,7 @@ fn further_replicas_stop_at_the_limit_and_replace_those_down() {
         settle(&mut mesh, 3),
         ["decide default 1,2,3", "assign 2 4", "assign 2 5", "assign 2 6", "assign 2 7"]
     );
-    // Another disk under the same address is another node, and one is down.
+    // A node with another disk at the same address is another node; one node is down.
     mesh.expire(7).unwrap();
     assert_eq!(settle(&mut mesh, 3), ["assign 2 8"]);
 }
@@ -132,7 +132,7 @@ fn every_group_gets_every_node() {
     assert_eq!(settle(&mut mesh, 3), ["assign 3 1"]);
 }
 
-/// Carries out what is proposed until nothing is, and tells what it was.
+/// Applies the proposals until there are none. Returns them as text.
 fn settle(mesh: &mut Mesh, voters_wanted: usize) -> Vec<String> {
     let mut told = Vec::new();
     for _ in 0..100 {
@@ -149,7 +149,7 @@ fn settle(mesh: &mut Mesh, voters_wanted: usize) -> Vec<String> {
     panic!("placement does not settle: {told:?}");
 }
 
-/// Node 1 leads and tells who the members are.
+/// Reports that node 1 leads, and the members of the group.
 fn members(mesh: &mut Mesh, members: &[u64]) {
     let report = ReportLeader {
         group: 2,

@@ -1,4 +1,4 @@
-//! Data groups: decided once, advised on from then on.
+//! Data groups: their first voters are decided once; afterwards only replicas are added.
 
 use std::collections::BTreeSet;
 
@@ -15,25 +15,25 @@ use super::{
     refusal::{Refusal, malformed},
 };
 
-/// The namespace of a client that names none.
+/// The namespace that is used if a client names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// Replicas of one group, not counting those on nodes that are down.
+/// Most replicas of one group, not counting those on nodes that are down.
 pub const MAX_REPLICAS: usize = 7;
 
-/// Replicas of one group, those on nodes that are down among them, so that nodes which come and go
-/// with empty disks do not make the record grow for ever.
+/// Most replicas in the record of one group, including those on nodes that are down. Without this
+/// limit, nodes that return with empty disks would let the record grow without end.
 const MAX_REPLICAS_LISTED: usize = 64;
 
-/// Members in a decision; groups are three or five, and seven at the most.
+/// Most members in a decision. Groups have three or five voters, at most seven.
 const MAX_VOTERS: usize = 7;
 
 /// The DISCO group itself is number 1.
 const FIRST_GROUP: u32 = 2;
 
 impl Registry {
-    /// Decides a namespace's first voters. There is no second time, whatever became of them: a
-    /// group that lost them all must not be started again beside itself.
+    /// Decides a namespace's first voters, once and for all. Even if all of them are lost, the
+    /// group must not be formed a second time, since the first one could come back.
     pub(super) fn decide_group(
         &mut self,
         command: DecideGroup,
@@ -52,7 +52,7 @@ impl Registry {
         for member in &first_voters {
             self.check_member(*member)?;
         }
-        // Groups are never forgotten, so one beyond the last was never used.
+        // Groups are never removed, so the number after the last one was never used.
         let last = self.groups.last_key_value().map_or(FIRST_GROUP - 1, |(group, _)| *group);
         let group = last
             .checked_add(1)
@@ -101,8 +101,7 @@ impl Registry {
         Ok(done)
     }
 
-    /// Notes who leads a group. Reports cross each other on their way here, so the highest term
-    /// wins, not the last to come.
+    /// Records the leader of a group. Reports may arrive out of order, so the highest term wins.
     pub(super) fn report_leader(
         &mut self,
         command: ReportLeader,
@@ -125,7 +124,7 @@ impl Registry {
         if group.leader.is_some_and(|it| it > leader) {
             return Ok(RegistryDone { group: group.group, ..RegistryDone::default() });
         }
-        // What a leader does not say stays as it was said before.
+        // If the report leaves a list empty, the earlier list stays.
         if serving.is_empty() {
             serving.clone_from(&group.serving);
         }
@@ -155,8 +154,8 @@ impl Registry {
         self.groups.insert(group.group, group);
     }
 
-    /// How many further replicas a group may be given. A full list makes room by forgetting nodes
-    /// that are gone.
+    /// How many further replicas a group may be given. If the list is full, replicas on nodes that
+    /// are gone are removed first.
     pub fn room_for_replicas(&self, group: &Group) -> usize {
         let running = group.replicas.iter().filter(|it| !self.is_down(it.node_id)).count();
         let gone = group.replicas.iter().filter(|it| self.is_gone(group, **it)).count();
@@ -168,7 +167,7 @@ impl Registry {
         self.nodes.get(&node_id).is_none_or(|it| it.state == NodeState::Down)
     }
 
-    /// Whether a replica's node is down and the group has gone on without it.
+    /// Whether a replica's node is down and the group no longer counts it as a member.
     fn is_gone(&self, group: &Group, replica: Member) -> bool {
         let left = !group.members.is_empty() && !group.members.contains(&replica.node_id);
         left && self.is_down(replica.node_id)
@@ -211,12 +210,12 @@ impl Registry {
     }
 }
 
-/// Ids as a group's record keeps them: ascending, each once.
+/// Ids as a group's record keeps them: ascending and without duplicates.
 pub fn ordered(ids: impl IntoIterator<Item = u64>) -> Vec<u64> {
     ids.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// Checks the members of a decision, apart from whether they are known.
+/// Checks the members of a decision, except whether they are registered.
 fn check_voters(voters: &[Member], voters_wanted: u32) -> Result<(), Refusal> {
     let wanted = usize::try_from(voters_wanted).unwrap_or(usize::MAX);
     if wanted == 0 || wanted > MAX_VOTERS {

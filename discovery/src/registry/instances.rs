@@ -1,4 +1,4 @@
-//! Instances: who may register one, and how it ends.
+//! Instances: how they are registered, and how they end.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::{
 impl Registry {
     /// Registers an instance, or registers it again.
     ///
-    /// The lease that holds is in the reply. See `claim` for whose it is.
+    /// The reply contains the lease that holds it. `claim` decides which lease that is.
     pub(super) fn register_instance(
         &mut self,
         command: RegisterInstance,
@@ -28,20 +28,20 @@ impl Registry {
         let current = self.instance(&wanted.service, &wanted.id);
         let changed = current.is_none_or(|it| !same_record(it, &wanted));
         let lease_id = wanted.grant.lease_id;
-        self.settle_service(&wanted, effects)?;
+        self.ensure_service(&wanted, effects)?;
         self.put_instance(wanted, effects);
         Ok(RegistryDone { lease_id, changed, ..RegistryDone::default() })
     }
 
-    /// The lease under which this registration already stands, word for word. It need not be
-    /// proposed then: renewing the lease is enough.
-    pub fn standing(&self, command: &RegisterInstance) -> Option<u64> {
+    /// The lease of this registration, if it is already recorded exactly so. Then it need not be
+    /// proposed: renewing the lease is enough.
+    pub fn unchanged_lease(&self, command: &RegisterInstance) -> Option<u64> {
         let wanted = self.resolve(command.clone(), 0).ok()?;
         let current = self.instance(&wanted.service, &wanted.id)?;
         same_record(current, &wanted).then_some(current.grant.lease_id)
     }
 
-    /// The lease that keeps a registration from its id, if one does.
+    /// The lease that holds the id of a registration and refuses it, if there is one.
     pub fn holder(&self, command: &RegisterInstance) -> Option<u64> {
         let instance = command.instance.as_ref()?;
         let live = self.instance(&instance.service, &instance.id).filter(|it| it.is_live())?;
@@ -49,12 +49,12 @@ impl Registry {
         (refused.reason == Reason::HeldByAnother).then_some(live.grant.lease_id)
     }
 
-    /// Parses a registration and finds the lease it comes under.
+    /// Parses a registration and determines its lease.
     fn resolve(&self, command: RegisterInstance, index: u64) -> Result<Instance, Refusal> {
         let instance = command.instance.ok_or_else(|| malformed("no instance"))?;
         let live = self.instance(&instance.service, &instance.id).filter(|it| it.is_live());
         let is_own = |it: &&Instance| it.grant.lease_id == command.lease_id || command.lease_drawn;
-        // Who takes over is not in the state that the one before was in.
+        // A successor does not inherit the health of its predecessor.
         let health = live.filter(is_own).map_or(Health::Healthy, |it| it.health);
         let grant = Grant::parse(command.lease_id, command.ttl_ms, index)?;
         let parsed = Instance::parse(instance, grant, health)?;
@@ -65,15 +65,16 @@ impl Registry {
         Ok(wanted)
     }
 
-    /// Makes the instance's service exist and speak the instance's protocol.
-    fn settle_service(
+    /// Creates the instance's service if it is missing, and checks that it has the instance's
+    /// protocol.
+    fn ensure_service(
         &mut self,
         instance: &Instance,
         effects: &mut Effects,
     ) -> Result<(), Refusal> {
         let name = instance.service.clone();
         let Some(service) = self.services.get(&name) else {
-            // One that was removed and comes back has its port and its options still.
+            // A removed service that comes back has kept its port and its options.
             let kept = self.retired.get(&name);
             let options = kept.map(|it| it.options).unwrap_or_default();
             let Some(sidecar_port) = kept.map(|it| it.sidecar_port).or_else(|| self.free_port())
@@ -107,8 +108,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes an instance, unless the command names a lease and another one holds it: a process
-    /// that ends takes along only what is its own.
+    /// Removes an instance. If the command names a lease, the instance must belong to it, so that a
+    /// process that ends removes only its own registration.
     pub(super) fn deregister_instance(
         &mut self,
         command: DeregisterInstance,
@@ -123,7 +124,7 @@ impl Registry {
         RegistryDone { existed, changed: existed, ..RegistryDone::default() }
     }
 
-    /// Removes the instances that are silent or down, of one service and zone if those are named.
+    /// Removes the instances that are silent or down; of one service or zone only, if named.
     pub(super) fn deregister_silent(
         &mut self,
         command: &DeregisterSilent,
@@ -197,7 +198,7 @@ impl Registry {
         }
     }
 
-    /// Forgets an instance, if it has been down ever since it was found to be.
+    /// Removes an instance that is down, if it has been down since the proposal.
     pub(super) fn reap_instance(
         &mut self,
         command: ReapInstance,
@@ -211,7 +212,7 @@ impl Registry {
         RegistryDone { existed, changed: existed, ..RegistryDone::default() }
     }
 
-    /// Notes whether an instance's owner is silent.
+    /// Marks an instance's owner as silent, or removes the mark.
     pub(super) fn mark_instance(
         &mut self,
         service: &str,
@@ -231,7 +232,7 @@ impl Registry {
         let key = RecordKey::of_instance(&instance);
         let before = self.instance(&instance.service, &instance.id).and_then(held);
         let after = held(&instance);
-        self.rehold(&key, before, after, effects);
+        self.update_holders(&key, before, after, effects);
         effects.touched.insert(key);
         let by_id = self.instances.entry(instance.service.clone()).or_default();
         by_id.insert(instance.id.clone(), instance);
@@ -249,7 +250,7 @@ impl Registry {
             self.instances.remove(service);
         }
         let key = RecordKey::of_instance(&instance);
-        self.rehold(&key, held(&instance), None, effects);
+        self.update_holders(&key, held(&instance), None, effects);
         effects.touched.insert(key);
         true
     }
@@ -258,7 +259,7 @@ impl Registry {
         self.instances.get(service)?.get(id)
     }
 
-    /// Instances of a service by id, those that are down among them.
+    /// The instances of a service by id, including those that are down.
     pub fn instances_of(&self, service: &str) -> &BTreeMap<String, Instance> {
         static NONE: BTreeMap<String, Instance> = BTreeMap::new();
         self.instances.get(service).unwrap_or(&NONE)
@@ -270,12 +271,13 @@ impl Registry {
     }
 }
 
-/// The lease under which `wanted` comes in the place of `live`.
+/// The lease under which `wanted` replaces `live`.
 ///
-/// An owner is known by its lease, or by the address where it listens: there the process that
-/// started later holds the instance, under its own lease, so that the one before, which may still
-/// be saying goodbye, takes along nothing. Somebody at another address is refused, unless the owner
-/// is silent: a fleet that died and comes back elsewhere must be let in.
+/// An owner is identified by its lease, or by the address where it listens. At the same address the
+/// process that started later takes over, under its own lease, so that its predecessor, which may
+/// still be deregistering, cannot remove the instance. An owner at another address is refused,
+/// unless the current one is silent: a fleet that died and comes back at other addresses must be
+/// able to register.
 fn claim(live: &Instance, wanted: &Instance, lease_drawn: bool) -> Result<u64, Refusal> {
     let (held, own) = (live.grant.lease_id, wanted.grant.lease_id);
     if held == own || live.silent_since.is_some() {
@@ -301,12 +303,12 @@ fn claim(live: &Instance, wanted: &Instance, lease_drawn: bool) -> Result<u64, R
     Ok(own)
 }
 
-/// The lease that an instance lives by.
+/// The lease of an instance; none if it is down.
 fn held(instance: &Instance) -> Option<u64> {
     instance.is_live().then_some(instance.grant.lease_id)
 }
 
-/// Whether two records are equal but for when they were registered.
+/// Whether two records are equal except for the index of their registration.
 fn same_record(current: &Instance, wanted: &Instance) -> bool {
     let mut current = current.clone();
     current.grant.granted_index = wanted.grant.granted_index;

@@ -1,8 +1,8 @@
-//! The name of a record, and of its row.
+//! The key of a record and of its row.
 
 use super::record::Instance;
 
-/// Which record. Its encoded form is the key of its row: a tag, then what names the record.
+/// The key of a record. Its encoded form is the key of its row: a tag, then the name of the record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordKey {
     Server(u64),
@@ -50,7 +50,7 @@ impl RecordKey {
         if let Some(name) = key.strip_prefix(SERVICE) {
             return Some(Self::Service(text(name)?));
         }
-        // A service's name has no '/', so the first one ends it.
+        // A service's name contains no '/', so the first one ends it.
         let (service, id) = str::from_utf8(key.strip_prefix(INSTANCE)?).ok()?.split_once('/')?;
         Some(Self::Instance { service: service.to_owned(), id: id.to_owned() })
     }

@@ -13,7 +13,7 @@ use super::{
 };
 
 impl Registry {
-    /// Notes what a DISCO server says of itself. Of two starts the later counts.
+    /// Records a DISCO server as it describes itself. Of two starts the later one counts.
     pub(super) fn record_server(
         &mut self,
         command: RecordServer,
@@ -33,8 +33,9 @@ impl Registry {
 
     /// Registers a data node, or registers it again.
     ///
-    /// Its id belongs to its store for ever; of two starts the later one takes over, with its
-    /// address and lease. Within one start the lease that holds stays, and so does stopping.
+    /// Its id belongs to one store for ever. Of two starts the later one takes over, with its
+    /// address and lease. Within one start the current lease stays, and a node that is stopping
+    /// stays so.
     pub(super) fn record_node(
         &mut self,
         command: RecordNode,
@@ -57,7 +58,7 @@ impl Registry {
                 }
             }
         }
-        // A command says neither: who registers is heard, and has not been removed since.
+        // A command contains neither: a node that registers is heard, and is not removed.
         (wanted.silent_since, wanted.removed) = (None, false);
         let changed = current.is_none_or(|it| !same_record(it, &wanted));
         let lease_id = wanted.grant.lease_id;
@@ -102,7 +103,7 @@ impl Registry {
         }
     }
 
-    /// Notes whether a node is silent.
+    /// Marks a node as silent, or removes the mark.
     pub(super) fn mark_node(
         &mut self,
         node_id: u64,
@@ -117,8 +118,9 @@ impl Registry {
         }
     }
 
-    /// Removes a node that is down. While a group counts it as a member, it is only marked, so that
-    /// the group replaces it, and goes when no group counts it any more.
+    /// Removes a node that is down. While it is a member of a group it is only marked as removed,
+    /// so that the group replaces it; its record is deleted once it is no longer a member of any
+    /// group.
     pub(super) fn remove_node(
         &mut self,
         command: &RemoveNode,
@@ -139,10 +141,10 @@ impl Registry {
         Ok(RegistryDone { existed: true, changed: true, leaving, ..RegistryDone::default() })
     }
 
-    /// Deletes the record of a removed node once no group counts it as a member.
+    /// Deletes the record of a removed node once it is a member of no group.
     pub(super) fn drop_if_removed(&mut self, node_id: u64, effects: &mut Effects) -> bool {
         let is_counted = |group: &Group| match group.members.is_empty() {
-            // No leader has said who the members are.
+            // No leader has reported the members yet.
             true => group.has_replica(node_id),
             false => group.members.contains(&node_id),
         };
@@ -163,7 +165,8 @@ impl Registry {
         true
     }
 
-    /// Removes a DISCO server's record. Who proposes it has seen to it that the server is no member.
+    /// Removes a DISCO server's record. The proposer has checked that the server is no longer a
+    /// member.
     pub(super) fn remove_server(
         &mut self,
         command: &RemoveServer,
@@ -184,7 +187,7 @@ impl Registry {
     pub(super) fn put_node(&mut self, node: Node, effects: &mut Effects) {
         let key = RecordKey::Node(node.node_id);
         let before = self.nodes.get(&node.node_id).and_then(held);
-        self.rehold(&key, before, held(&node), effects);
+        self.update_holders(&key, before, held(&node), effects);
         effects.touched.insert(key);
         self.nodes.insert(node.node_id, node);
     }
@@ -245,12 +248,12 @@ fn superseded(node_id: u64) -> Refusal {
     )
 }
 
-/// The lease that a node lives by.
+/// The lease of a node; none if it is down.
 fn held(node: &Node) -> Option<u64> {
     node.is_live().then_some(node.grant.lease_id)
 }
 
-/// Whether two records are equal but for when they were registered.
+/// Whether two records are equal except for the index of their registration.
 fn same_record(current: &Node, wanted: &Node) -> bool {
     let mut current = current.clone();
     current.grant.granted_index = wanted.grant.granted_index;

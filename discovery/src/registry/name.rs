@@ -1,4 +1,4 @@
-//! What a name, an id, an address may look like: the one rule, for commands, rows and flags alike.
+//! The rules for names, ids and addresses. Commands, rows and flags are checked by the same ones.
 //!
 //! Names end up in xDS resources, in rows and on command lines, so they are DNS labels: short, of
 //! one case, and free of the `/` that separates the parts of a resource's name.
@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-/// Names that the mesh itself uses for a resource or a namespace. All its other names have a `/`.
+/// Names that the mesh itself uses for a resource or a namespace. All other names of its own
+/// contain a `/`.
 const RESERVED: [&str; 3] = ["disco", "ingress", "ingress-kv"];
 
-/// What is wrong with a name, and what would be right.
+/// Why a name is invalid, and what a valid one looks like.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct Unfit(String);

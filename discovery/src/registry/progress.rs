@@ -1,41 +1,40 @@
-//! How far a group had come when its leader last said: what its replicas must know at least.
+//! The progress of a group as its leader last reported it: the least that its replicas must have.
 //!
-//! A replica that comes with less runs on a disk that was restored from a backup. Leaders report
-//! every few seconds, so what was acknowledged between two reports is not remembered here; the
-//! members that run remember it.
+//! A replica that starts with less runs on a restored disk. Leaders report every few seconds, so
+//! acknowledgments between two reports are missing here; the running members remember those.
 
 use std::collections::BTreeMap;
 
 use proto::quorate::v1 as wire;
 
-/// See the module.
+/// The remembered progress of one group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Of the leader that reported.
+    /// The term of the leader that reported.
     pub term: u64,
-    /// The last entry of that leader.
+    /// The last entry in that leader's log.
     pub last_index: u64,
     /// Entries up to here may have been acknowledged to clients.
     pub committed: u64,
-    /// By node.
+    /// What each replica has acknowledged, by node.
     pub replicas: BTreeMap<u64, Acknowledged>,
 }
 
-/// What one replica has told a leader to have.
+/// What one replica has acknowledged to a leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
-    /// It followed a leader of this term.
+    /// The term of a leader that it followed.
     pub term: u64,
-    /// It stored committed entries up to here.
+    /// The last committed entry that it stored.
     pub index: u64,
 }
 
 impl Progress {
-    /// What is remembered after another report.
+    /// The progress after another report.
     ///
-    /// Nothing ever goes back, with one exception: a leader of a later term whose log ends before what
-    /// is remembered leads all the same. It leads only because an operator accepted the loss, so what
-    /// was remembered is forgotten with it.
+    /// Progress never decreases, with one exception: a leader of a later term whose log ends before
+    /// the remembered commit index. Such a leader was elected only because an operator accepted the
+    /// loss, so its report replaces what was remembered.
     #[must_use]
     pub fn after(&self, report: Self) -> Self {
         if report.term < self.term {
@@ -56,12 +55,12 @@ impl Progress {
         }
     }
 
-    /// What a leader says of its group.
+    /// The progress that a leader reports of its group.
     pub fn reported(hosted: &wire::HostedGroup) -> Self {
         let replicas = hosted.members.iter().map(|member| {
             let stored = member.lag.map_or(0, |lag| hosted.last_index.saturating_sub(lag));
-            // Whoever stored nothing may not have heard of the leader yet. Beyond what is committed a
-            // later leader may replace what was stored.
+            // A replica that has stored nothing may not have heard the leader yet. Entries that are
+            // not committed may be replaced by a later leader, so they are not counted.
             let acknowledged = match stored {
                 0 => Acknowledged::default(),
                 _ => Acknowledged { term: hosted.term, index: stored.min(hosted.committed_index) },
@@ -138,7 +137,7 @@ mod tests {
         assert_eq!(known.after(report.clone()), report);
     }
 
-    /// D2: whoever leads with less than is remembered was told to.
+    /// D2: a leader with less than the remembered progress was allowed to lead by an operator.
     #[test]
     fn an_accepted_loss_is_forgotten() {
         let known = progress(3, 12, 10, [(1, 3, 10), (2, 3, 10)]);

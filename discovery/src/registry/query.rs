@@ -1,6 +1,6 @@
-//! What the registry answers to those who ask: the messages of its gRPC service.
+//! The answers of the registry's gRPC service.
 //!
-//! Roles and lag are not replicated; whoever asks passes in what nodes last reported to it.
+//! Roles and lag are not replicated. The caller passes in what nodes last reported to this server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::{
     record::{Group, Instance, Node, Server},
 };
 
-/// How a DISCO server is, as its group sees it.
+/// The status of a DISCO server, as its group sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
     /// "leader", "follower", "learner".
@@ -90,7 +90,7 @@ impl Registry {
             .filter_map(|it| Some((it.node_id, it.lag?)))
             .collect();
         let latest = latest_quorum(hosted_by_all());
-        // A lease may be kept for a node that is silent; the group itself knows better.
+        // The lease of a silent node may still exist, so the group's own contacts count.
         let silent = |node_id: u64| {
             latest.is_some_and(|it| it.members.iter().any(|it| it.node_id == node_id && it.silent))
         };
@@ -120,8 +120,8 @@ impl Registry {
         self.groups().filter(|it| it.has_replica(node_id)).map(Group::to_proto).collect()
     }
 
-    /// Where those are whom a node needs to know: the members of its groups, itself not, and the
-    /// DISCO servers. Nodes that are down are among them, since they may be up again unheard.
+    /// The addresses that a node needs: of the other members of its groups, and of the DISCO
+    /// servers. Nodes that are down are included, since they may be up again without DISCO knowing.
     pub fn addresses_for_node(&self, node_id: u64) -> Vec<AddressHint> {
         let peers: BTreeSet<u64> = self
             .groups()
@@ -143,7 +143,7 @@ impl Registry {
     }
 }
 
-/// The replica that heard a quorum last; of several the leader, which hears the others.
+/// The replica that heard a quorum most recently; of several the leader, since it hears the others.
 fn latest_quorum<'a>(replicas: impl Iterator<Item = &'a HostedGroup>) -> Option<&'a HostedGroup> {
     let rank = |it: &HostedGroup| {
         let without_quorum = !it.no_quorum.is_empty();
@@ -153,7 +153,7 @@ fn latest_quorum<'a>(replicas: impl Iterator<Item = &'a HostedGroup>) -> Option<
     replicas.min_by_key(|it| rank(it))
 }
 
-/// One process may have told of itself twice, as a server and as a node.
+/// One process may have registered twice, as a server and as a node.
 fn merge_hint(known: &mut AddressHint, other: AddressHint) {
     let mut services = [known.services.clone(), other.services.clone()].concat();
     services.sort_unstable();

@@ -1,7 +1,7 @@
-//! The records of the registry, parsed: what is in one of these has been checked.
+//! The records of the registry, parsed and checked.
 //!
-//! They come from commands and from rows alike, so a row that would not be accepted as a command is
-//! not accepted at a restart either.
+//! Commands and rows are parsed by the same code, so a row that would be refused as a command is
+//! refused at a restart too.
 
 mod group;
 mod options;
@@ -21,17 +21,17 @@ pub use self::{
     options::ServiceOptions,
 };
 
-/// Largest share of the traffic that one instance may claim.
+/// Largest weight of an instance.
 const MAX_WEIGHT: u32 = 128;
 
-/// Where something runs: equal localities are near each other.
+/// Where something runs. Processes with equal localities are near each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Locality {
     pub region: String,
     pub zone: String,
 }
 
-/// What an instance speaks, and so what Envoy speaks to it.
+/// The protocol that an instance speaks, and that Envoy speaks to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
@@ -43,9 +43,10 @@ pub enum Protocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub lease_id: u64,
-    /// Before stretching under load, which is the leader's business.
+    /// The time before the leader stretches it under load.
     pub ttl: Duration,
-    /// The log index of the registration. An expiry proposed before it is void.
+    /// The log index of the registration. An expiry that was proposed for an earlier one has no
+    /// effect.
     pub granted_index: u64,
 }
 
@@ -57,20 +58,20 @@ pub struct Instance {
     pub locality: Locality,
     pub weight: u32,
     pub health: Health,
-    /// What the owner says of its health.
+    /// The reason for its health, as the owner reports it.
     pub reason: Reported,
     pub metadata: BTreeMap<String, String>,
     pub protocol: Protocol,
     pub grant: Grant,
-    /// Orders the starts of an owner; zero if it does not say.
+    /// Orders the starts of an owner; zero if the owner gives none.
     pub start: u64,
-    /// The log index at which the owner was found silent, while the lease goes on.
+    /// The log index at which the owner was marked as silent. The lease continues.
     pub silent_since: Option<u64>,
     /// The log index at which the lease ended. Set exactly while `health` is down.
     pub down_since: Option<u64>,
 }
 
-/// Why an instance has its health and since when, by its owner's words and clock.
+/// Why an instance has its health, and since when by its owner's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reported {
     pub text: String,
@@ -81,9 +82,9 @@ pub struct Reported {
 pub struct Service {
     pub name: String,
     pub protocol: Protocol,
-    /// Assigned once; never moves while the record is kept.
+    /// Assigned once. It never changes while the record is kept.
     pub sidecar_port: u16,
-    /// The log index at which the service was removed. It then only keeps its port.
+    /// The log index at which the service was removed. A removed service only keeps its port.
     pub retired_since: Option<u64>,
     pub options: ServiceOptions,
 }
@@ -101,13 +102,13 @@ pub struct Node {
     pub version: String,
     pub grant: Grant,
     pub state: NodeState,
-    /// As of an instance.
+    /// As for an instance.
     pub silent_since: Option<u64>,
-    /// Whether a person has removed the node, which its groups have yet to replace.
+    /// Whether an operator has removed the node while its groups have not yet replaced it.
     pub removed: bool,
 }
 
-/// A DISCO server. It holds no lease: its group's log says who belongs to it.
+/// A DISCO server. It has no lease: the log of the DISCO group says which servers are members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub node_id: u64,
@@ -120,7 +121,7 @@ pub struct Server {
 }
 
 impl Protocol {
-    /// As spelled in records and flags.
+    /// The spelling in records and flags.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
@@ -173,12 +174,12 @@ impl Instance {
         self.down_since.is_none()
     }
 
-    /// Whether it takes traffic, by its owner's last words.
+    /// Whether it takes traffic, as its owner last reported.
     pub fn is_routable(&self) -> bool {
         matches!(self.health, Health::Healthy | Health::Unknown | Health::Unspecified)
     }
 
-    /// Parses what an owner registers. Health that is not said is `fallback`.
+    /// Parses a registration. If it contains no health, `fallback` is used.
     pub(super) fn parse(
         instance: wire::Instance,
         grant: Grant,
@@ -246,7 +247,7 @@ impl Instance {
         }
     }
 
-    /// As it is told to whoever asks.
+    /// The instance as callers are shown it.
     pub fn to_proto(&self) -> wire::Instance {
         wire::Instance {
             service: self.service.clone(),
@@ -306,8 +307,8 @@ impl Node {
         Member { node_id: self.node_id, store_id: self.store_id }
     }
 
-    /// Parses a row or, with its `granted_index` filled in, a command. A state that is not said is
-    /// up.
+    /// Parses a row or, with its `granted_index` filled in, a command. If it contains no state, the
+    /// node is up.
     pub(super) fn parse(record: wire::NodeRecord) -> Result<Self, Refusal> {
         if record.node_id == 0 || record.store_id == 0 {
             return Err(malformed("the node has no id or its store has none"));
@@ -415,7 +416,7 @@ impl Server {
     }
 }
 
-/// A log index of a row; none is zero.
+/// A log index in a row; zero stands for none.
 fn index(of: u64) -> Option<u64> {
     (of != 0).then_some(of)
 }

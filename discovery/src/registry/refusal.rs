@@ -1,4 +1,4 @@
-//! Why a command is refused: by the same reason on every replica.
+//! Why a command is refused. Every replica refuses it for the same reason.
 
 use proto::quorate::v1::{RegistryRefusal, registry_refusal::Reason};
 
@@ -8,7 +8,7 @@ use super::name::Unfit;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) reason: Reason,
-    /// Says what is wrong and what would be right.
+    /// What is wrong, and what would be accepted.
     pub(super) message: String,
 }
 

@@ -1,4 +1,5 @@
-//! Services: made by their first instance, removed by a person or after a long time without any.
+//! Services: created by their first instance, removed by an operator or after a long time without
+//! instances.
 
 use std::ops::RangeInclusive;
 
@@ -13,8 +14,8 @@ use super::{
     refusal::Refusal,
 };
 
-/// Ports on a sidecar's loopback, one per service: below those that Linux gives to outgoing
-/// connections.
+/// Ports on a sidecar's loopback address, one per service. They lie below the range that Linux uses
+/// for outgoing connections.
 pub const SIDECAR_PORTS: RangeInclusive<u16> = 21_000..=32_767;
 
 impl Registry {
@@ -35,8 +36,9 @@ impl Registry {
         Ok(RegistryDone { existed: true, changed, ..RegistryDone::default() })
     }
 
-    /// Retires a service: whatever of it is left goes, but its port stays its own for a while, since
-    /// callers may still connect there. An instance that registers brings the service back.
+    /// Retires a service: its remaining instances are removed, but its port stays reserved for a
+    /// while, since callers may still connect to it. An instance that registers brings the service
+    /// back.
     pub(super) fn remove_service(
         &mut self,
         command: &RemoveService,
@@ -66,7 +68,7 @@ impl Registry {
         Ok(RegistryDone { existed: true, changed: true, ..RegistryDone::default() })
     }
 
-    /// Forgets a retired service and frees its port, unless it has come back since.
+    /// Deletes a retired service and frees its port, unless it has come back since.
     pub(super) fn reap_service(
         &mut self,
         command: &ReapService,
@@ -95,8 +97,8 @@ impl Registry {
         into.insert(name, service);
     }
 
-    /// A port that no service has: beyond the last that was given as long as there is one, so that
-    /// a port is not used again soon.
+    /// A port that no service has. Ports above the highest assigned one come first, so that a freed
+    /// port is not reused soon.
     pub(super) fn free_port(&self) -> Option<u16> {
         let beyond = self.ports.last().map_or(*SIDECAR_PORTS.start(), |it| it.saturating_add(1));
         if SIDECAR_PORTS.contains(&beyond) {
@@ -114,7 +116,7 @@ impl Registry {
         self.services.values()
     }
 
-    /// Services that were removed and keep their port for the time being.
+    /// Removed services whose port is still reserved.
     pub fn retired_services(&self) -> impl Iterator<Item = &Service> {
         self.retired.values()
     }

@@ -1,4 +1,4 @@
-//! How long a lease lasts: what its owner may ask for, and what it gets who does not ask.
+//! The time of a lease: the default, and the bounds of what an owner may ask for.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub const MIN_TTL: Duration = Duration::from_secs(3);
 /// The longest time that an owner may ask for.
 pub const MAX_TTL: Duration = Duration::from_secs(5 * 60);
 
-/// The time that an owner gets who asks for so many milliseconds; zero asks for the default.
+/// The time granted to an owner that asks for `ttl_ms` milliseconds. Zero asks for the default.
 pub(super) fn allowed_ttl(ttl_ms: u64) -> Duration {
     if ttl_ms == 0 {
         return DEFAULT_TTL;

@@ -116,9 +116,9 @@ fn a_listener_awaits_the_routes_of_its_connection_managers() {
     assert_eq!(Resource::new(ResourceType::Listener, "l", &Listener::default()).awaits(), []);
 }
 
-/// In a rolling upgrade both builds serve the same clients. A version that differs for the same
-/// message makes every client that changes servers take and warm everything anew. If this fails, the
-/// encoding has changed: keep it, or say so in the changelog.
+/// In a rolling upgrade both builds serve the same clients. If they computed different versions for
+/// the same message, every client that changes servers would receive and warm everything again. If
+/// this test fails, the encoding has changed: restore it, or note the change in the changelog.
 #[test]
 fn versions_are_the_same_in_every_build() {
     let options = Any { type_url: "t".to_owned(), value: vec![1, 2, 3] };

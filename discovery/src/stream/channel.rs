@@ -1,4 +1,4 @@
-//! One type on one stream: the subscription, and the exchange of responses and answers.
+//! One resource type on one stream: its subscription, and its responses and answers.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use envoy_types::pb::google::rpc::Status;
 
 use super::rejections::{Quarantine, Rejections, Suspects, WHOLE_SET};
 use super::subscription::{Batch, Form, Subscription};
-use super::{Notice, PATIENCE, Receipt, Variant};
+use super::{Notice, PATIENCE, ProtocolVariant, Receipt};
 use crate::lease::Time;
 use crate::resource::{ResourceType, Version};
 use crate::snapshot::Snapshot;
@@ -20,7 +20,8 @@ pub(super) struct Channel {
     /// The nonce of the latest response, answered or not.
     latest: Option<String>,
     rejections: Rejections,
-    /// Trials and fresh content take turns, so that neither starves the other.
+    /// Whether the last response was a trial. Trials and other responses alternate, so that neither
+    /// starves the other.
     was_trial: bool,
 }
 
@@ -35,7 +36,7 @@ struct Unanswered {
     precedes_users: bool,
 }
 
-/// The half of a request that answers a response.
+/// The part of a request that answers a response.
 #[derive(Debug)]
 pub(super) struct Answer<'a> {
     nonce: &'a str,
@@ -49,11 +50,11 @@ impl<'a> Answer<'a> {
 }
 
 impl Channel {
-    pub(super) fn new(kind: ResourceType, variant: Variant) -> Self {
+    pub(super) fn new(kind: ResourceType, variant: ProtocolVariant) -> Self {
         let form = match variant {
-            Variant::Delta => Form::Difference,
-            Variant::Sotw if kind.has_wildcard() => Form::FullSet,
-            Variant::Sotw => Form::Part,
+            ProtocolVariant::Delta => Form::Difference,
+            ProtocolVariant::Sotw if kind.has_wildcard() => Form::FullSet,
+            ProtocolVariant::Sotw => Form::Part,
         };
         Self {
             kind,
@@ -66,9 +67,9 @@ impl Channel {
         }
     }
 
-    /// Takes an ACK or a NACK, if the answer is one to the response that waits for it. A NACK is
-    /// told by its error alone, never by a version.
-    pub(super) fn settle(
+    /// Handles an ACK or a NACK, if it answers the current response. A NACK is recognized by its
+    /// error alone, never by a version.
+    pub(super) fn handle_answer(
         &mut self,
         answer: &Answer<'_>,
         now: Time,
@@ -121,7 +122,8 @@ impl Channel {
             }
         }
         let names: Vec<Arc<str>> = suspects.iter().map(|(name, _)| Arc::clone(name)).collect();
-        // Who rejects nothing but removals is not told again.
+        // Removals are repeated only if the response also had suspects. If a client rejects nothing
+        // but removals, repeating them would be rejected again.
         if !names.is_empty() && !gone.is_empty() {
             match self.form {
                 Form::Difference => {
@@ -129,8 +131,8 @@ impl Channel {
                         self.subscription.reject_removal(name);
                     }
                 }
-                // The next set is without them as well.
-                Form::FullSet => self.subscription.owe(),
+                // The next full set also lacks them.
+                Form::FullSet => self.subscription.require_response(),
                 Form::Part => {}
             }
         }
@@ -143,8 +145,9 @@ impl Channel {
         names
     }
 
-    /// A client that comes back may hold any of the names, and would delete what a smaller set
-    /// leaves out. So the set stays whole, and is tried again as it is.
+    /// Handles the rejection of a full set by a reconnected client. It may hold any of the names,
+    /// and would delete those that a smaller set leaves out. So the set is not split, and is tried
+    /// again as it is.
     fn reject_whole(
         &mut self,
         unanswered: Unanswered,
@@ -152,7 +155,7 @@ impl Channel {
         now: Time,
         notices: &mut Vec<Notice>,
     ) -> Vec<Arc<str>> {
-        let blamed = self.rejections.blame(&WHOLE_SET.into(), Version::default(), reason, now);
+        let blamed = self.rejections.quarantine(&WHOLE_SET.into(), Version::default(), reason, now);
         self.report(blamed, reason, notices);
         unanswered.puts.into_iter().map(|(name, _)| name).collect()
     }
@@ -171,14 +174,13 @@ impl Channel {
         }));
     }
 
-    /// Drops trials that have nothing to say any more.
+    /// Drops trials that no longer hold anything to send.
     pub(super) fn prune(&mut self, snapshot: &Snapshot) {
         self.rejections.prune(&self.subscription, snapshot);
     }
 
     /// SotW: whether the request was made before the client saw the latest response. A nonce that
-    /// this stream never gave out is none: clients have been seen to carry them over from an
-    /// earlier stream.
+    /// this stream has not used is ignored: some clients send one from an earlier stream.
     pub(super) fn is_stale(&self, answer: &Answer<'_>, nonces: u64) -> bool {
         let Some(latest) = &self.latest else {
             return false;
@@ -187,7 +189,7 @@ impl Channel {
         was_given && answer.nonce != latest
     }
 
-    /// Takes what the next response holds, or None if none is owed or one is unanswered.
+    /// Takes the content of the next response; None if none is due, or if one is unanswered.
     pub(super) fn take(&mut self, snapshot: &Snapshot, retire: bool, now: Time) -> Option<Batch> {
         if self.is_unanswered() {
             return None;
@@ -206,7 +208,7 @@ impl Channel {
     fn take_trial(&mut self, snapshot: &Snapshot, now: Time) -> Option<Batch> {
         while let Some(names) = self.rejections.next_trial(now) {
             let batch = if names.iter().any(|it| &**it == WHOLE_SET) {
-                self.subscription.owe();
+                self.subscription.require_response();
                 self.subscription.take(snapshot, false)
             } else {
                 self.subscription.take_trial(&names, snapshot)
@@ -242,17 +244,17 @@ impl Channel {
         self.unanswered.is_some()
     }
 
-    /// Since when a response is unanswered.
+    /// When the unanswered response was sent.
     pub(super) fn unanswered_since(&self) -> Option<Time> {
         self.unanswered.as_ref().map(|it| it.sent_at)
     }
 
-    /// Whether the client leaves a response unanswered for so long that nothing waits for it.
+    /// Whether a response has been unanswered for so long that nothing waits for it any more.
     pub(super) fn is_overdue(&self, now: Time) -> bool {
         self.unanswered_since().is_some_and(|at| now >= at + PATIENCE)
     }
 
-    /// Whether the client has everything, and has said so.
+    /// Whether the client has accepted everything of the type.
     pub(super) fn is_settled(&self, snapshot: &Snapshot, now: Time) -> bool {
         self.is_overdue(now)
             || (self.unanswered.is_none()
@@ -260,12 +262,12 @@ impl Channel {
                 && !self.subscription.has_due(snapshot))
     }
 
-    /// Whether nothing is left to be sent that can be.
+    /// Whether nothing is left to be sent.
     pub(super) fn is_sent(&self, snapshot: &Snapshot, now: Time) -> bool {
         self.is_overdue(now) || !self.subscription.has_due(snapshot)
     }
 
-    /// Whether something is to be sent.
+    /// Whether something can be sent now.
     pub(super) fn has_due(&self, snapshot: &Snapshot) -> bool {
         !self.is_unanswered()
             && (self.rejections.has_trials() || self.subscription.has_due(snapshot))
@@ -278,7 +280,7 @@ impl Channel {
                 || self.subscription.has_due_before_users(snapshot))
     }
 
-    /// When time alone changes what is to be sent.
+    /// When the next response becomes due by time alone.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         match self.unanswered_since() {
             Some(at) => Some(at + PATIENCE),

@@ -1,21 +1,22 @@
-//! What a client holds from an earlier stream, by its own word.
+//! What a client claims to hold from an earlier stream.
 //!
-//! A server that may be behind must not take it away again. So it is told apart who holds nothing,
-//! who holds what this server would send, and who may hold more.
+//! A server that may be behind must not remove it. So three cases are distinguished: the client
+//! holds nothing, it holds what this server would send, or it may hold more.
 
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 
 use crate::resource::{ResourceType, Version};
 use crate::snapshot::{Snapshot, version_of};
 
-/// What the first request of a type says.
+/// The claim in the first request of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// The client holds nothing of the type.
     Nothing,
-    /// All that the client holds is in the snapshot, as it holds it: nothing would be taken from it.
+    /// Everything that the client holds is in the snapshot with the same content, so nothing would
+    /// be removed.
     Known,
-    /// The client holds what the snapshot does not.
+    /// The client holds, or may hold, something that the snapshot does not.
     Unknown,
 }
 

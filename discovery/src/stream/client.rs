@@ -1,27 +1,27 @@
-//! Who is at the other end.
+//! The client of a stream.
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 
-/// Bytes kept of each text, and texts kept of a list.
+/// Most bytes kept of each text; below, most texts kept of a list.
 const LONGEST_TEXT: usize = 256;
 const MOST_FEATURES: usize = 64;
 
 /// An xDS client, as its first request described it.
 ///
-/// Only what is of use is kept, and no text beyond a limit: the description of an Envoy lists
-/// hundreds of extensions, and it comes from outside.
+/// Only useful fields are kept, and texts are cut, because the description of an Envoy lists
+/// hundreds of extensions and the client is not trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
-    /// Name the client was configured with.
+    /// The configured name of the client.
     pub id: String,
-    /// What the client is part of, as it was configured with.
+    /// The configured cluster that the client belongs to.
     pub cluster: String,
     /// Program and version, such as `envoy 1.40.0`.
     pub user_agent: String,
-    /// Where it runs.
+    /// The zone that it runs in.
     pub zone: String,
-    /// What it says it can do.
+    /// The features that it announces.
     pub features: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! In which order a client is sent what is due, and what waits for what.
+//! The order in which a client is sent what is due, and what waits for what.
 
 use std::sync::Arc;
 
@@ -11,31 +11,32 @@ use crate::snapshot::{Snapshot, version_of};
 impl Stream {
     // === Snapshots ===
 
-    pub(super) fn look_at(&mut self, snapshot: &Snapshot, now: Time) {
+    pub(super) fn update_snapshot(&mut self, snapshot: &Snapshot, now: Time) {
         self.now = now;
         let earlier = std::mem::replace(&mut self.latest, snapshot.clone());
         self.compare(ResourceType::Endpoints, &earlier);
-        self.go_on();
+        self.switch_if_all_sent();
     }
 
-    /// Goes on to the latest snapshot, if everything of the one before has been sent. Whether it did.
-    fn go_on(&mut self) -> bool {
+    /// Switches to the latest snapshot if everything of the current one has been sent. Returns
+    /// whether it did.
+    fn switch_if_all_sent(&mut self) -> bool {
         let may = self.seen.revision() != self.latest.revision() && self.is_all_sent();
         if may {
-            self.observe();
+            self.switch_to_latest();
         }
         may
     }
 
-    /// Takes the latest snapshot for the one that the client is taken to.
-    pub(super) fn observe(&mut self) {
+    /// Makes the latest snapshot the one that the client is sent.
+    pub(super) fn switch_to_latest(&mut self) {
         let earlier = std::mem::replace(&mut self.seen, self.latest.clone());
         for kind in [ResourceType::Cluster, ResourceType::Listener, ResourceType::Route] {
             self.compare(kind, &earlier);
         }
     }
 
-    /// Notes which names differ from those of an earlier snapshot.
+    /// Tells the subscription which names changed since an earlier snapshot.
     fn compare(&mut self, kind: ResourceType, earlier: &Snapshot) {
         if let Some(channel) = &mut self.channels[kind.index()] {
             let names = self.latest.changed_since(earlier, kind);
@@ -52,10 +53,11 @@ impl Stream {
 
     // === Responses ===
 
-    /// Sends what may be sent, and goes on to the latest snapshot if that was all.
+    /// Sends what may be sent. If that was everything, switches to the latest snapshot and sends
+    /// what may be sent of that.
     pub(super) fn advance(&mut self) -> Vec<Response> {
         let mut responses = self.flush();
-        if self.go_on() {
+        if self.switch_if_all_sent() {
             responses.extend(self.flush());
         }
         responses
@@ -74,35 +76,35 @@ impl Stream {
 
         let now = self.now;
         self.unasked.retain(|_, at| now < *at + PATIENCE);
-        let users_return = self.look_ahead([Listener, Route], false);
-        self.look_ahead([Cluster, Endpoints], users_return);
+        let users_return = self.postpone_removals([Listener, Route], false);
+        self.postpone_removals([Cluster, Endpoints], users_return);
         let mut responses = Vec::new();
         let unused = self.are_users_settled();
-        let waited = self.waited(!unused && self.has_removal_due(), self.removals_wait);
-        self.removals_wait = waited.since;
-        responses.extend(self.send(Cluster, unused || waited.is_over));
+        let removals = self.wait(!unused && self.has_removal_due(), self.removals_wait);
+        self.removals_wait = removals.since;
+        responses.extend(self.send(Cluster, unused || removals.is_over));
         let unused = unused && self.is_settled(Cluster);
-        responses.extend(self.send(Endpoints, unused || waited.is_over));
+        responses.extend(self.send(Endpoints, unused || removals.is_over));
 
         let are_waiting = self.must_wait() && [Listener, Route].iter().any(|it| self.has_due(*it));
-        let users = self.waited(are_waiting, self.users_wait);
+        let users = self.wait(are_waiting, self.users_wait);
         self.users_wait = users.since;
         if !self.must_wait() || users.is_over {
             responses.extend(self.send(Listener, true));
-            let unused = self.is_settled(Listener) || waited.is_over;
+            let unused = self.is_settled(Listener) || removals.is_over;
             responses.extend(self.send(Route, unused));
         }
         responses
     }
 
-    /// Finds out which removals of some types wait for the next snapshot. Whether any do.
-    fn look_ahead(&mut self, kinds: [ResourceType; 2], are_used: bool) -> bool {
+    /// Determines which removals of these types wait for the next snapshot. Returns whether any do.
+    fn postpone_removals(&mut self, kinds: [ResourceType; 2], are_used: bool) -> bool {
         let mut any_wait = false;
         for kind in kinds {
             let snapshot = self.snapshot(kind).clone();
             if let Some(channel) = &mut self.channels[kind.index()] {
                 channel.prune(&snapshot);
-                channel.subscription.look_ahead(&snapshot, &self.latest, are_used);
+                channel.subscription.postpone_removals(&snapshot, &self.latest, are_used);
                 any_wait |= channel.subscription.has_postponed();
             }
         }
@@ -161,20 +163,21 @@ impl Stream {
 
     // === Who waits for what ===
 
-    /// Whether the client has everything of a type and has said so.
+    /// Whether the client has accepted everything of a type.
     fn is_settled(&self, kind: ResourceType) -> bool {
         let channel = self.channels[kind.index()].as_ref();
         channel.is_none_or(|it| it.is_settled(self.snapshot(kind), self.now))
     }
 
-    /// Whether what no listener or route of the snapshot uses is used by none of the client's.
+    /// Whether the client's listeners and routes are those of the snapshot, so that it uses only
+    /// what the snapshot uses.
     fn are_users_settled(&self) -> bool {
         use ResourceType::{Listener, Route};
 
         let users = [Listener, Route];
         let is_asked = |kind: &ResourceType| self.channels[kind.index()].is_some();
         users.iter().all(|it| self.is_settled(*it))
-            && (!self.came_back || users.iter().all(is_asked))
+            && (!self.is_reconnected || users.iter().all(is_asked))
             && (!is_asked(&Route) || !self.has_unasked(Route))
     }
 
@@ -205,15 +208,15 @@ impl Stream {
         })
     }
 
-    /// How long something has been waiting, if it is.
-    fn waited(&self, is_waiting: bool, since: Option<Time>) -> Waited {
+    /// The state of a wait that began at `since`, or begins now.
+    fn wait(&self, is_waiting: bool, since: Option<Time>) -> Wait {
         let since = is_waiting.then(|| since.unwrap_or(self.now));
-        Waited { since, is_over: since.is_some_and(|at| self.now >= at + PATIENCE) }
+        Wait { since, is_over: since.is_some_and(|at| self.now >= at + PATIENCE) }
     }
 }
 
-/// A wait that has an end.
-struct Waited {
+/// A wait, which ends after [`PATIENCE`].
+struct Wait {
     since: Option<Time>,
     is_over: bool,
 }

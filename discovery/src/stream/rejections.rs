@@ -1,14 +1,14 @@
-//! What a client rejected: who is to blame, and when it is tried again.
+//! What a client rejected: which resource is bad, and when it is tried again.
 //!
 //! A NACK rejects a response, not a resource. Those of its resources that the client has not
 //! accepted before are suspects. They are sent again in smaller and smaller groups, until each is
-//! accepted or rejected alone. The text of the error often names the bad ones, which is a hint: they
-//! are tried apart from the others, and blamed only if they are rejected apart.
+//! accepted or rejected alone. The text of the error often names the bad ones. That is only a hint:
+//! they are tried apart from the others, and count as bad only if they are rejected again.
 //!
 //! A resource rejected alone is in *quarantine*: the client keeps what it has of it, and nothing
 //! else waits for it. It leaves quarantine when its content changes. Until then it is tried again
-//! after a pause that grows, since the reason may lie with the client and pass: a port that was in
-//! use is free by now.
+//! after growing pauses, since the reason may lie with the client and pass, such as a port that was
+//! in use.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,20 +25,21 @@ mod tests;
 /// The pause before a resource that was rejected alone is tried again. It doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// The longest pause: how long a reason that has passed goes unnoticed, and how little a resource
-/// costs that is bad for good.
+/// The longest pause. It limits how long a resource stays rejected after the reason has passed, and
+/// how often a permanently bad one is sent.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Names that the text of an error gives are tried one by one up to so many.
+/// Most names from the text of an error that are tried one by one.
 const MOST_HINTS: usize = 16;
 
-/// So much of an error's text is searched for names.
+/// Most bytes of an error's text that are searched for names.
 const HINT_LIMIT: usize = 8 << 10;
 
-/// A longer reason is cut: it comes from outside and is kept as long as the stream.
+/// A longer reason is cut, because the client is not trusted and the text is kept as long as the
+/// stream.
 const REASON_LIMIT: usize = 512;
 
-/// Stands for a set that was rejected without a word about who is to blame.
+/// Stands for a full set that was rejected as a whole.
 pub(super) const WHOLE_SET: &str = "*";
 
 /// The rejected resources of one type on one stream.
@@ -53,7 +54,7 @@ pub(super) struct Rejections {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantine {
     pub version: Version,
-    /// The client's words, cut to a length that can be kept.
+    /// The client's error text, cut to [`REASON_LIMIT`].
     pub reason: Arc<str>,
     /// When it was rejected first.
     pub since: Time,
@@ -66,29 +67,29 @@ pub struct Quarantine {
 #[derive(Debug)]
 pub(super) struct Suspects<'a> {
     pub names: Vec<(Arc<str>, Version)>,
-    /// The response held more than these, but for what the client had accepted before.
+    /// Whether the response held more than these suspects and what the client had accepted before.
     pub had_more: bool,
     pub reason: &'a str,
 }
 
 impl Rejections {
-    /// Takes the suspects of a rejected response. Gives back those that are in quarantine for it
-    /// and were not before.
+    /// Adds the suspects of a rejected response. Returns those that are in quarantine because of
+    /// it.
     pub(super) fn add(&mut self, suspects: Suspects<'_>, now: Time) -> Vec<Arc<str>> {
         let Suspects { names, had_more, reason } = suspects;
         if let [(name, version)] = &*names
             && !had_more
         {
-            return self.blame(name, *version, reason, now).into_iter().collect();
+            return self.quarantine(name, *version, reason, now).into_iter().collect();
         }
         let text = cut(reason, HINT_LIMIT);
         let (hinted, others): (Vec<_>, Vec<_>) =
-            names.iter().cloned().partition(|(name, _)| names_it(text, name));
+            names.iter().cloned().partition(|(name, _)| mentions(text, name));
         if !hinted.is_empty() && hinted.len() <= MOST_HINTS {
             return self.follow_hints(hinted, others, reason, now);
         }
         let names: Vec<Arc<str>> = names.into_iter().map(|(name, _)| name).collect();
-        // Each group holds less than the response did, so this ends.
+        // Each group is smaller than the response was, so this ends.
         if had_more || names.len() == 1 {
             self.plan(&names);
         } else {
@@ -110,9 +111,9 @@ impl Rejections {
         self.plan(&others);
         let mut blamed = Vec::new();
         for (name, version) in hinted {
-            // What was rejected alone before need not be tried apart once more.
+            // A resource that was rejected alone before need not be tried alone again.
             if self.quarantine.get(&name).is_some_and(|it| it.version == version) {
-                blamed.extend(self.blame(&name, version, reason, now));
+                blamed.extend(self.quarantine(&name, version, reason, now));
             } else {
                 self.plan(&[name]);
             }
@@ -126,8 +127,8 @@ impl Rejections {
         }
     }
 
-    /// Puts a resource into quarantine. Its name, if it was not there with this content.
-    pub(super) fn blame(
+    /// Puts a resource into quarantine. Returns its name if it was not there with this content.
+    pub(super) fn quarantine(
         &mut self,
         name: &Arc<str>,
         version: Version,
@@ -151,7 +152,7 @@ impl Rejections {
         }
     }
 
-    /// The client accepted a resource. Whether it was in quarantine.
+    /// The client accepted a resource. Returns whether it was in quarantine.
     pub(super) fn accept(&mut self, name: &str, version: Version) -> bool {
         let is_known = self.quarantine.get(name).is_some_and(|it| it.version == version);
         if is_known {
@@ -160,12 +161,12 @@ impl Rejections {
         is_known
     }
 
-    /// The client accepted a set, or says what it holds.
+    /// The client accepted a full set, or has stated what it holds.
     pub(super) fn accept_set(&mut self) -> bool {
         self.quarantine.remove(WHOLE_SET).is_some()
     }
 
-    /// Drops what has nothing to say any more.
+    /// Drops suspects and quarantines of resources that changed or are no longer wanted.
     pub(super) fn prune(&mut self, subscription: &Subscription, snapshot: &Snapshot) {
         self.trials
             .retain(|names| names.iter().any(|it| subscription.rejected(it, snapshot).is_some()));
@@ -209,13 +210,13 @@ fn pause(times: u32) -> Duration {
     doubled.min(LAST_RETRY)
 }
 
-/// Whether a text names a resource: as a word of its own, not as a part of a longer name.
-pub(super) fn names_it(text: &str, name: &str) -> bool {
+/// Whether a text mentions a resource: as a separate word, not as a part of a longer name.
+pub(super) fn mentions(text: &str, name: &str) -> bool {
     let is_part = |it: char| it.is_alphanumeric() || "-_./:".contains(it);
     text.match_indices(name).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let mut after = text[at + name.len()..].chars();
-        // A sign that ends a clause may follow a name.
+        // Punctuation may follow a name.
         let next = after.next().filter(|it| is_part(*it));
         let ends =
             next.is_none_or(|it| matches!(it, '.' | ':') && !after.next().is_some_and(is_part));

@@ -10,17 +10,18 @@ use prost::Message;
 
 use crate::resource::{Resource, Version};
 
-/// One response, before it takes the form of a variant.
+/// One response, independent of the protocol variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub type_url: Cow<'static, str>,
-    /// Version of everything of the type. For SotW an opaque label, for delta a hint to people.
+    /// Version of the whole type. For SotW an opaque label; for delta only information for
+    /// debugging.
     pub version: Version,
     pub nonce: String,
     pub control_plane: Arc<str>,
     pub resources: Vec<Resource>,
-    /// Names that the client is to drop. In SotW they are missing from the full set; no name of
-    /// another type is told to be dropped.
+    /// Names that the client is to drop. In SotW they are missing from the full set; for types
+    /// without a full set SotW cannot drop names.
     pub removed: Vec<Arc<str>>,
 }
 

@@ -1,12 +1,12 @@
 //! What one client asked for, of one resource type, and what it already has.
 //!
-//! A subscription compares three things: the names the client asked for, what it was told of each
-//! name, and the snapshot. [`Subscription::due`] is that comparison for one name; everything else
-//! moves names in and out of `pending`, the names whose comparison may have a result. So the cost
-//! of a change is the number of changed names, whatever the size of the subscription.
+//! A subscription compares three things: the names that the client asked for, what it was last sent
+//! of each name, and the snapshot. [`Subscription::due`] makes that comparison for one name.
+//! Everything else maintains `pending`, the names for which something may be due. So the cost of a
+//! change depends on the number of changed names, not on the size of the subscription.
 //!
-//! Sections quoted are those of the xDS protocol document. Nonces, the order of types and the
-//! form of responses are not known here; they belong to the [stream](crate::stream).
+//! Quoted sections are those of the xDS protocol document. Nonces, the order of types and the form
+//! of responses belong to the [stream](crate::stream).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,23 +25,24 @@ pub(crate) use batch::Batch;
 /// The name that stands for all resources of a type.
 const WILDCARD: &str = "*";
 
-/// What a response says by what it holds.
+/// What the content of a response means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Delta: resources that changed, and names that are gone.
     Difference,
-    /// State of the world, clusters and listeners: all there is. What is missing is gone.
+    /// State of the world, clusters and listeners: all resources. A missing one is removed.
     FullSet,
-    /// State of the world, other types: some resources. What is missing is as it was, and nothing
-    /// says that a resource is gone: its parents do.
+    /// State of the world, other types: some resources. A missing one is unchanged. A removal
+    /// cannot be expressed; the client learns of it from the cluster or listener that used the
+    /// resource.
     Part,
 }
 
 /// One client's interest in one type.
 ///
-/// Invariant: `held` has an entry for a name only if the client asked for it, or was told of it
-/// under a wildcard and was not told that it is gone. So a name that is held but not wanted any
-/// more is a removal still to be told.
+/// Invariant: `held` has an entry for a name only if the client asked for it, or was sent it under
+/// a wildcard and was not sent its removal. So a name that is held but no longer wanted is a
+/// removal that is due.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     kind: ResourceType,
@@ -50,50 +51,50 @@ pub(crate) struct Subscription {
     wildcard: bool,
     /// Some request gave a name: an empty list no longer means a wildcard.
     named: bool,
-    /// A wildcard was asked for and is to be answered, even with an empty set. Clients wait for
-    /// that answer before they finish their start.
-    owed: bool,
+    /// A wildcard must be answered, even with an empty response. Clients wait for that answer
+    /// before they finish their start.
+    response_required: bool,
     names: BTreeSet<Arc<str>>,
     held: BTreeMap<Arc<str>, Held>,
     pending: BTreeSet<Arc<str>>,
-    /// Names whose removal is due and is not told before the client is taken to the next snapshot.
+    /// Names whose removal is due, but waits until the stream has switched to the next snapshot.
     postponed: BTreeSet<Arc<str>>,
-    /// Full sets: contents that the client was told or accepted, and that the snapshot no longer
+    /// Full sets: contents that the client was sent or accepted, and that the snapshot no longer
     /// holds.
     kept: BTreeMap<(Arc<str>, Version), Resource>,
-    /// Full sets: the client holds a set from another stream that is not known here, and has
-    /// accepted none on this one. What is left out of a set might be deleted by it.
+    /// Full sets: the client holds an unknown set from an earlier stream and has accepted none on
+    /// this one. It might delete resources that a set leaves out.
     holds_unknown: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Held {
-    told: Told,
+    last_sent: LastSent,
     /// The version of the last response with this name that the client accepted.
     acked: Option<Version>,
 }
 
-/// What the client was last told of a name.
+/// What the client was last sent of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// Whatever it was told, it may have dropped: it waits for an answer.
+enum LastSent {
+    /// It may have dropped what it was sent, and waits for an answer.
     Unknown,
     /// This content.
     Version(Version),
-    /// This content, in a response it rejected: it may have applied it or not. The same content
-    /// is not sent again by itself.
+    /// This content, in a response that it rejected. It may have applied it or not. The same
+    /// content is sent again only as a trial.
     Rejected(Version),
-    /// That there is none.
+    /// That the resource does not exist.
     Missing,
 }
 
-/// What is to be told of one name.
+/// What is to be sent of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due<'a> {
     Nothing,
     /// The resource.
     Put(&'a Resource),
-    /// The answer to a question: there is no such resource.
+    /// The answer that there is no such resource.
     Absent,
     /// The removal of something the client has.
     Retire,
@@ -106,7 +107,7 @@ impl Subscription {
             form,
             wildcard: false,
             named: false,
-            owed: false,
+            response_required: false,
             names: BTreeSet::new(),
             held: BTreeMap::new(),
             pending: BTreeSet::new(),
@@ -116,16 +117,16 @@ impl Subscription {
         }
     }
 
-    /// Takes the client to know nothing of a name, and to wait for an answer.
-    fn forget(&mut self, name: &Arc<str>) {
+    /// Marks a name as unknown to the client, which waits for an answer.
+    fn mark_unknown(&mut self, name: &Arc<str>) {
         let acked = self.held.get(name).and_then(|held| held.acked);
-        self.held.insert(Arc::clone(name), Held { told: Told::Unknown, acked });
+        self.held.insert(Arc::clone(name), Held { last_sent: LastSent::Unknown, acked });
         self.pending.insert(Arc::clone(name));
     }
 
     // === What happens to resources ===
 
-    /// The next snapshot may differ in these names from the one before.
+    /// These names may have changed since the snapshot `earlier`.
     pub(crate) fn changed(
         &mut self,
         names: impl IntoIterator<Item = Arc<str>>,
@@ -144,9 +145,15 @@ impl Subscription {
         }
     }
 
-    /// Looks which removals wait for the next snapshot: of names that `latest` holds again, and all
-    /// of them if what returns may use what is to be removed.
-    pub(crate) fn look_ahead(&mut self, snapshot: &Snapshot, latest: &Snapshot, are_used: bool) {
+    /// Determines which removals wait for the next snapshot: of names that `latest` holds again,
+    /// and all of them if `are_used`, that is if listeners or routes of the next snapshot may use
+    /// them.
+    pub(crate) fn postpone_removals(
+        &mut self,
+        snapshot: &Snapshot,
+        latest: &Snapshot,
+        are_used: bool,
+    ) {
         let waits = |name: &&Arc<str>| {
             self.due(name, snapshot) == Due::Retire
                 && (are_used || self.wanted(name, latest).is_some())
@@ -158,42 +165,42 @@ impl Subscription {
         !self.postponed.is_empty()
     }
 
-    /// The client needs the answer once more, though nothing has changed. What it rejected may
-    /// be right for the cluster that it has by now, and the word that there is none ends its wait.
-    /// False if it has not asked for the name.
+    /// Sends a name again although nothing has changed, because the client was sent its cluster.
+    /// Content that it rejected may be right for that cluster, and the answer that there is none
+    /// ends its wait. Returns false if the client has not asked for the name.
     pub(crate) fn send_again(&mut self, name: &Arc<str>) -> bool {
         let is_asked = self.names.contains(name);
         if is_asked {
-            self.forget(name);
+            self.mark_unknown(name);
         }
         is_asked
     }
 
-    /// A response is owed, whatever it holds.
-    pub(crate) fn owe(&mut self) {
-        self.owed = true;
+    /// A response must be sent, even an empty one.
+    pub(crate) fn require_response(&mut self) {
+        self.response_required = true;
     }
 
     // === What is due ===
 
-    /// Compares what the client wants, was told, and what there is.
+    /// Compares what the client wants, what it was last sent, and the snapshot.
     pub(crate) fn due<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Due<'a> {
-        match (self.wanted(name, snapshot), self.told(name)) {
-            (Some(resource), Some(Told::Version(version) | Told::Rejected(version)))
+        match (self.wanted(name, snapshot), self.last_sent(name)) {
+            (Some(resource), Some(LastSent::Version(version) | LastSent::Rejected(version)))
                 if version == resource.version() =>
             {
                 Due::Nothing
             }
             (Some(resource), _) => Due::Put(resource),
-            (None, Some(Told::Unknown)) => Due::Absent,
-            (None, Some(Told::Version(_) | Told::Rejected(_))) => Due::Retire,
-            (None, Some(Told::Missing) | None) => Due::Nothing,
+            (None, Some(LastSent::Unknown)) => Due::Absent,
+            (None, Some(LastSent::Version(_) | LastSent::Rejected(_))) => Due::Retire,
+            (None, Some(LastSent::Missing) | None) => Due::Nothing,
         }
     }
 
-    /// Whether a response is due, now or when removals are due.
+    /// Whether a response is due, including removals that wait for their turn.
     pub(crate) fn has_due(&self, snapshot: &Snapshot) -> bool {
-        self.owed
+        self.response_required
             || self.pending.iter().any(|name| match self.due(name, snapshot) {
                 Due::Nothing => false,
                 Due::Put(_) => true,
@@ -210,18 +217,20 @@ impl Subscription {
             })
     }
 
-    /// Whether something is due that listeners and routes must wait for.
+    /// Whether something is due that listeners and routes wait for.
     pub(crate) fn has_due_before_users(&self, snapshot: &Snapshot) -> bool {
-        self.owed
+        self.response_required
             || self.pending.iter().any(|name| {
                 matches!(self.due(name, snapshot), Due::Put(_)) && self.precedes_users(name)
             })
     }
 
-    /// A cluster must be known before a route uses it, and so must the endpoints that it waits
-    /// for. Other endpoints of a cluster in use are for the next request, not for the next route.
+    /// Whether listeners and routes wait for this name. The client must know a cluster before a
+    /// route uses it, and the endpoints that the cluster waits for. Further endpoints of a cluster
+    /// in use matter to requests, not to routes.
     fn precedes_users(&self, name: &str) -> bool {
-        self.kind == ResourceType::Cluster || !matches!(self.told(name), Some(Told::Version(_)))
+        self.kind == ResourceType::Cluster
+            || !matches!(self.last_sent(name), Some(LastSent::Version(_)))
     }
 
     pub(crate) fn names(&self) -> usize {
@@ -232,13 +241,13 @@ impl Subscription {
         self.names.contains(name)
     }
 
-    /// The version the client accepted last.
+    /// The version that the client accepted last.
     pub(crate) fn acked(&self, name: &str) -> Option<Version> {
         self.held.get(name).and_then(|held| held.acked)
     }
 
-    fn told(&self, name: &str) -> Option<Told> {
-        self.held.get(name).map(|held| held.told)
+    fn last_sent(&self, name: &str) -> Option<LastSent> {
+        self.held.get(name).map(|held| held.last_sent)
     }
 
     fn wanted<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
@@ -249,17 +258,17 @@ impl Subscription {
 
     // === What is sent ===
 
-    /// Takes what the next response holds, or None if none is owed.
+    /// Takes the content of the next response; None if none is due.
     ///
-    /// Unless `retire`, the client keeps what was removed: its removal waits, and a full set goes
-    /// on to hold it.
+    /// Unless `retire` is set, removals wait: the client keeps the resource, and a full set still
+    /// holds it.
     pub(crate) fn take(&mut self, snapshot: &Snapshot, retire: bool) -> Option<Batch> {
-        let owed = std::mem::take(&mut self.owed);
+        let response_required = std::mem::take(&mut self.response_required);
         let batch = match self.form {
             Form::Difference | Form::Part => self.take_due(snapshot, retire),
-            Form::FullSet => self.take_set(owed, snapshot, retire)?,
+            Form::FullSet => self.take_set(response_required, snapshot, retire)?,
         };
-        (owed || self.form == Form::FullSet || !batch.is_empty()).then_some(batch)
+        (response_required || self.form == Form::FullSet || !batch.is_empty()).then_some(batch)
     }
 
     fn take_due(&mut self, snapshot: &Snapshot, retire: bool) -> Batch {
@@ -271,9 +280,9 @@ impl Subscription {
                     self.put(&mut batch, resource);
                 }
                 Due::Absent | Due::Retire if self.form == Form::Part => self.mark_gone(&name),
-                Due::Absent => self.take_away(&mut batch, name),
+                Due::Absent => self.push_removal(&mut batch, name),
                 Due::Retire if retire && !self.postponed.contains(&name) => {
-                    self.take_away(&mut batch, name);
+                    self.push_removal(&mut batch, name);
                 }
                 Due::Put(_) | Due::Retire => {
                     self.pending.insert(name);
@@ -283,7 +292,7 @@ impl Subscription {
         batch
     }
 
-    /// Takes resources once more that the client rejected, apart from anything else that is due.
+    /// Takes rejected resources for a trial, apart from anything else that is due.
     pub(crate) fn take_trial(&mut self, names: &[Arc<str>], snapshot: &Snapshot) -> Option<Batch> {
         let batch = match self.form {
             Form::FullSet => self.take_trial_set(names, snapshot),
@@ -302,11 +311,11 @@ impl Subscription {
 
     /// The resource, if the client wants it and rejected a response with this content.
     pub(crate) fn rejected<'a>(&self, name: &str, snapshot: &'a Snapshot) -> Option<&'a Resource> {
-        let rejected = self.told(name);
-        self.wanted(name, snapshot).filter(|it| rejected == Some(Told::Rejected(it.version())))
+        let rejected = self.last_sent(name);
+        self.wanted(name, snapshot).filter(|it| rejected == Some(LastSent::Rejected(it.version())))
     }
 
-    /// The version that the client would be sent of a name it asks for.
+    /// The version of a name in the snapshot, if the client wants it.
     pub(crate) fn wanted_version(&self, name: &str, snapshot: &Snapshot) -> Option<Version> {
         self.wanted(name, snapshot).map(Resource::version)
     }
@@ -315,67 +324,68 @@ impl Subscription {
     pub(crate) fn accept(&mut self, name: &Arc<str>, version: Version) {
         match self.held.get_mut(name) {
             Some(held) => held.acked = Some(version),
-            None => self.may_hold(name),
+            None => self.mark_maybe_held(name),
         }
     }
 
-    /// The client rejected a response with this resource. False if that is of no interest any
-    /// more, or if the resource is not to blame: a full set repeats what was accepted before.
+    /// The client rejected a response with this resource. Returns whether the resource is a
+    /// suspect: not if its content has changed since, nor if a full set only repeated accepted
+    /// content.
     pub(crate) fn reject(&mut self, name: &Arc<str>, version: Version) -> bool {
         let is_full_set = self.form == Form::FullSet;
         match self.held.get_mut(name) {
             Some(held) if is_full_set && held.acked == Some(version) => false,
-            Some(held) if held.told == Told::Version(version) => {
-                held.told = Told::Rejected(version);
+            Some(held) if held.last_sent == LastSent::Version(version) => {
+                held.last_sent = LastSent::Rejected(version);
                 true
             }
             Some(_) => false,
             None => {
-                self.may_hold(name);
+                self.mark_maybe_held(name);
                 false
             }
         }
     }
 
-    /// The client rejected a response with this removal, so it is told once more.
+    /// The client rejected a response with this removal, so the removal is sent again.
     pub(crate) fn reject_removal(&mut self, name: &Arc<str>) {
         let is_asked = self.wildcard || self.names.contains(name);
-        if is_asked && matches!(self.told(name), Some(Told::Missing) | None) {
-            self.forget(name);
+        if is_asked && matches!(self.last_sent(name), Some(LastSent::Missing) | None) {
+            self.mark_unknown(name);
         }
     }
 
-    /// A response with this name was under way while the client dropped the wildcard and took it
-    /// up again. The client may hold what came.
-    fn may_hold(&mut self, name: &Arc<str>) {
+    /// A response with this name was under way while the client dropped the wildcard and asked for
+    /// it again. The client may hold the resource, so it is sent again.
+    fn mark_maybe_held(&mut self, name: &Arc<str>) {
         if self.wildcard {
-            self.forget(name);
+            self.mark_unknown(name);
         }
     }
 
     fn put(&mut self, batch: &mut Batch, resource: &Resource) {
         let name = resource.name();
-        let told = Told::Version(resource.version());
-        // Who has accepted no set may have dropped what it was sent in one.
-        if self.told(name) != Some(told) || self.holds_unknown {
+        let last_sent = LastSent::Version(resource.version());
+        // A client that has accepted no set may not have kept what it was sent in one.
+        if self.last_sent(name) != Some(last_sent) || self.holds_unknown {
             batch.precedes_users |= self.precedes_users(name);
             batch.awaits.extend(resource.awaits().iter().cloned());
         }
         let acked = self.acked(name);
-        self.held.insert(Arc::clone(name), Held { told, acked });
+        self.held.insert(Arc::clone(name), Held { last_sent, acked });
         batch.push(resource.clone());
     }
 
-    fn take_away(&mut self, batch: &mut Batch, name: Arc<str>) {
+    fn push_removal(&mut self, batch: &mut Batch, name: Arc<str>) {
         self.mark_gone(&name);
         batch.gone.push(name);
     }
 
-    /// "Resource does not exist": the subscription to the name lasts, and is answered when the
+    /// "Resource does not exist": the client stays subscribed to the name, and is answered when the
     /// resource appears.
     fn mark_gone(&mut self, name: &Arc<str>) {
         if self.names.contains(name) {
-            let gone = Held { told: Told::Missing, acked: None };
+            let gone = Held { last_sent: LastSent::Missing, acked: None };
             self.held.insert(Arc::clone(name), gone);
         } else {
             self.held.remove(name);

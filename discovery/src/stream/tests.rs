@@ -16,7 +16,7 @@ const AT: Time = Duration::from_secs(100);
 #[test]
 fn responses_share_the_encoded_resource() {
     let snapshot = snapshot([endpoints("a", 10)]);
-    let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica".to_owned());
     let responses = stream.handle_delta(subscribe(&["a"]), &snapshot, AT).unwrap();
     let wrapped = responses[0].to_delta().resources.remove(0);
     let any = responses[0].to_sotw().resources.remove(0);
@@ -29,7 +29,7 @@ fn responses_share_the_encoded_resource() {
 fn messages_are_those_of_the_protocol() {
     let snapshot = snapshot([endpoints("a", 10)]);
     let resource = snapshot.get(ResourceType::Endpoints, "a").unwrap();
-    let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica".to_owned());
     let response = stream.handle_delta(subscribe(&["a", "gone"]), &snapshot, AT).unwrap().remove(0);
 
     let delta = response.to_delta_proto();
@@ -59,7 +59,7 @@ fn large_responses_are_split_and_sent_one_by_one() {
     resources.push(endpoints("huge", 5 * MIB));
     let snapshot = snapshot(resources);
 
-    for variant in [Variant::Delta, Variant::Sotw] {
+    for variant in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
         let mut stream = Stream::new(variant, "replica".to_owned());
         let mut got: Vec<Vec<String>> = Vec::new();
         let mut nonce = String::new();
@@ -85,7 +85,7 @@ fn a_full_set_is_never_split() {
         Resource::new(ResourceType::Cluster, name, &message)
     });
     let snapshot = snapshot(resources);
-    let mut stream = Stream::new(Variant::Sotw, "replica".to_owned());
+    let mut stream = Stream::new(ProtocolVariant::Sotw, "replica".to_owned());
     let request = DiscoveryRequest {
         type_url: ResourceType::Cluster.type_url().to_owned(),
         ..DiscoveryRequest::default()
@@ -98,7 +98,7 @@ fn a_full_set_is_never_split() {
 fn an_answer_is_to_the_revision_that_was_sent() {
     let kind = ResourceType::Endpoints;
     let first = snapshot([endpoints("a", 1)]);
-    let mut stream = Stream::new(Variant::Delta, "replica".to_owned());
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica".to_owned());
     stream.handle_delta(subscribe(&["a"]), &first, AT).unwrap();
     assert_eq!(stream.unanswered_since(), Some((kind, AT)));
     assert!(!stream.is_owed(kind));
@@ -120,7 +120,7 @@ fn an_answer_is_to_the_revision_that_was_sent() {
 fn a_client_that_does_not_answer_is_owed_what_comes() {
     let kind = ResourceType::Endpoints;
     let first = snapshot([endpoints("a", 1)]);
-    let mut stream = Stream::new(Variant::Delta, String::new());
+    let mut stream = Stream::new(ProtocolVariant::Delta, String::new());
     stream.handle_delta(subscribe(&["a"]), &first, AT).unwrap();
     let second = first.with_changes(7, [ResourceChange::Put(endpoints("a", 2))]);
     assert_eq!(stream.snapshot_changed(&second, AT), []);
@@ -135,7 +135,7 @@ fn names_have_limits() {
     let snapshot = Snapshot::empty();
     let many: Vec<String> = (0..=MOST_NAMES).map(|it| it.to_string()).collect();
     let long = "x".repeat(LONGEST_NAME + 1);
-    let mut delta = Stream::new(Variant::Delta, String::new());
+    let mut delta = Stream::new(ProtocolVariant::Delta, String::new());
     let mut request = subscribe(&[]);
     request.resource_names_subscribe = many[..MOST_NAMES].to_vec();
     delta.handle_delta(request, &snapshot, AT).unwrap();
@@ -144,10 +144,10 @@ fn names_have_limits() {
     assert_eq!(delta.handle_delta(subscribe(&[&long]), &snapshot, AT), Err(Violation::LongName));
     let mut claims = subscribe(&[]);
     claims.initial_resource_versions = many.iter().map(|it| (it.clone(), String::new())).collect();
-    let mut delta = Stream::new(Variant::Delta, String::new());
+    let mut delta = Stream::new(ProtocolVariant::Delta, String::new());
     assert_eq!(delta.handle_delta(claims, &snapshot, AT), Err(Violation::TooManyNames));
 
-    let mut sotw = Stream::new(Variant::Sotw, String::new());
+    let mut sotw = Stream::new(ProtocolVariant::Sotw, String::new());
     let request = DiscoveryRequest {
         type_url: ResourceType::Endpoints.type_url().to_owned(),
         resource_names: many,
@@ -159,8 +159,8 @@ fn names_have_limits() {
 #[test]
 fn a_stream_speaks_one_variant() {
     let snapshot = Snapshot::empty();
-    let mut delta = Stream::new(Variant::Delta, String::new());
-    let mut sotw = Stream::new(Variant::Sotw, String::new());
+    let mut delta = Stream::new(ProtocolVariant::Delta, String::new());
+    let mut sotw = Stream::new(ProtocolVariant::Sotw, String::new());
     assert_eq!(
         delta.handle_sotw(DiscoveryRequest::default(), &snapshot, AT),
         Err(Violation::OtherVariant)
@@ -182,7 +182,7 @@ fn a_client_is_described_by_its_node() {
         ..Node::default()
     };
     let request = DeltaDiscoveryRequest { node: Some(node), ..subscribe(&[]) };
-    let mut stream = Stream::new(Variant::Delta, String::new());
+    let mut stream = Stream::new(ProtocolVariant::Delta, String::new());
     assert_eq!(stream.client(), None);
     stream.handle_delta(request, &Snapshot::empty(), AT).unwrap();
     assert_eq!(
@@ -199,9 +199,11 @@ fn a_client_is_described_by_its_node() {
 
 fn ask(stream: &mut Stream, names: &[&str], nonce: &str, snapshot: &Snapshot) -> Vec<Response> {
     let responses = match stream.variant() {
-        Variant::Delta if nonce.is_empty() => stream.handle_delta(subscribe(names), snapshot, AT),
-        Variant::Delta => stream.handle_delta(answer(nonce, None), snapshot, AT),
-        Variant::Sotw => stream.handle_sotw(
+        ProtocolVariant::Delta if nonce.is_empty() => {
+            stream.handle_delta(subscribe(names), snapshot, AT)
+        }
+        ProtocolVariant::Delta => stream.handle_delta(answer(nonce, None), snapshot, AT),
+        ProtocolVariant::Sotw => stream.handle_sotw(
             DiscoveryRequest {
                 type_url: ResourceType::Endpoints.type_url().to_owned(),
                 resource_names: names.iter().map(ToString::to_string).collect(),

@@ -1,4 +1,4 @@
-//! Parts that the resources share.
+//! Parts that several resources share.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -20,11 +20,11 @@ use prost::{Message, Name};
 
 use crate::registry::Locality;
 
-/// Percent of what they get in quiet times that the healthy endpoints of a priority can carry.
-/// Degraded ones, whose owners are silent, get what is above that: nothing while half are healthy.
+/// Envoy's overprovisioning factor, in percent. At 200 the degraded endpoints of a priority, whose
+/// owners are silent, get no traffic while at least half are healthy.
 const OVERPROVISIONING: u32 = 200;
 
-/// One endpoint, before it is put beside those of its locality.
+/// One endpoint, before it is grouped by locality.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Endpoint<'a> {
     pub(super) address: SocketAddr,
@@ -32,15 +32,16 @@ pub(super) struct Endpoint<'a> {
     pub(super) priority: u32,
     pub(super) weight: u32,
     pub(super) health: HealthStatus,
-    /// When it was registered. Of two at one address the later is there; the other has gone, and
-    /// its lease not ended yet.
+    /// The log index of its registration. Of two endpoints at one address only the later is kept:
+    /// the other one's process has ended, although its lease has not.
     pub(super) since: u64,
 }
 
-/// Endpoints by priority and locality, in an order that depends on nothing but them.
+/// A load assignment: the endpoints by priority and locality, in a deterministic order.
 ///
-/// A locality weighs what its endpoints that may get traffic weigh together, so that each endpoint
-/// gets its share of the whole, whether the client balances localities first (gRPC) or not (Envoy).
+/// The weight of a locality is the sum of the weights of its endpoints that may get traffic. So
+/// each endpoint gets the same share whether the client balances between localities first (gRPC) or
+/// not (Envoy).
 pub(super) fn load_assignment(name: &str, endpoints: Vec<Endpoint<'_>>) -> ClusterLoadAssignment {
     let mut by_address: BTreeMap<SocketAddr, Endpoint<'_>> = BTreeMap::new();
     for endpoint in endpoints {

@@ -1,22 +1,23 @@
-//! How Envoy reaches the endpoints of a cluster: which one it chooses, and when it gives one up.
+//! How Envoy uses the endpoints of a cluster: which one it chooses, and when it stops using one.
 //!
 //! # Silence
 //!
-//! A host that loses its power or its network closes no connection. TCP would go on sending for a
-//! quarter of an hour, so the kernel is told to give up after [`SILENCE`]: by its user timeout if
-//! something was sent, by keepalive probes if an answer is awaited. This finds the silence of
-//! HTTP/1, HTTP/2 and plain TCP alike. HTTP/2 pings would too, but gRPC servers take pings more
-//! frequent than every five minutes for an attack and close the connection; only our own servers are
-//! pinged.
+//! A host that loses its power or its network closes no connection. TCP would retransmit for a
+//! quarter of an hour, so the kernel is told to give up after [`SILENCE`]: by the user timeout if
+//! sent data is not acknowledged, by keepalive probes if the connection only waits for a response.
+//! This works for HTTP/1, HTTP/2 and plain TCP alike. HTTP/2 pings would work too, but gRPC servers
+//! treat pings more frequent than every five minutes as an attack and close the connection. So only
+//! our own servers are pinged.
 //!
-//! A process that hangs while its kernel answers is not found so, since nobody can tell it from one
-//! that takes its time. Its health check does.
+//! A process that hangs while its kernel still answers is not detected this way, since it looks
+//! like a slow one. Its health check detects it.
 //!
 //! # Choice
 //!
-//! Envoy takes the less busy of two endpoints drawn at random. Round robin would go through the
-//! endpoints zone by zone, and when a zone is gone a retry would find the next dead neighbor. A
-//! gRPC client that lacks the policy takes the next one, which is its own default.
+//! Envoy takes the less busy of two endpoints chosen at random. Round robin would go through the
+//! endpoints zone by zone, so when a whole zone is down a retry would hit the next dead endpoint of
+//! the same zone. A gRPC client without this policy uses the next one in the list, which is its
+//! default.
 
 use std::time::Duration;
 
@@ -53,27 +54,28 @@ use prost::{Message, Name};
 
 use super::build::{ads, any, duration, number};
 
-/// Connections, requests and retries at once to one cluster. Envoy's own defaults (1024, and three
-/// retries) would refuse requests in the moment of a failover; limits are the service's business.
+/// Most connections, requests and retries at once to one cluster. Envoy's defaults (1024, and three
+/// retries) would refuse requests during a failover. A service limits its own load.
 const MOST: u32 = 1_000_000;
 
-/// After this a connection whose other end does not answer is given up.
+/// A connection whose other end does not answer is closed after this time.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A connection on which nothing happens is probed after this, then every second.
+/// An idle connection is probed after this time, and then every second.
 const PROBE_AFTER_SECS: u32 = 5;
 const PROBE_EVERY_SECS: u32 = 1;
 const PROBES: u32 = 5;
 
-/// An idle HTTP/1 connection is closed after this. Applications close theirs after two seconds
-/// (gunicorn), five (Node.js, Apache, uvicorn) or more, and a request that crosses the close is lost.
+/// An idle HTTP/1 connection is closed after this time, before the application closes it: after two
+/// seconds (gunicorn), five (Node.js, Apache, uvicorn) or more. A request that is sent while the
+/// application closes the connection is lost.
 const HTTP1_IDLE: Duration = Duration::from_millis(1500);
 
-/// Numbers of Linux: the level of TCP, and its user timeout.
+/// Socket option numbers of Linux: the level of TCP, and its user timeout.
 const IPPROTO_TCP: i64 = 6;
 const TCP_USER_TIMEOUT: i64 = 18;
 
-/// A cluster whose endpoints come over the same stream.
+/// A cluster whose endpoints come over the same ADS stream.
 pub(super) fn eds_cluster(name: &str, connect_timeout: Duration) -> Cluster {
     Cluster {
         name: name.to_owned(),
@@ -95,11 +97,11 @@ pub(super) fn eds_cluster(name: &str, connect_timeout: Duration) -> Cluster {
         }),
         load_balancing_policy: Some(load_balancing()),
         common_lb_config: Some(CommonLbConfig {
-            // Endpoints that were ejected, or are draining, get traffic only when no other is left.
-            // By default they would when half are.
+            // Ejected or draining endpoints get traffic only if no other endpoint is left. By
+            // default they would already if fewer than half are left.
             healthy_panic_threshold: Some(Percent { value: 1.0 }),
-            // A change of health counts at once; by default a second one waits for up to a second,
-            // in which requests go to a host that is known to be gone.
+            // A change of health takes effect at once. By default Envoy merges updates for up to a
+            // second, and meanwhile sends requests to hosts that it knows to be gone.
             update_merge_window: duration(Duration::ZERO),
             ..CommonLbConfig::default()
         }),
@@ -119,8 +121,8 @@ pub(super) fn eds_cluster(name: &str, connect_timeout: Duration) -> Cluster {
     }
 }
 
-/// Makes Envoy speak HTTP/1 to a cluster's endpoints, and close what is idle before they do.
-pub(super) fn speak_http1(cluster: &mut Cluster) {
+/// Makes Envoy use HTTP/1 to a cluster's endpoints, and close idle connections before they do.
+pub(super) fn use_http1(cluster: &mut Cluster) {
     let common = HttpProtocolOptions {
         idle_timeout: duration(HTTP1_IDLE),
         ..HttpProtocolOptions::default()
@@ -129,11 +131,11 @@ pub(super) fn speak_http1(cluster: &mut Cluster) {
     speak(cluster, protocol, Some(common));
 }
 
-/// Makes Envoy speak HTTP/2 to a cluster's endpoints from the first byte.
-pub(super) fn speak_http2(cluster: &mut Cluster, keepalive: Option<KeepaliveSettings>) {
+/// Makes Envoy use HTTP/2 to a cluster's endpoints from the first byte.
+pub(super) fn use_http2(cluster: &mut Cluster, keepalive: Option<KeepaliveSettings>) {
     let http2 = Http2ProtocolOptions {
         connection_keepalive: keepalive,
-        // A WebSocket travels over HTTP/2 as an extended CONNECT (RFC 8441).
+        // A WebSocket over HTTP/2 is an extended CONNECT (RFC 8441).
         allow_connect: true,
         ..Http2ProtocolOptions::default()
     };
@@ -152,7 +154,7 @@ fn speak(cluster: &mut Cluster, protocol: ProtocolConfig, common: Option<HttpPro
     cluster.typed_extension_protocol_options.insert(name, any(&options));
 }
 
-/// Outlier detection with every detector off that is on by default.
+/// Outlier detection with every default detector disabled.
 pub(super) fn no_outlier_detection() -> OutlierDetection {
     OutlierDetection {
         enforcing_consecutive_5xx: number(0),

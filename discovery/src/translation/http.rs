@@ -1,4 +1,4 @@
-//! How HTTP is taken in, routed and tried again.
+//! How HTTP requests are accepted, routed and retried.
 
 use std::time::Duration;
 
@@ -31,23 +31,23 @@ use super::build::{ads, any, duration, number};
 /// Methods whose requests may be carried out twice (RFC 9110, 9.2.2), as Envoy matches them.
 pub const IDEMPOTENT_METHODS: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
 
-/// Every protocol to upgrade to but WebSocket, as Envoy matches them: letter by letter, since its
-/// expressions have no negation. A server may ignore an upgrade (RFC 9110, 7.8); Envoy by itself
-/// refuses the request.
+/// Matches every upgrade protocol but WebSocket. Spelled letter by letter, because Envoy's regular
+/// expressions have no negation. A server may ignore an upgrade (RFC 9110, 7.8); by default Envoy
+/// refuses the request instead.
 pub const NOT_WEBSOCKET: &str = "(?i)([^w].*|w([^e].*|e([^b].*|b([^s].*|s([^o].*|o([^c].*|c([^k].*\
                                  |k([^e].*|e([^t].*|t.+)?)?)?)?)?)?)?)?)";
 
-/// A sidecar adds it to its answer when its application did not take the request at all.
+/// A sidecar adds this header to its response if its application never received the request.
 pub const NOT_DELIVERED_HEADER: &str = "quorate-not-delivered";
 
-/// Further attempts of a request. With half of the endpoints dead, and none known to be, one of a
-/// hundred requests fails after as many; two failures make an endpoint known.
+/// Most retries of a request. If half of the endpoints are dead and not yet detected, one in a
+/// hundred requests still fails; two failures eject an endpoint.
 const RETRIES: u32 = 5;
 
-/// How often another endpoint is drawn when one was tried already.
+/// How often another endpoint is chosen if the chosen one was tried already.
 const DRAWS: i64 = 10;
 
-/// A connection manager whose route comes over the same stream; all that gRPC needs.
+/// A connection manager whose route comes over the same ADS stream. A gRPC client needs no more.
 pub(super) fn connection_manager(stat_prefix: &str, route: &str) -> HttpConnectionManager {
     HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
@@ -64,8 +64,8 @@ pub(super) fn connection_manager(stat_prefix: &str, route: &str) -> HttpConnecti
     }
 }
 
-/// The same for callers of every age: they may upgrade to WebSocket and speak HTTP/1.0, in which a
-/// request need not name a host.
+/// As [`connection_manager`], for callers of all kinds: they may upgrade to WebSocket, and use
+/// HTTP/1.0, where a request need not name a host.
 pub(super) fn open_connection_manager(stat_prefix: &str, route: &str) -> HttpConnectionManager {
     HttpConnectionManager {
         upgrade_configs: vec![UpgradeConfig {
@@ -86,9 +86,9 @@ pub(super) fn open_connection_manager(stat_prefix: &str, route: &str) -> HttpCon
     }
 }
 
-/// Retries what was surely not carried out: the connection was not made, the stream was refused, it
-/// was reset before the request had been sent, or a sidecar says so. Always at another endpoint,
-/// while there is one.
+/// Retries a request that was surely not carried out: the connection failed, the stream was
+/// refused, it was reset before the request had been sent, or a sidecar reports it. The retry goes
+/// to another endpoint, if there is one.
 pub(super) fn safe_retries() -> RetryPolicy {
     RetryPolicy {
         retry_on: "connect-failure,refused-stream,reset-before-request,retriable-headers"
@@ -114,14 +114,15 @@ pub(super) fn safe_retries() -> RetryPolicy {
     }
 }
 
-/// Retries also what may have been carried out: the connection was lost before an answer.
+/// Also retries a request that may have been carried out, because the connection was lost before a
+/// response.
 pub(super) fn idempotent_retries() -> RetryPolicy {
     let safe = safe_retries();
     RetryPolicy { retry_on: format!("{},reset", safe.retry_on), ..safe }
 }
 
-/// Lets a gRPC client's own deadline end its call.
-pub(super) fn as_the_client_asks() -> route_action::MaxStreamDuration {
+/// A gRPC client's own deadline ends its call.
+pub(super) fn client_deadline() -> route_action::MaxStreamDuration {
     route_action::MaxStreamDuration {
         grpc_timeout_header_max: duration(Duration::ZERO),
         ..route_action::MaxStreamDuration::default()
@@ -147,7 +148,7 @@ pub(super) fn route(action: route::Action) -> Route {
     }
 }
 
-/// Restricts a route to requests with a header of this value.
+/// Restricts a route to requests that have a header with this value.
 pub(super) fn only_with(header: &str, value: StringMatcher, route: &mut Route) {
     if let Some(it) = &mut route.r#match {
         it.headers.push(HeaderMatcher {

@@ -1,7 +1,7 @@
 //! The route of a front proxy: a virtual host for each service that speaks HTTP.
 //!
-//! Every service that comes or goes makes the whole route anew. So the virtual hosts are kept encoded,
-//! and a change costs the encoding of one of them and a copy of the rest.
+//! Every service that is added or removed changes the whole route. So the virtual hosts are kept
+//! encoded, and a change costs the encoding of one of them and a copy of the others.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::{
     resource::{Resource, ResourceType},
 };
 
-/// The virtual hosts, encoded, by service.
+/// The encoded virtual hosts, by service.
 #[derive(Debug, Default)]
 pub(super) struct Ingress {
     hosts: BTreeMap<String, Bytes>,
@@ -30,7 +30,7 @@ struct Routes {
 }
 
 impl Ingress {
-    /// Makes the virtual host of a service anew, or takes it out.
+    /// Makes the virtual host of a service again, or removes it.
     pub(super) fn renew(&mut self, registry: &Registry, name: &str) {
         match registry.service(name).and_then(service::ingress_host) {
             Some(host) => {

@@ -1,26 +1,26 @@
 //! The resources of a data namespace, and how Envoy finds its leader.
 //!
-//! Every replica takes every request: one that does not lead forwards writes to the one that does,
-//! and waits for an election if there is none. So a request has nowhere wrong to go, only slower
-//! ways, and all that matters when a leader dies is to leave it at once. For `kv/NS/leader`:
+//! Every replica accepts every request: a follower forwards writes to the leader, and waits for an
+//! election if there is none. So no replica is a wrong target, only a slower one. When a leader
+//! dies, what matters is to stop using it at once. For `kv/NS/leader`:
 //!
-//! 1. The leader is alone at priority 0, the other replicas are at priority 1. Envoy sends all to
-//!    priority 0 while its host is healthy.
+//! 1. The leader is alone at priority 0, the other replicas are at priority 1. Envoy sends all
+//!    requests to priority 0 while its host is healthy.
 //! 2. The leader is killed. A request whose connection is refused, or not accepted within
-//!    [`CONNECT_TIMEOUT`], was never sent, so it is retried, by the route, on a priority not tried
-//!    yet: a follower takes it and waits for the new leader. A request that had been sent is not
-//!    retried: it may have been carried out.
-//! 3. After two such failures outlier detection takes the host out; priority 0 has no healthy host,
-//!    so all requests go to priority 1 directly. The ejection is short, so that a leader that was
-//!    only restarted is found again, and a false one costs a hop.
-//! 4. The new leader reports itself, EDS puts it at priority 0 and the old one, while its lease
-//!    lasts, at priority 1, where a failing one of several is ejected likewise.
+//!    [`CONNECT_TIMEOUT`], was never sent. So the route retries it on a priority that was not tried
+//!    yet: a follower accepts it and waits for the new leader. A request that had been sent is not
+//!    retried, since it may have been carried out.
+//! 3. After two such failures outlier detection ejects the host. Priority 0 then has no healthy
+//!    host, so all requests go to priority 1 directly. The ejection is short, so that a leader that
+//!    only restarted is used again soon; a wrong ejection only costs a hop.
+//! 4. The new leader reports itself. EDS puts it at priority 0, and the old one, while its lease
+//!    lasts, at priority 1, where a failing host is ejected in the same way.
 //!
-//! A leader that is cut off rather than dead refuses nothing. Its connections are found dead by
-//! HTTP/2 pings within [`PING_INTERVAL`] and [`PING_TIMEOUT`]; step 4 comes first as a rule.
+//! A leader that is cut off does not refuse connections. HTTP/2 pings find its connections dead
+//! within [`PING_INTERVAL`] and [`PING_TIMEOUT`]; usually step 4 comes first.
 //!
-//! Panic routing stays on for the case that no host is healthy: with one replica, an ejected host is
-//! still the only one that can answer.
+//! Panic routing stays enabled for the case that no host is healthy: with one replica, an ejected
+//! host is still the only one that can answer.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -46,10 +46,10 @@ use crate::{
 /// Metadata by which a client of the etcd API chooses its namespace.
 const NAMESPACE_HEADER: &str = "quorate-namespace";
 
-/// A packet lost on the way to a live leader costs a hop, not an error, so it need not be long.
+/// Short, because a packet that is lost on the way to a live leader only costs a hop, not an error.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Our own servers answer pings however often they come.
+/// Our own servers accept pings at any rate.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -68,14 +68,15 @@ pub(super) fn endpoints(registry: &Registry, group: &Group) -> impl Iterator<Ite
         .filter(|member| group.serves(member.node_id))
         .filter_map(|member| registry.node(member.node_id))
         .filter_map(|node| match node.state {
-            // Not heard of, and maybe well: the others come first.
+            // Silent, but perhaps healthy: the others are used first.
             NodeState::Up if node.silent_since.is_some() => Some((node, HealthStatus::Degraded)),
             NodeState::Up | NodeState::Unspecified => Some((node, HealthStatus::Healthy)),
             NodeState::Stopping => Some((node, HealthStatus::Draining)),
             NodeState::Down => None,
         })
         .collect();
-    // Priorities must not have a gap: without a leader that may be up, all are equal.
+    // Priorities must not have a gap: if no leader that may be up is known, all replicas have
+    // priority 0.
     let leader = group.leader.map(|leader| leader.node_id);
     let leader = leader.filter(|id| nodes.iter().any(|(node, _)| node.node_id == *id));
     let of_leader = |node: &Node| u32::from(leader.is_some_and(|it| it != node.node_id));
@@ -101,15 +102,17 @@ fn assignment(
     Resource::new(ResourceType::Endpoints, cluster, &assignment)
 }
 
-/// The route of a front proxy's etcd port: the namespace that a client names, or the default one. A
-/// namespace that does not exist goes there too, and the node that gets it says so.
+/// The route of a front proxy's etcd port: to the namespace that a client names, or else to the
+/// default one. Requests for a namespace that does not exist go to the default one too, whose node
+/// refuses them.
 ///
-/// While there is no default namespace its cluster is not named: a route must not point at nothing.
+/// While there is no default namespace the route does not name its cluster, because a route must
+/// not name a missing cluster.
 pub(super) fn ingress(registry: &Registry) -> Resource {
     let namespaces: BTreeSet<&str> = registry.groups().map(|it| it.namespace.as_str()).collect();
     let otherwise = match namespaces.contains(DEFAULT_NAMESPACE) {
         true => Action::Route(to_leader(DEFAULT_NAMESPACE)),
-        false => Action::DirectResponse(not_yet()),
+        false => Action::DirectResponse(no_default_namespace()),
     };
     let named = namespaces.into_iter().map(|namespace| {
         let action = Action::Route(to_leader(namespace));
@@ -139,12 +142,12 @@ fn cluster_of(name: &str) -> Cluster {
         timeout: build::duration(PING_TIMEOUT),
         ..KeepaliveSettings::default()
     };
-    cluster::speak_http2(&mut cluster, Some(keepalive));
+    cluster::use_http2(&mut cluster, Some(keepalive));
     cluster
 }
 
-/// Judges a replica by whether it is reached, never by what it answers: without a quorum every
-/// replica answers UNAVAILABLE, and is none the worse.
+/// Ejects a replica that cannot be reached, whatever a reachable one answers: without a quorum
+/// every replica answers UNAVAILABLE, although none of them is faulty.
 fn outlier_detection() -> OutlierDetection {
     OutlierDetection {
         split_external_local_origin_errors: true,
@@ -159,10 +162,10 @@ fn outlier_detection() -> OutlierDetection {
 
 fn to_leader(namespace: &str) -> RouteAction {
     RouteAction {
-        // Watches are open for ever and may be silent for as long.
+        // Watches have no end and may be silent for any time.
         timeout: build::duration(Duration::ZERO),
         idle_timeout: build::duration(Duration::ZERO),
-        max_stream_duration: Some(http::as_the_client_asks()),
+        max_stream_duration: Some(http::client_deadline()),
         retry_policy: Some(RetryPolicy {
             retry_priority: Some(other_priority()),
             ..http::safe_retries()
@@ -171,8 +174,8 @@ fn to_leader(namespace: &str) -> RouteAction {
     }
 }
 
-/// For a gRPC client it is UNAVAILABLE: try again.
-fn not_yet() -> DirectResponseAction {
+/// A gRPC client reads this response as UNAVAILABLE, and tries again.
+fn no_default_namespace() -> DirectResponseAction {
     let text = "there is no namespace yet: the data nodes have not formed one";
     DirectResponseAction {
         status: 503,
@@ -184,7 +187,7 @@ fn not_yet() -> DirectResponseAction {
     }
 }
 
-/// Retries on a priority that was not tried yet: after the leader, on a follower.
+/// Retries on a priority that was not tried yet: after the leader, a follower.
 fn other_priority() -> retry_policy::RetryPriority {
     retry_policy::RetryPriority {
         name: "envoy.retry_priorities.previous_priorities".to_owned(),

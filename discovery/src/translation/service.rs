@@ -24,15 +24,15 @@ use crate::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An HTTP stream may be silent for so long: events that are seldom, answers that take their time.
-/// A service may want it otherwise.
+/// How long an HTTP stream may be silent: long enough for rare events and slow responses.
+/// A service may set another time.
 const STREAM_IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// A TCP connection is tried at so many endpoints, of which some may be tried twice.
+/// Attempts to connect a TCP connection. The same endpoint may be chosen twice.
 const TCP_ATTEMPTS: u32 = 8;
 
-/// Everything of a service but its endpoints and its part of `ingress`. What a TCP service does not
-/// have is removed, as the service may have spoken HTTP before.
+/// All resources of a service except its endpoints and its part of `ingress`. Resources that a TCP
+/// service does not have are removed, since the service may have been an HTTP service before.
 pub(super) fn resources(service: &Service) -> Vec<ResourceChange> {
     let name = service.name.as_str();
     let mut changes = vec![
@@ -58,7 +58,7 @@ pub(super) fn resources(service: &Service) -> Vec<ResourceChange> {
     changes
 }
 
-/// What there was of a service that is no more.
+/// The removal of all resources of a service.
 pub(super) fn removal(name: &str) -> [ResourceChange; 5] {
     [
         ResourceChange::Remove(ResourceType::Cluster, name.into()),
@@ -69,7 +69,7 @@ pub(super) fn removal(name: &str) -> [ResourceChange; 5] {
     ]
 }
 
-/// The endpoints of a service; none, but still a resource, when it has no instance up.
+/// The endpoints of a service. If it has no instance up, the resource is empty but exists.
 pub(super) fn endpoints(registry: &Registry, service: &Service) -> Resource {
     let instances = registry.instances_of(&service.name).values();
     let silent = health_of_silent(service, instances.clone());
@@ -79,11 +79,12 @@ pub(super) fn endpoints(registry: &Registry, service: &Service) -> Resource {
     Resource::new(ResourceType::Endpoints, service.name.as_str(), &assignment)
 }
 
-/// How those are served whose owners are silent, and who may yet be well: after the others.
+/// The health status of instances whose owners are silent. They may be healthy, and are used after
+/// the others.
 ///
-/// Envoy sends to a degraded endpoint what the healthy ones cannot carry. A gRPC client leaves it
-/// out altogether (gRFC A27), so for HTTP/2 that is right only while at least half are heard; it
-/// skips by itself those to which it has no connection.
+/// Envoy sends to degraded endpoints what the healthy ones cannot carry. A gRPC client ignores
+/// degraded endpoints (gRFC A27), so an HTTP/2 service has them only while at least half of its
+/// instances are heard. A gRPC client skips endpoints that it has no connection to by itself.
 fn health_of_silent<'a>(
     service: &Service,
     instances: impl Iterator<Item = &'a Instance>,
@@ -111,10 +112,10 @@ fn endpoint(
         Health::Healthy | Health::Unknown if instance.silent_since.is_some() => silent,
         Health::Healthy => HealthStatus::Healthy,
         Health::Draining => HealthStatus::Draining,
-        // Envoy sends traffic to those of whom nothing is known: rather a try than a refusal.
+        // Envoy sends traffic to endpoints of unknown health: an attempt is better than a refusal.
         Health::Unknown | Health::Unspecified => HealthStatus::Unknown,
-        // Left out, unless the service says otherwise: when no other is left, Envoy sends to any that
-        // is listed, and rather nobody answers than one who says that it cannot.
+        // Left out instead of being listed as unhealthy: if no other is left, Envoy would send
+        // requests to any listed endpoint. A service may ask for that.
         Health::Unhealthy => unhealthy?,
         Health::Down => return None,
     };
@@ -128,8 +129,8 @@ fn endpoint(
     })
 }
 
-/// The virtual host of a service in the route of a front proxy, told apart by the name that the client
-/// asked for; none if it does not speak HTTP.
+/// The virtual host of a service in the route of a front proxy. It is selected by the host name of
+/// the request. None if the service does not speak HTTP.
 pub(super) fn ingress_host(service: &Service) -> Option<VirtualHost> {
     let domains = vec![service.name.clone(), format!("{}:*", service.name)];
     (service.protocol != Protocol::Tcp).then(|| virtual_host(service, domains))
@@ -139,17 +140,17 @@ fn cluster_of(service: &Service) -> Cluster {
     let mut cluster = cluster::eds_cluster(&service.name, CONNECT_TIMEOUT);
     cluster.outlier_detection = Some(outlier_detection());
     match service.protocol {
-        Protocol::Http1 => cluster::speak_http1(&mut cluster),
-        Protocol::Http2 => cluster::speak_http2(&mut cluster, None),
+        Protocol::Http1 => cluster::use_http1(&mut cluster),
+        Protocol::Http2 => cluster::use_http2(&mut cluster, None),
         Protocol::Tcp => {}
     }
     cluster
 }
 
-/// Takes an instance out for a while that cannot be reached or answers as a broken gateway would.
-/// Two failures do: with many instances each gets few requests, and whoever is out wrongly is back
-/// soon. What an application says of itself by a plain 500 is not judged, and never more than half
-/// of the instances are out.
+/// Ejects an instance for a while if it cannot be reached or answers like a failing gateway. Two
+/// failures suffice: with many instances each one gets few requests, and a wrongly ejected one is
+/// back soon. A plain 500 of an application does not count, and at most half of the instances are
+/// ejected.
 fn outlier_detection() -> OutlierDetection {
     OutlierDetection {
         split_external_local_origin_errors: true,
@@ -167,8 +168,8 @@ fn outlier_detection() -> OutlierDetection {
 fn route(service: &Service) -> RouteConfiguration {
     RouteConfiguration {
         name: service.name.clone(),
-        // Any host: who asks for this route by name has chosen already, and the authority of
-        // `xds:///orders` is `orders`.
+        // Any host: a client that requests this route by name has already chosen the service, and
+        // the authority of `xds:///orders` is `orders`.
         virtual_hosts: vec![virtual_host(service, vec!["*".to_owned()])],
         ..RouteConfiguration::default()
     }
@@ -176,10 +177,11 @@ fn route(service: &Service) -> RouteConfiguration {
 
 fn virtual_host(service: &Service, domains: Vec<String>) -> VirtualHost {
     let action = RouteAction {
-        // Only silence ends a request, since streams and large answers take their time.
+        // No time limit for a request, since streams and large responses take long. Only silence
+        // ends it.
         timeout: build::duration(Duration::ZERO),
         idle_timeout: build::duration(service.options.stream_idle.unwrap_or(STREAM_IDLE)),
-        max_stream_duration: (service.protocol == Protocol::Http2).then(http::as_the_client_asks),
+        max_stream_duration: (service.protocol == Protocol::Http2).then(http::client_deadline),
         ..http::to_cluster(&service.name)
     };
     let retried = RouteAction { retry_policy: Some(http::idempotent_retries()), ..action.clone() };
@@ -195,7 +197,7 @@ fn virtual_host(service: &Service, domains: Vec<String>) -> VirtualHost {
             idempotent,
             Route { name: service.name.clone(), ..http::route(Action::Route(action)) },
         ],
-        // Of every route that has none of its own.
+        // For every route without a retry policy of its own.
         retry_policy: Some(http::safe_retries()),
         ..VirtualHost::default()
     }
@@ -224,7 +226,8 @@ fn sidecar_listener(service: &Service) -> Listener {
             config_type: Some(filter::ConfigType::TypedConfig(build::any(&TcpProxy {
                 stat_prefix,
                 max_connect_attempts: build::number(TCP_ATTEMPTS),
-                // A database's connections rest overnight. Whoever is gone is found by keepalive.
+                // No limit by default: connections of a database may be idle overnight. Keepalive
+                // finds dead ones.
                 idle_timeout: build::duration(service.options.stream_idle.unwrap_or_default()),
                 cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(service.name.clone())),
                 ..TcpProxy::default()
@@ -236,8 +239,8 @@ fn sidecar_listener(service: &Service) -> Listener {
         name: sidecar_name(&service.name),
         address: Some(build::address(address)),
         filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
-        // Whoever else has the port keeps it, and this sidecar says that it lacks it. Sharing it,
-        // two sidecars of one host would take each other's calls.
+        // If another process has the port, Envoy rejects the listener. With a shared port, two
+        // sidecars on one host would take each other's calls.
         enable_reuse_port: Some(BoolValue { value: false }),
         ..Listener::default()
     }

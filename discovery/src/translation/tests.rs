@@ -1,3 +1,6 @@
+mod endpoints;
+mod namespaces;
+
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -28,14 +31,16 @@ use envoy_types::pb::{
 };
 use prost::{Message, Name};
 use proto::quorate::v1::{
-    ConfigureService, Health, Locality as WireLocality, NodeState, RegisterInstance, RemoveService,
-    ReportLeader, ServiceOptions, SetNodeState, registry_command::Command,
+    ConfigureService, Health, Locality as WireLocality, RegisterInstance, RemoveService,
+    ServiceOptions, registry_command::Command,
 };
 
 use super::*;
 use crate::{
-    registry::may_be_registered,
-    registry::tests::{Mesh, instance, node},
+    registry::{
+        may_be_registered,
+        tests::{Mesh, instance},
+    },
     resource::ResourceType,
     snapshot::Snapshot,
 };
@@ -73,7 +78,7 @@ fn what_is_not_a_services_own_has_a_name_that_no_service_can_have() {
     for route in ["ingress", "ingress-kv", "orders"] {
         let configuration: RouteConfiguration = told.get(ResourceType::Route, route);
         for host in configuration.virtual_hosts {
-            // A namespace's route has its name, among those of namespaces only.
+            // A namespace's route has the namespace's name, but only in `ingress-kv`.
             let own = if route == "ingress-kv" { ["default", "extra"].as_slice() } else { &[] };
             names.extend(
                 host.routes.into_iter().map(|it| it.name).filter(|it| !own.contains(&&**it)),
@@ -243,86 +248,6 @@ fn only_http2_services_are_spoken_to_in_http2() {
 }
 
 #[test]
-fn endpoints_are_grouped_by_locality_which_weighs_what_can_be_used() {
-    let mut mesh = Mesh::default();
-    let cases = [
-        ("a", 5, Health::Healthy, "z1"),
-        ("b", 7, Health::Unknown, "z1"),
-        ("c", 9, Health::Unhealthy, "z1"),
-        ("d", 0, Health::Draining, "z2"),
-    ];
-    for (at, (id, weight, health, zone)) in cases.into_iter().enumerate() {
-        let command = placed(id, &format!("10.0.0.{}:80", at + 1), weight, health, zone);
-        mesh.run(Command::RegisterInstance(command)).unwrap();
-    }
-    assert_eq!(
-        Told::of(&mesh).endpoints("orders"),
-        ["0 z1 12: 10.0.0.1:80 Healthy 5, 10.0.0.2:80 Unknown 7", "0 z2 1: 10.0.0.4:80 Draining 1",]
-    );
-}
-
-/// D14, and L: silence alone leaves no service without endpoints.
-#[test]
-fn silent_instances_come_after_the_others_and_are_all_there_is_if_need_be() {
-    let mut mesh = Mesh::default();
-    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
-    mesh.mark(1, true);
-    let both = ["0  1: 10.0.0.1:80 Degraded 1, 10.0.0.2:80 Healthy 1"];
-    assert_eq!(Told::of(&mesh).endpoints("orders"), both);
-    mesh.mark(2, true);
-    let unknown = ["0  2: 10.0.0.1:80 Unknown 1, 10.0.0.2:80 Unknown 1"];
-    assert_eq!(Told::of(&mesh).endpoints("orders"), unknown);
-    mesh.mark(1, false);
-    mesh.mark(2, false);
-    let healthy = ["0  2: 10.0.0.1:80 Healthy 1, 10.0.0.2:80 Healthy 1"];
-    assert_eq!(Told::of(&mesh).endpoints("orders"), healthy);
-}
-
-/// gRPC clients leave out what is degraded.
-#[test]
-fn half_of_an_http2_service_is_never_degraded() {
-    let mut mesh = Mesh::default();
-    for lease_id in 1..=3 {
-        let id = format!("i{lease_id}");
-        let mut command = instance("orders", &id, &format!("10.0.0.{lease_id}:80"), lease_id);
-        command.instance.as_mut().unwrap().protocol = "http2".into();
-        mesh.run(Command::RegisterInstance(command)).unwrap();
-    }
-    mesh.mark(1, true);
-    assert!(Told::of(&mesh).endpoints("orders")[0].contains("10.0.0.1:80 Degraded"));
-    mesh.mark(2, true);
-    let told = ["0  3: 10.0.0.1:80 Unknown 1, 10.0.0.2:80 Unknown 1, 10.0.0.3:80 Healthy 1"];
-    assert_eq!(Told::of(&mesh).endpoints("orders"), told);
-}
-
-#[test]
-fn silent_replicas_of_a_namespace_come_after_the_others() {
-    let mut mesh = Mesh::default();
-    mesh.nodes(3);
-    mesh.decide("default", &[1, 2, 3]).unwrap();
-    mesh.mark(2, true);
-    let told = Told::of(&mesh).endpoints("kv/default");
-    assert!(told[0].contains("10.0.1.2:2379 Degraded"), "{told:?}");
-}
-
-#[test]
-fn removed_service_takes_its_resources_along() {
-    let mut mesh = Mesh::default();
-    let before = Told::of(&mesh);
-    let kinds = ResourceType::all();
-    let names = |it: &Told| kinds.map(|kind| it.names(kind));
-    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    let mut snapshot = Told::of(&mesh).0;
-    let name = "orders".to_owned();
-    mesh.run(Command::RemoveService(RemoveService { name, force: true, if_empty: false })).unwrap();
-    snapshot = snapshot.with_changes(2, translated(&mesh));
-    let after = Told(snapshot);
-    assert_eq!(names(&after), names(&before));
-    assert_eq!(after.routes("ingress"), []);
-}
-
-#[test]
 fn a_service_may_say_how_long_its_streams_are_silent() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
@@ -343,155 +268,28 @@ fn a_service_may_say_how_long_its_streams_are_silent() {
 }
 
 #[test]
-fn unhealthy_instances_are_listed_only_if_the_service_wants_them_tried() {
+fn removed_service_takes_its_resources_along() {
     let mut mesh = Mesh::default();
-    let sick = placed("a", "10.0.0.1:80", 1, Health::Unhealthy, "z");
-    mesh.run(Command::RegisterInstance(sick)).unwrap();
-    assert_eq!(Told::of(&mesh).endpoints("orders"), Vec::<String>::new());
-    mesh.run(configure(None, true)).unwrap();
-    assert_eq!(Told::of(&mesh).endpoints("orders"), ["0 z 1: 10.0.0.1:80 Unhealthy 1"]);
-}
-
-#[test]
-fn instances_that_are_down_are_left_out() {
-    let mut mesh = Mesh::default();
+    let before = Told::of(&mesh);
+    let kinds = ResourceType::all();
+    let names = |it: &Told| kinds.map(|kind| it.names(kind));
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
-    mesh.expire(1).unwrap();
-    assert_eq!(Told::of(&mesh).endpoints("orders"), ["0  1: 10.0.0.2:80 Healthy 1"]);
-    mesh.deregister("orders", "b").unwrap();
-    assert_eq!(Told::of(&mesh).endpoints("orders"), Vec::<String>::new());
-}
-
-#[test]
-fn of_two_instances_at_one_address_the_later_counts() {
-    let mut mesh = Mesh::default();
-    mesh.register("orders", "b", "10.0.0.1:80", 1).unwrap();
-    let later = placed("a", "10.0.0.1:80", 3, Health::Healthy, "z");
-    mesh.run(Command::RegisterInstance(later)).unwrap();
-    assert_eq!(Told::of(&mesh).endpoints("orders"), ["0 z 3: 10.0.0.1:80 Healthy 3"]);
-}
-
-#[test]
-fn instance_changes_only_the_endpoints_of_its_service() {
-    let mut mesh = Mesh::default();
-    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    mesh.register("orders", "b", "10.0.0.2:80", 2).unwrap();
-    let changes = translated(&mesh);
-    let told: Vec<_> = changes.iter().map(describe).collect();
-    assert_eq!(told, ["put eds orders"]);
-}
-
-#[test]
-fn leader_comes_first_and_the_others_are_the_reserve() {
-    let mut mesh = three_nodes();
-    let all = ["0  3: 10.0.1.1:2379 Healthy 1, 10.0.1.2:2379 Healthy 1, 10.0.1.3:2379 Healthy 1"];
-    assert_eq!(Told::of(&mesh).endpoints("kv/default"), all);
-    assert_eq!(Told::of(&mesh).endpoints("kv/default/leader"), all);
-
-    mesh.lead(2, 2, 7);
-    assert_eq!(Told::of(&mesh).endpoints("kv/default"), all);
-    assert_eq!(
-        Told::of(&mesh).endpoints("kv/default/leader"),
-        ["0  1: 10.0.1.2:2379 Healthy 1", "1  2: 10.0.1.1:2379 Healthy 1, 10.0.1.3:2379 Healthy 1",]
-    );
-}
-
-#[test]
-fn new_leader_changes_one_resource() {
-    let mut mesh = three_nodes();
-    mesh.lead(2, 2, 7);
-    let before = Told::of(&mesh).0;
-    mesh.lead(2, 3, 8);
-    let after = before.with_changes(9, translated(&mesh));
-    for kind in ResourceType::all() {
-        let changed: Vec<_> = after
-            .resources(kind)
-            .filter(|it| before.get(kind, it.name()) != Some(it))
-            .map(|it| it.name().to_string())
-            .collect();
-        let expected: &[&str] =
-            if kind == ResourceType::Endpoints { &["kv/default/leader"] } else { &[] };
-        assert_eq!(changed, expected);
-    }
-}
-
-#[test]
-fn leader_that_stops_drains_and_one_that_is_down_is_gone() {
-    let mut mesh = three_nodes();
-    mesh.lead(2, 2, 7);
-    let state = NodeState::Stopping.into();
-    mesh.run(Command::SetNodeState(SetNodeState { node_id: 2, lease_id: 2, state })).unwrap();
-    let reserve = "1  2: 10.0.1.1:2379 Healthy 1, 10.0.1.3:2379 Healthy 1";
-    assert_eq!(
-        Told::of(&mesh).endpoints("kv/default/leader"),
-        ["0  1: 10.0.1.2:2379 Draining 1", reserve]
-    );
-    mesh.expire(2).unwrap();
-    assert_eq!(
-        Told::of(&mesh).endpoints("kv/default/leader"),
-        ["0  2: 10.0.1.1:2379 Healthy 1, 10.0.1.3:2379 Healthy 1"]
-    );
-}
-
-#[test]
-fn replica_that_does_not_serve_yet_is_left_out() {
-    let mut mesh = three_nodes();
-    mesh.run(Command::RecordNode(node(4, 1, 4))).unwrap();
-    mesh.assign(2, 4).unwrap();
-    let report = |serving| ReportLeader {
-        group: 2,
-        leader_id: 1,
-        term: 7,
-        serving,
-        ..ReportLeader::default()
-    };
-    mesh.run(Command::ReportLeader(report(vec![1, 2, 3]))).unwrap();
-    let hosts = |mesh: &Mesh| Told::of(mesh).endpoints("kv/default").concat().matches(':').count();
-    assert_eq!(hosts(&mesh), 1 + 3);
-    mesh.run(Command::ReportLeader(report(vec![1, 2, 3, 4]))).unwrap();
-    assert_eq!(hosts(&mesh), 1 + 4);
-}
-
-#[test]
-fn namespace_is_chosen_by_header_and_the_default_takes_the_rest() {
-    let mut mesh = three_nodes();
-    mesh.decide("orders", &[1, 2, 3]).unwrap();
-    let told = Told::of(&mesh);
-    assert_eq!(
-        told.routes("ingress-kv"),
-        [
-            route("*", "default", "kv/default/leader"),
-            route("*", "orders", "kv/orders/leader"),
-            route("*", "", "kv/default/leader"),
-        ]
-    );
-    assert_eq!(
-        told.names(ResourceType::Cluster),
-        ["kv/default", "kv/default/leader", "kv/orders", "kv/orders/leader"]
-    );
-}
-
-#[test]
-fn retries_are_safe_and_leave_the_leader() {
-    let told = Told::of(&three_nodes());
-    let route: RouteConfiguration = told.get(ResourceType::Route, "ingress-kv");
-    for route in &route.virtual_hosts[0].routes {
-        let Some(route::Action::Route(action)) = &route.action else { panic!() };
-        let retries = action.retry_policy.as_ref().unwrap();
-        assert!(!retries.retry_on.split(',').any(|it| it == "reset"), "{}", retries.retry_on);
-        let priority = retries.retry_priority.as_ref().unwrap();
-        assert_eq!(priority.name, "envoy.retry_priorities.previous_priorities");
-        assert_eq!(retries.retry_host_predicate.len(), 1);
-    }
-    // Envoy allows three retries at once to a cluster by default: too few for a failover.
-    let cluster: Cluster = told.get(ResourceType::Cluster, "kv/default/leader");
-    let limits = &cluster.circuit_breakers.unwrap().thresholds[0];
-    assert!(limits.max_retries.unwrap().value > 1_000);
+    let mut snapshot = Told::of(&mesh).0;
+    let name = "orders".to_owned();
+    mesh.run(Command::RemoveService(RemoveService { name, force: true, if_empty: false })).unwrap();
+    snapshot = snapshot.with_changes(2, translated(&mesh));
+    let after = Told(snapshot);
+    assert_eq!(names(&after), names(&before));
+    assert_eq!(after.routes("ingress"), []);
 }
 
 fn route(domain: &str, header: &str, to: &str) -> (String, String, String) {
     (domain.to_owned(), header.to_owned(), to.to_owned())
+}
+
+fn configure(stream_idle_ms: Option<u64>, try_unhealthy: bool) -> Command {
+    let options = Some(ServiceOptions { stream_idle_ms, try_unhealthy });
+    Command::ConfigureService(ConfigureService { name: "orders".to_owned(), options })
 }
 
 fn three_nodes() -> Mesh {
@@ -510,12 +308,7 @@ fn placed(id: &str, address: &str, weight: u32, health: Health, zone: &str) -> R
     command
 }
 
-fn configure(stream_idle_ms: Option<u64>, try_unhealthy: bool) -> Command {
-    let options = Some(ServiceOptions { stream_idle_ms, try_unhealthy });
-    Command::ConfigureService(ConfigureService { name: "orders".to_owned(), options })
-}
-
-/// What clients are told of a registry, read back.
+/// The resources of a registry, decoded.
 struct Told(Snapshot);
 
 impl Told {
@@ -540,7 +333,7 @@ impl Told {
         assignment.endpoints.iter().map(describe_locality).collect()
     }
 
-    /// Each domain's routes as domain, what their header must be, and where they lead.
+    /// For each route: its domain, the header value that it requires, and its target.
     fn routes(&self, name: &str) -> Vec<(String, String, String)> {
         let configuration: RouteConfiguration = self.get(ResourceType::Route, name);
         let mut routes = Vec::new();
@@ -623,7 +416,7 @@ fn describe(change: &ResourceChange) -> String {
     }
 }
 
-/// What follows from what was touched, from a translator that knows the rest.
+/// The changes of the last command, from a translator that has translated everything before.
 fn translated(mesh: &Mesh) -> Vec<ResourceChange> {
     let mut translator = Translator::default();
     translator.translate_all(&mesh.registry);

@@ -1,4 +1,4 @@
-//! Small resources that carry a text, and readers of what came over the wire.
+//! Small resources that carry a text, and decoders of responses.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(crate) struct Item {
     pub text: String,
 }
 
-/// A resource of that text. The words of a listener's text after the first are the routes that it
-/// asks for.
+/// A resource with this text. In a listener's text the words after the first are the routes that it
+/// requests.
 pub(crate) fn resource(kind: ResourceType, name: &str, text: &str) -> Resource {
     let (own, text) = (name.to_owned(), text.to_owned());
     let name: Arc<str> = name.into();

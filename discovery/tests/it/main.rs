@@ -1,4 +1,4 @@
-//! The crate seen from outside: stories as scripts, and random histories from seeds.
+//! Tests of the crate's public interface: text scripts, and random histories from seeds.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Stories of one stream, as text. Each command prints the responses that it causes.
+//! Text scripts of one stream. Each command prints the responses that it causes.
 //!
 //! ```text
 //! change KIND/NAME=TEXT…    the next snapshot; TEXT `none` removes; kind `api` is a listener that
@@ -12,8 +12,8 @@
 //! client                    who is connected
 //! ```
 //!
-//! The words of a listener's text after the first are the routes that it asks for. A response prints
-//! as `NONCE KIND NAME=TEXT… -REMOVED…`.
+//! In a listener's text the words after the first are the routes that it requests. A response
+//! prints as `NONCE KIND NAME=TEXT… -REMOVED…`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use discovery::lease::Time;
 use discovery::resource::{ResourceChange, ResourceType};
 use discovery::snapshot::Snapshot;
-use discovery::stream::{Notice, Receipt, Response, Stream, Variant, Violation};
+use discovery::stream::{Notice, ProtocolVariant, Receipt, Response, Stream, Violation};
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
@@ -31,7 +31,7 @@ use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 
 use crate::fixture::{read, resource};
 
-/// Makes each script a test of its own; a tidy test finds those that are not listed.
+/// Makes each script a separate test. A tidy test finds scripts that are not listed.
 macro_rules! scripts {
     ($folder:ident, $variant:expr; $($name:ident)*) => {
         mod $folder {
@@ -46,7 +46,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { delta, Variant::Delta;
+scripts! { delta, ProtocolVariant::Delta;
     listener_leaves_the_wildcard
     missing_name_appears
     nack_bad_resource_in_a_batch
@@ -89,7 +89,7 @@ scripts! { delta, Variant::Delta;
     wildcard_unsubscribe_one_name
 }
 
-scripts! { sotw, Variant::Sotw;
+scripts! { sotw, ProtocolVariant::Sotw;
     error_alone_makes_a_nack
     full_set_of_clusters_and_listeners
     grpc_client
@@ -136,14 +136,15 @@ struct Script {
     stream: Stream,
     snapshot: Snapshot,
     now: Time,
-    /// The latest nonce and version of each type, and the names last given (SotW).
+    /// The latest nonce of each type; the fields below hold the latest version, and the names of
+    /// the last request (SotW).
     nonces: BTreeMap<String, String>,
     versions: BTreeMap<String, String>,
     names: BTreeMap<String, Vec<String>>,
 }
 
 impl Script {
-    fn new(variant: Variant) -> Self {
+    fn new(variant: ProtocolVariant) -> Self {
         Self {
             stream: Stream::new(variant, "replica".to_owned()),
             snapshot: Snapshot::empty(),
@@ -195,8 +196,8 @@ impl Script {
         let nonce = self.nonces.get(short).ok_or("no response to answer")?.clone();
         let error = if error { Some(args.next_pos().unwrap_or("bad")) } else { None };
         let names = match self.stream.variant() {
-            Variant::Delta => Vec::new(),
-            Variant::Sotw => self.names.get(short).cloned().unwrap_or_default(),
+            ProtocolVariant::Delta => Vec::new(),
+            ProtocolVariant::Sotw => self.names.get(short).cloned().unwrap_or_default(),
         };
         self.send(short, Parts { names, nonce: &nonce, error, ..Parts::default() })
     }
@@ -209,7 +210,7 @@ impl Script {
             parts.error.map(|it| Status { message: it.to_owned(), ..Status::default() });
         let response_nonce = parts.nonce.to_owned();
         let responses = match self.stream.variant() {
-            Variant::Delta => {
+            ProtocolVariant::Delta => {
                 let mut versions = BTreeMap::new();
                 for it in &parts.have {
                     let (name, text) = it.split_once('=').ok_or("have=NAME=TEXT")?;
@@ -228,7 +229,7 @@ impl Script {
                 };
                 self.stream.handle_delta(request, &self.snapshot, self.now)
             }
-            Variant::Sotw => {
+            ProtocolVariant::Sotw => {
                 self.names.insert(short.to_owned(), parts.names.clone());
                 let request = DiscoveryRequest {
                     version_info: parts.version.to_owned(),
@@ -253,7 +254,7 @@ impl Script {
         })
     }
 
-    /// Lets time pass, and the stream act at each moment that it asked for.
+    /// Lets time pass, and calls the stream at each of its deadlines.
     fn wait(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String, Box<dyn Error>> {
         let seconds: f64 = args.next_pos().ok_or("how many seconds?")?.parse()?;
         let end = self.now + Duration::from_secs_f64(seconds);
@@ -288,7 +289,7 @@ impl Script {
         let mut text = String::new();
         for response in responses {
             let (type_url, items, removed) = match self.stream.variant() {
-                Variant::Delta => {
+                ProtocolVariant::Delta => {
                     let proto = response.to_delta_proto();
                     assert_eq!(proto.control_plane.unwrap().identifier, "replica");
                     let items: Vec<_> = proto
@@ -298,7 +299,7 @@ impl Script {
                         .collect();
                     (proto.type_url, items, proto.removed_resources)
                 }
-                Variant::Sotw => {
+                ProtocolVariant::Sotw => {
                     let proto = response.to_sotw_proto();
                     assert_eq!(proto.control_plane.unwrap().identifier, "replica");
                     (proto.type_url, proto.resources.iter().map(read).collect(), Vec::new())

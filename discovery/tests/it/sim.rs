@@ -1,6 +1,6 @@
-//! Random histories: a registry that changes, clients of all sorts, and messages that take their
-//! time. Invariants are checked after each event; then everything comes to rest and every client
-//! must have what there is.
+//! Random histories: changing resources, clients of all kinds, and delayed messages. Invariants are
+//! checked after each event. At the end all messages are delivered, and every client must have all
+//! resources that it wants.
 //!
 //! A failure prints its seed. `SEED=n` replays it.
 
@@ -20,7 +20,7 @@ use world::World;
 const SEEDS: u64 = 400;
 const EVENTS_PER_CLIENT: usize = 17;
 
-/// Longer than anything waits, and than the pause before a rejected resource is tried again.
+/// Longer than any wait, and than any pause before a rejected resource is tried again.
 const LONG: Duration = Duration::from_secs(120);
 
 #[test]
@@ -65,7 +65,7 @@ fn event(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
     let client = clients.choose_mut(rng).expect("there are clients");
     match rng.random_range(0..100) {
         0..4 => world.step(rng),
-        // Little in all, so that only silent clients are served without their answers.
+        // Short steps, so that only clients that never answer exceed the patience.
         4..8 => world.now += Duration::from_millis(rng.random_range(0..400)),
         8..10 => client.tick(world.now),
         10..35 => client.notify(world),
@@ -76,7 +76,7 @@ fn event(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
     }
 }
 
-/// Delivers everything that is under way, until nothing is and nobody waits any longer.
+/// Delivers messages and lets time pass until nothing is under way or waiting.
 fn rest(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
     let end = world.now + LONG;
     for client in &mut *clients {

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn a_message_is_taken_or_refused_by_name() {
     let ours = MeshId::generate();
-    let here = Here { mesh: Some(&ours), node_id: 1, store_id: 10, start: 77 };
+    let recipient = Recipient { mesh: Some(&ours), node_id: 1, store_id: 10, start: 77 };
     let good = pb::Envelope {
         mesh_id: ours.to_string(),
         group: 2,
@@ -31,17 +31,17 @@ fn a_message_is_taken_or_refused_by_name() {
     for (name, change, expected) in cases {
         let mut envelope = good.clone();
         change(&mut envelope);
-        match (check(Some(&envelope), here), expected) {
+        match (check(Some(&envelope), recipient), expected) {
             (Ok(found), Ok(())) => assert_eq!(found, received, "{name}"),
-            (Err(refusal), Err(text)) => {
-                assert!(refusal.to_string().contains(text), "{name}: {refusal}");
+            (Err(error), Err(text)) => {
+                assert!(error.to_string().contains(text), "{name}: {error}");
             }
             (found, expected) => panic!("{name}: {found:?}, expected {expected:?}"),
         }
     }
-    assert_eq!(check(None, here), Err(Refusal::NoEnvelope));
-    let blank = Here { mesh: None, ..here };
-    let refusal = check(Some(&good), blank).unwrap_err();
-    assert_eq!(refusal, Refusal::NoMesh { target: ours.to_string() });
-    assert_eq!(tonic::Status::from(refusal).code(), tonic::Code::FailedPrecondition);
+    assert_eq!(check(None, recipient), Err(EnvelopeError::NoEnvelope));
+    let blank = Recipient { mesh: None, ..recipient };
+    let error = check(Some(&good), blank).unwrap_err();
+    assert_eq!(error, EnvelopeError::NoMesh { target: ours.to_string() });
+    assert_eq!(tonic::Status::from(error).code(), tonic::Code::FailedPrecondition);
 }

@@ -1,5 +1,5 @@
-//! Answering a Hello. Anybody can call: nothing that a caller says is believed, and it costs a
-//! bounded amount of memory and no dial but to a server that is known.
+//! Answers a Hello. Anybody can call, so no claim of a caller is believed. A call costs a bounded
+//! amount of memory, and causes dials only for servers that are known.
 
 use proto::quorate::v1 as pb;
 
@@ -7,11 +7,11 @@ use super::to_proto;
 use crate::{
     part::Mesh,
     proof,
-    starts::{Start, Told, compare},
+    starts::{Start, StartOrder, compare},
 };
 
 /// Bytes of a proof.
-const PROOF: usize = 32;
+const PROOF_BYTES: usize = 32;
 
 pub(crate) fn answer(mesh: &Mesh, request: &pb::HelloRequest) -> pb::HelloReply {
     let server = mesh.server_identity();
@@ -19,7 +19,7 @@ pub(crate) fn answer(mesh: &Mesh, request: &pb::HelloRequest) -> pb::HelloReply 
     let (mut known, mut other_starts) = (Vec::new(), Vec::new());
     if same_mesh {
         if let Some(sender) = &request.sender {
-            other_starts = hear(mesh, sender, request);
+            other_starts = record_claims(mesh, sender, request);
         }
         known = mesh.book().hints().iter().map(to_proto).collect();
         known.push(to_proto(&mesh.own_hint()));
@@ -32,44 +32,53 @@ pub(crate) fn answer(mesh: &Mesh, request: &pb::HelloRequest) -> pb::HelloReply 
     pb::HelloReply { server: Some(server), known, formation, other_starts }
 }
 
-/// Notes what is to be looked into. Returns what other starts say to the sender.
-fn hear(mesh: &Mesh, sender: &pb::AddressHint, request: &pb::HelloRequest) -> Vec<pb::OtherStart> {
+/// Notes the claims that are to be checked. Returns the proofs that other starts of the sender left
+/// for it.
+fn record_claims(
+    mesh: &Mesh,
+    sender: &pb::AddressHint,
+    request: &pb::HelloRequest,
+) -> Vec<pb::OtherStart> {
     let identity = &mesh.inner.identity;
     let rumors = &mesh.inner.rumors;
     if sender.node_id == identity.node_id {
-        return hear_own_id(mesh, sender, request);
+        return answer_own_id(mesh, sender, request);
     }
     let Some(counted) = mesh.book().hint(sender.node_id) else { return Vec::new() };
     let told = Start { epoch: sender.boot_epoch, number: sender.start };
     let has_moved = sender.address != counted.address.to_string();
-    let is_news = match compare(Some(counted.start()), told) {
-        Told::Counted => has_moved && sender.moves > counted.moves,
-        Told::Later => true,
-        Told::Earlier | Told::Copy | Told::MadeUp => false,
+    let is_newer = match compare(Some(counted.start()), told) {
+        StartOrder::Counted => has_moved && sender.moves > counted.moves,
+        StartOrder::Later => true,
+        StartOrder::Earlier | StartOrder::Copy | StartOrder::Implausible => false,
     };
-    if is_news && has_moved {
+    if is_newer && has_moved {
         if let Ok(address) = sender.address.parse() {
             rumors.claim(sender.node_id, address);
         }
-    } else if is_news {
-        rumors.want(sender.node_id);
+    } else if is_newer {
+        rumors.request_lookup(sender.node_id);
     }
-    // The sender may count another start of this server than this one.
+    // If the sender counts another start of this server, it is asked, to learn which one.
     let of_us = request.known.iter().filter(|hint| hint.node_id == identity.node_id);
     let of_us = of_us.map(|hint| Start { epoch: hint.boot_epoch, number: hint.start });
-    let differs =
-        |start| matches!(compare(Some(identity.start()), start), Told::Later | Told::Copy);
+    let differs = |start| {
+        matches!(compare(Some(identity.start()), start), StartOrder::Later | StartOrder::Copy)
+    };
     if of_us.into_iter().any(differs) {
-        rumors.want(sender.node_id);
+        rumors.request_lookup(sender.node_id);
     }
-    if let Some(word) = request.other_start.as_ref().filter(|word| word.proof.len() == PROOF) {
-        rumors.pass_on(sender.node_id, word.clone());
+    if let Some(other_start) =
+        request.other_start.as_ref().filter(|it| it.proof.len() == PROOF_BYTES)
+    {
+        rumors.keep_proof(sender.node_id, other_start.clone());
     }
-    rumors.words_for(sender.node_id, sender.start)
+    rumors.proofs_for(sender.node_id, sender.start)
 }
 
-/// Somebody calls under this server's own id. A copy proves it, and is proven to that it is one.
-fn hear_own_id(
+/// Answers a caller with this server's own id. Its proof is checked, and the answer proves to it
+/// that this start runs.
+fn answer_own_id(
     mesh: &Mesh,
     sender: &pb::AddressHint,
     request: &pb::HelloRequest,
@@ -79,8 +88,8 @@ fn hear_own_id(
         return Vec::new();
     }
     let dir = mesh.lock_dir();
-    if let Some(word) = &request.other_start
-        && proof::holds(dir.secret(), word, start)
+    if let Some(other_start) = &request.other_start
+        && proof::verify(dir.secret(), other_start, start)
     {
         mesh.inner.copy_proven.cancel();
     }

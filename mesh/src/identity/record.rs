@@ -1,4 +1,4 @@
-//! What the identity file says, and how it is written and read.
+//! The content of the identity file, and how it is written and read.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
@@ -16,10 +16,10 @@ pub(super) const FORMAT: u32 = 2;
 pub(super) const IDENTITY_FILE: &str = "identity";
 const IDENTITY_DRAFT: &str = "identity.new";
 const HEADER: &str = "quorate-identity";
-/// What a volume that was just made may hold.
+/// Entries that a new volume may contain.
 const IGNORED: [&str; 1] = ["lost+found"];
 
-/// What the identity file says.
+/// The content of the identity file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) node_id: NodeId,
@@ -30,13 +30,14 @@ pub(super) struct Record {
     pub(super) formation: Option<FormationRecord>,
     pub(super) boot_epoch: u64,
     pub(super) services: BTreeSet<String>,
-    /// Known to this directory and its copies only, in hexadecimal digits.
+    /// A secret that only this directory and its copies have, in hexadecimal digits.
     pub(super) secret: String,
     pub(super) place: Option<Place>,
-    /// Whether another start was found to run from a copy. Nothing runs here until a person has
-    /// decided which copy is kept.
+    /// Whether another start was found to run from a copy. The directory cannot be started until an
+    /// operator has decided which copy is kept.
     pub(super) overtaken: bool,
-    /// Whether a person has decided for this copy, and it has not left the terms of the others behind.
+    /// Whether an operator has decided for this copy, and its groups have not yet raised their
+    /// terms beyond those of the other copies.
     #[serde(default)]
     pub(super) terms_forgotten: bool,
 }
@@ -128,7 +129,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Record, DataDirError> {
 fn is_empty(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        // A crash before the first identity was in place leaves its draft.
+        // A crash before the first identity file was in place leaves its draft.
         let known =
             IGNORED.iter().chain([&IDENTITY_DRAFT, &place::DIR]).any(|known| name == **known);
         if !known {

@@ -159,7 +159,7 @@ fn a_directory_knows_whether_it_stands_where_it_was_made() {
     for copy in [&whole, &partial] {
         assert!(open(copy, &["data"], None).unwrap().identity().moved);
         assert!(open(copy, &["data"], None).unwrap().identity().moved, "a start settles nothing");
-        open(copy, &["data"], None).unwrap().settle().unwrap();
+        open(copy, &["data"], None).unwrap().set_place().unwrap();
         assert!(!open(copy, &["data"], None).unwrap().identity().moved);
     }
     assert!(!open(&renamed, &["data"], None).unwrap().identity().moved);
@@ -220,7 +220,7 @@ fn listing(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// A build before `terms_forgotten` wrote no such field, in the same format.
+/// Earlier builds wrote the same format without the field `terms_forgotten`.
 #[test]
 fn an_identity_of_a_version_before_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();

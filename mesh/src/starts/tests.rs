@@ -6,70 +6,70 @@ use super::*;
 fn the_first_start_of_the_latest_epoch_counts() {
     let start = |epoch, number| Start { epoch, number };
     let cases = [
-        (None, start(1, 7), Told::Later),
-        (None, start(0, 0), Told::Later),
-        (None, start(MOST_AHEAD + 1, 7), Told::MadeUp),
-        (None, start(u64::MAX, 7), Told::MadeUp),
-        (Some(start(3, 7)), start(3, 7), Told::Counted),
-        (Some(start(3, 7)), start(3, 0), Told::Counted),
-        (Some(start(3, 0)), start(3, 7), Told::Later),
-        (Some(start(3, 7)), start(4, 9), Told::Later),
-        (Some(start(3, 7)), start(4, 0), Told::Later),
-        (Some(start(3, 7)), start(2, 7), Told::Earlier),
-        (Some(start(3, 7)), start(3, 8), Told::Copy),
-        (Some(start(3, 7)), start(3 + MOST_AHEAD, 8), Told::Later),
-        (Some(start(3, 7)), start(4 + MOST_AHEAD, 8), Told::MadeUp),
-        (Some(start(u64::MAX, 7)), start(u64::MAX, 8), Told::Copy),
+        (None, start(1, 7), StartOrder::Later),
+        (None, start(0, 0), StartOrder::Later),
+        (None, start(MOST_AHEAD + 1, 7), StartOrder::Implausible),
+        (None, start(u64::MAX, 7), StartOrder::Implausible),
+        (Some(start(3, 7)), start(3, 7), StartOrder::Counted),
+        (Some(start(3, 7)), start(3, 0), StartOrder::Counted),
+        (Some(start(3, 0)), start(3, 7), StartOrder::Later),
+        (Some(start(3, 7)), start(4, 9), StartOrder::Later),
+        (Some(start(3, 7)), start(4, 0), StartOrder::Later),
+        (Some(start(3, 7)), start(2, 7), StartOrder::Earlier),
+        (Some(start(3, 7)), start(3, 8), StartOrder::Copy),
+        (Some(start(3, 7)), start(3 + MOST_AHEAD, 8), StartOrder::Later),
+        (Some(start(3, 7)), start(4 + MOST_AHEAD, 8), StartOrder::Implausible),
+        (Some(start(u64::MAX, 7)), start(u64::MAX, 8), StartOrder::Copy),
     ];
     for (counted, told, expected) in cases {
         assert_eq!(compare(counted, told), expected, "{counted:?} {told:?}");
     }
 }
 
-/// Two copies of a server that were each started, and the other voters of its group.
+/// Two started copies of a server, and the other voters of its group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct World {
-    /// What each honest voter counts of the copied server, on its disk.
+    /// The start of the copied server that each other voter counts.
     counted: Vec<Option<(u64, u64)>>,
-    /// By copy: the voters that it has heard count it.
+    /// By copy: the voters that it knows to count it.
     heard: [BTreeSet<usize>; 2],
-    /// By copy: the voters that took a vote or an entry's acknowledgement from it.
+    /// By copy: the voters that accepted a vote or an acknowledgment from it.
     used: [BTreeSet<usize>; 2],
 }
 
-/// What the two copies are.
+/// The two copies.
 #[derive(Debug, Clone, Copy)]
 struct Copies {
-    /// Whether each stands where it was made.
+    /// Whether each is where it was made.
     original: [bool; 2],
     starts: [Start; 2],
 }
 
 impl Copies {
-    /// Everything that may happen next: messages arrive in any order, late, or never.
+    /// Every possible next state. Messages arrive in any order, late, or never.
     fn next(&self, world: &World) -> Vec<World> {
         let mut next = Vec::new();
         for copy in [0, 1] {
             for voter in 0..world.counted.len() {
                 let start = self.starts[copy];
                 let known = world.counted[voter].map(|(epoch, number)| Start { epoch, number });
-                // The voter hears of the start.
+                // The voter learns of the start.
                 let told = compare(known, start);
-                if told == Told::Later {
+                if told == StartOrder::Later {
                     let mut world = world.clone();
                     world.counted[voter] = Some((start.epoch, start.number));
                     next.push(world);
                 }
-                // The voter says that it counts the copy.
-                if told == Told::Counted {
+                // The voter reports that it counts the copy.
+                if told == StartOrder::Counted {
                     let mut world = world.clone();
                     world.heard[copy].insert(voter);
                     next.push(world);
                 }
-                // The voter uses something that the copy says or answers.
+                // The voter accepts a message or an answer from the copy.
                 let takes_part =
                     self.original[copy] || world.heard[copy].len() == world.counted.len();
-                if told == Told::Counted && takes_part {
+                if told == StartOrder::Counted && takes_part {
                     let mut world = world.clone();
                     world.used[copy].insert(voter);
                     next.push(world);
@@ -103,7 +103,7 @@ fn a_later_copy_is_used_only_by_voters_that_all_dropped_the_earlier_one() {
         let copies = Copies { original: [true, false], starts };
         for world in explore(copies, others) {
             if !world.used[1].is_empty() {
-                // From here on nobody counts the earlier one, for good.
+                // From here on no voter counts the earlier start again.
                 let later = Some((6, 2));
                 assert!(world.counted.iter().all(|counted| *counted == later), "{world:?}");
             }
@@ -111,7 +111,7 @@ fn a_later_copy_is_used_only_by_voters_that_all_dropped_the_earlier_one() {
     }
 }
 
-/// The rule is needed: without it, each side of a partition would use a copy of its own.
+/// Shows that the rule is needed: without it, each side of a partition would use its own copy.
 #[test]
 fn copies_that_ask_nobody_are_both_used() {
     let starts = [Start { epoch: 5, number: 1 }, Start { epoch: 5, number: 2 }];
@@ -119,7 +119,7 @@ fn copies_that_ask_nobody_are_both_used() {
     assert!(reached.iter().any(|world| world.used.iter().all(|used| !used.is_empty())));
 }
 
-/// Every world that can come about.
+/// Every reachable state.
 fn explore(copies: Copies, others: usize) -> BTreeSet<World> {
     let start = World {
         counted: vec![Some((4, 9)); others],

@@ -10,7 +10,7 @@ use harness::disk;
 use node::DataError;
 use raft::{
     Role,
-    start::{Later, Refusal},
+    start::{LostProgress, StartRefusal},
 };
 use tempfile::{TempDir, tempdir};
 
@@ -107,7 +107,7 @@ async fn a_server_whose_store_lost_the_group_refuses_to_vote() {
     let DataError::Refused { group: 2, refusal, .. } = refused else {
         panic!("{refused:?}");
     };
-    assert_eq!(refusal, Refusal::Burnt);
+    assert_eq!(refusal, StartRefusal::StoreLost);
 }
 
 #[tokio::test]
@@ -120,10 +120,10 @@ async fn a_copy_of_a_disk_is_refused_once_more_was_acknowledged() {
     let server = Server::start(&home, Ports::bind(), &addresses(&servers)).await;
     let refused = server.refusal().await;
     assert!(refused.is_refusal());
-    let DataError::Refused { refusal: Refusal::Reverted(later), .. } = refused else {
+    let DataError::Refused { refusal: StartRefusal::Reverted(later), .. } = refused else {
         panic!("{refused:?}");
     };
-    let Later::Entries { acknowledged, last_index } = later else { panic!("{later:?}") };
+    let LostProgress::Entries { acknowledged, last_index } = later else { panic!("{later:?}") };
     assert!(acknowledged > last_index, "{later:?}");
     servers[0].put("after", "3").await;
     stop(servers).await;
@@ -181,7 +181,7 @@ async fn a_store_that_lost_the_room_of_a_group_refuses_to_vote() {
     let DataError::Refused { refusal, .. } = server.refusal().await else {
         panic!("not refused");
     };
-    assert_eq!(refusal, Refusal::Burnt);
+    assert_eq!(refusal, StartRefusal::StoreLost);
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn notes_from_another_mesh_are_refused() {
     let DataError::Refused { refusal, .. } = refused else {
         panic!("{refused:?}");
     };
-    assert_eq!(refusal, Refusal::AnotherMesh);
+    assert_eq!(refusal, StartRefusal::AnotherMesh);
 }
 
 async fn formed() -> (Vec<TempDir>, Vec<Server>) {

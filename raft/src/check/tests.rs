@@ -1,4 +1,5 @@
-//! Every kind of harm to every file of a stopped server: it is refused, or nothing is missing.
+//! Damages every file of a stopped server in every way. The server then refuses to start, or has
+//! everything that it acknowledged.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::FileExt as _, path::Path};
 
@@ -66,7 +67,7 @@ async fn an_unfinished_last_write_is_cut_off() {
     {
         let file = fs::OpenOptions::new().append(true).open(&log).unwrap();
         file.write_all_at(tail, whole).unwrap();
-        // Not opened as a whole, which would begin a new file.
+        // Only checked and cut: opening the stores would begin another log file.
         let checked = check(&dir.path().join("dir"), store_id(dir.path()), true).unwrap();
         checked.cut().unwrap();
         assert_eq!(fs::metadata(&log).unwrap().len(), whole);
@@ -143,7 +144,7 @@ struct Counts {
 async fn harm_every_file(base: &Dir, mut counts: Counts, harms: impl Fn(u64) -> Vec<Harm>) {
     for path in files(base.path()) {
         let name = path.strip_prefix(base.path()).unwrap().to_owned();
-        // Text for people, which nobody reads back, and the locks.
+        // Logs for people, which the server never reads, and the lock files.
         let text = path.file_name().unwrap().to_str().unwrap();
         if text.starts_with("LOG") || text == "LOCK" || text == "identity" {
             continue;
@@ -157,7 +158,7 @@ async fn harm_every_file(base: &Dir, mut counts: Counts, harms: impl Fn(u64) -> 
             one_case(&case, dir, &mut counts).await;
         }
     }
-    // Else the cases would not reach what they are about.
+    // Both outcomes must occur, or the cases do not test what they are meant to test.
     assert!(counts.refused > 50 && counts.whole > 5, "{counts:?}");
 }
 
@@ -187,7 +188,8 @@ async fn one_case(case: &str, dir: TempDir, counts: &mut Counts) {
     }
 }
 
-/// What is not there of what was acknowledged. An error says whether the alarm was raised.
+/// What is missing of the acknowledged data, if anything is. An error says whether the damage alarm
+/// was raised.
 async fn missing(stores: &Stores) -> Result<Option<String>, bool> {
     let alarmed = || stores.log.db.alarm().found().is_some();
     let Ok(mut log) = stores.log.group(GROUP).await else { return Err(alarmed()) };
@@ -245,7 +247,7 @@ async fn stopped_server_with(early: impl FnOnce(&Stores)) -> Dir {
     append(&mut log, 181..=LAST).await;
     log.save_committed(Some(log_id(1, 200))).await.unwrap();
     apply(&mut state, 101..=200).await;
-    // Waits for what is written without a sync.
+    // Opening the log waits for the writes that are not synced.
     stores.log.group(GROUP).await.unwrap();
     drop((log, state));
     let Stores { dir, log, state } = stores;
@@ -269,7 +271,7 @@ async fn append(log: &mut log_store::GroupLog, range: std::ops::RangeInclusive<u
     }
 }
 
-async fn apply(state: &mut state::State, range: std::ops::RangeInclusive<u64>) {
+async fn apply(state: &mut state::GroupState, range: std::ops::RangeInclusive<u64>) {
     let entries: Vec<_> = entries(range).into_iter().map(|entry| Ok((entry, None))).collect();
     state.apply(stream::iter(entries)).await.unwrap();
 }

@@ -3,8 +3,8 @@ use crate::types::log_id;
 
 const MEMBER: Source = Source::Member(3);
 
-/// End of the candidate's log, whether its operator accepted the loss, what others claim to be
-/// committed, and the claim that it fails on.
+/// The last index of the candidate's log, whether an operator accepted the loss, the claims of
+/// others, and the claim that keeps the candidate from standing.
 type Case = (&'static str, u64, bool, &'static [(Source, u64)], Option<(Source, u64)>);
 
 #[rustfmt::skip]

@@ -1,9 +1,9 @@
-//! How many commands a server takes at once: beyond that it refuses, as etcd does, where a queue
-//! would only make everybody wait until everybody has given up.
+//! How many commands a server accepts at once. It refuses more, as etcd does: in a longer queue
+//! every client would wait until its deadline.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Commands that are proposed and not applied; etcd's figure.
+/// Commands that are proposed and not applied. The same limit as etcd's.
 pub(super) const COMMANDS: usize = 5_000;
 /// Bytes of those commands.
 const BYTES: usize = 256 << 20;
@@ -18,7 +18,7 @@ struct Load {
     bytes: usize,
 }
 
-/// Room for one command, until it is dropped.
+/// One admitted command. Dropping it frees its place.
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Admission,
@@ -32,7 +32,7 @@ impl Load {
 }
 
 impl Admission {
-    /// None if too much is under way.
+    /// None if the limit is reached.
     pub(crate) fn admit(&self, bytes: usize) -> Option<Permit> {
         let mut load = self.lock();
         if !load.has_room(bytes) {

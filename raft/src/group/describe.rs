@@ -1,4 +1,4 @@
-//! What a server says of its replica to other servers and to DISCO.
+//! How a server describes its replica to other servers and to DISCO.
 
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ impl Group {
 }
 
 fn member(status: &Status, member: &MemberStatus) -> pb::GroupMember {
-    // A follower hears only its leader, until it misses it and asks the others for their votes.
+    // A follower hears only its leader, until the leader is silent and the follower asks the others
+    // for votes.
     let hears_all = status.role == Role::Leader || status.quorum != Quorum::Held;
     pb::GroupMember {
         node_id: member.node_id,

@@ -1,4 +1,4 @@
-//! Changing who takes part. One change at a time, by the group's leader.
+//! Membership changes: one at a time, made by the group's leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,10 +35,11 @@ pub enum ChangeError {
     Stopped,
 }
 
-/// Every change may be given the membership that it was decided on, as the term and index of its
-/// entry ([`Status::membership_log_id`](super::Status)): it is made only if nobody changed it since.
+/// A change may name the membership that it was decided on, by the term and index of its entry
+/// ([`Status::membership_log_id`](super::Status)). Then it is made only if that membership is still
+/// the current one.
 impl Group {
-    /// Adds a member that receives the log and does not vote. A member that is there stays.
+    /// Adds a member that receives the log and does not vote. An existing member stays as it is.
     pub async fn add_learner(
         &self,
         member: Member,
@@ -49,7 +50,8 @@ impl Group {
         self.change(change, expected).await
     }
 
-    /// Makes exactly `voters`, all members already, the voters; others become learners.
+    /// Makes exactly `voters` the voters. All of them must be members; other voters become
+    /// learners.
     pub async fn change_voters(
         &self,
         voters: BTreeSet<NodeId>,
@@ -67,7 +69,7 @@ impl Group {
         self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node_id])), expected).await
     }
 
-    /// Hands the leadership to a voter and returns once this server does not lead any more.
+    /// Transfers the leadership to a voter. Returns once this server no longer leads.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), ChangeError> {
         let status = self.status();
         if status.role != Role::Leader {

@@ -1,7 +1,8 @@
-//! Linearizable reads: the leader confirms that it still leads, then the reader waits until what
-//! was committed by then is applied here.
+//! Linearizable reads (ReadIndex): the leader confirms that it still leads and names its commit
+//! index; then the reader waits until that index is applied here.
 //!
-//! On another replica all reads that arrive while one question is under way share the next one.
+//! On a replica that does not lead, all reads that arrive during one request to the leader share
+//! the next request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,11 +21,11 @@ use tonic::Request;
 use super::{Group, Inner, Role, remaining};
 use crate::quorum::NoQuorum;
 
-/// Reads waiting for the next question to the leader. Readers wait beyond this.
+/// Reads waiting for the next request to the leader. Senders wait beyond this.
 pub(super) const QUEUE: usize = 1024;
-/// How long one question to the leader may take.
-const QUESTION: Duration = Duration::from_secs(2);
-/// Pause before a failed question is asked again.
+/// How long one request to the leader may take.
+const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before a failed request is repeated.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// A read that waits for an index.
@@ -37,7 +38,7 @@ pub enum ReadError {
     NoLeader,
     #[error("this server does not lead the group")]
     NotLeader { leader: Option<NodeId> },
-    /// Known before the deadline: see [`Quorum`](crate::Quorum).
+    /// Reported before the deadline: see [`Quorum`](crate::Quorum).
     #[error("{0}")]
     NoQuorum(NoQuorum),
     #[error("no quorum confirmed the read within the deadline")]
@@ -46,22 +47,22 @@ pub enum ReadError {
     Stopped,
 }
 
-/// A point that a leader confirmed: everything acknowledged before the question is at or below.
+/// A confirmed read index: everything acknowledged before the request is at or below it.
 pub(crate) struct ReadPoint {
     pub(crate) term: u64,
     pub(crate) index: u64,
 }
 
 impl Group {
-    /// Returns once everything that was acknowledged before the call is applied here, with the
-    /// index of that point. Without a quorum it fails soon, not at the deadline.
+    /// Waits until everything that was acknowledged before the call is applied here, and returns
+    /// the read index. Fails early, before the deadline, if there is no quorum.
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, ReadError> {
         let began = Instant::now();
         let deadline = began + deadline;
         let index = tokio::select! {
             biased;
             index = self.read_index_by(deadline) => index?,
-            lost = self.lost(began) => return Err(ReadError::NoQuorum(lost)),
+            lost = self.quorum_lost(began) => return Err(ReadError::NoQuorum(lost)),
         };
         let mut applied = self.watch_applied();
         let reached = applied.wait_for(|applied| *applied >= index);
@@ -134,25 +135,25 @@ impl Group {
     }
 }
 
-/// The task that asks the leader on behalf of all readers of this replica.
-pub(super) struct Asking {
+/// The task that requests read indexes from the leader for all readers of this replica.
+pub(super) struct ReadIndexTask {
     group: std::sync::Weak<Inner>,
 }
 
-impl Asking {
+impl ReadIndexTask {
     pub(super) fn of(group: &Group) -> Self {
         Self { group: Arc::downgrade(&group.inner) }
     }
 
     pub(super) async fn run(self, mut queue: mpsc::Receiver<ReadRequest>) {
         while let Some(first) = queue.recv().await {
-            // Only reads that waited before the question was asked may use its answer.
+            // Only reads that were waiting before the request was sent may use its answer.
             let mut waiting = vec![first];
             while let Ok(next) = queue.try_recv() {
                 waiting.push(next);
             }
             let Some(inner) = self.group.upgrade() else { return };
-            let index = ask_leader(&Group { inner }).await;
+            let index = request_read_index(&Group { inner }).await;
             for reader in waiting {
                 let _ = reader.send(index);
             }
@@ -160,23 +161,24 @@ impl Asking {
     }
 }
 
-async fn ask_leader(group: &Group) -> Option<u64> {
+async fn request_read_index(group: &Group) -> Option<u64> {
     let leader = group.leadership().1.filter(|leader| *leader != group.inner.node_id)?;
-    let line = group.line_to(leader);
-    let message = pb::ReadIndexRequest { envelope: Some(line.envelope()) };
-    let mut client = line.client();
-    let reply = match time::timeout(QUESTION, client.read_index(Request::new(message))).await {
-        Ok(Ok(reply)) => {
-            group.contacts().hear(leader);
-            reply.into_inner()
-        }
-        Ok(Err(status)) => {
-            line.refused(&status);
-            tracing::debug!(group = group.id(), %status, "the leader gave no read index");
-            return None;
-        }
-        Err(_) => return None,
-    };
+    let link = group.link_to(leader);
+    let message = pb::ReadIndexRequest { envelope: Some(link.envelope()) };
+    let mut client = link.client();
+    let reply =
+        match time::timeout(READ_INDEX_TIMEOUT, client.read_index(Request::new(message))).await {
+            Ok(Ok(reply)) => {
+                group.contacts().record_contact(leader);
+                reply.into_inner()
+            }
+            Ok(Err(status)) => {
+                link.refused(&status);
+                tracing::debug!(group = group.id(), %status, "the leader gave no read index");
+                return None;
+            }
+            Err(_) => return None,
+        };
     match reply.outcome? {
         pb::read_index_reply::Outcome::Index(index) => Some(index),
         pb::read_index_reply::Outcome::NotLeader(_) => None,

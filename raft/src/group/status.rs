@@ -1,4 +1,4 @@
-//! What a server knows of a group.
+//! The status of a group as one server knows it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     types::{LogId, Metrics},
 };
 
-/// The part that this server has in a group.
+/// The role of this server in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Leader,
@@ -27,28 +27,28 @@ pub enum Role {
 pub struct Status {
     pub role: Role,
     pub term: u64,
-    /// Whom this server's vote of that term is for, granted or followed. A server without a vote
-    /// has term 0, and this is meaningless then.
+    /// The candidate or leader that this server voted for or followed in that term. Meaningless
+    /// while the term is 0.
     pub voted_for: NodeId,
     pub leader: Option<NodeId>,
     /// The last entry stored here; zero if there is none.
     pub last_index: u64,
     pub committed: u64,
     pub applied: u64,
-    /// The last entry that is gone from the log here, because the state holds it.
+    /// The last entry that was purged from the log here, because the state includes it.
     pub purged: u64,
     pub members: Vec<MemberStatus>,
-    /// Term and index of the entry that brought the members.
+    /// Term and index of the entry that set the members.
     pub membership_log_id: Option<(u64, u64)>,
     /// Whether a change of voters is under way.
     pub joint: bool,
-    /// Whether there is a quorum. A leader that is known says nothing of that: see [`Quorum`].
+    /// Whether there is a quorum. A known leader does not imply one: see [`Quorum`].
     pub quorum: Quorum,
-    /// How long ago a quorum was last known to stand; none if none was since the start.
+    /// Time since a quorum was last known; none if there was none since the start.
     pub quorum_age: Option<Duration>,
-    /// The same, or else the time since the start.
+    /// Time since a quorum was last known, or else since the start.
     pub without_quorum: Duration,
-    /// What keeps the replica from its part although it runs.
+    /// Why the running replica does not lead or does not follow, if it does not.
     pub doubt: Option<Doubt>,
 }
 
@@ -59,20 +59,20 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Entries that the member has not acknowledged; known to the leader only.
     pub lag: Option<u64>,
-    /// How long ago this server last heard the member; none if never, or if it is this server.
+    /// Time since this server last heard the member; none if never, or if it is this server.
     pub heard: Option<Duration>,
-    /// Whether this server has heard the member lately, or is it. A follower hears little but its
+    /// Whether the member is this server or was heard by it lately. A follower hears little but its
     /// leader.
     pub is_heard: bool,
 }
 
 impl Status {
-    /// Whether a quorum stands behind a leader that is known.
+    /// Whether a leader is known and a quorum is held.
     pub fn is_led(&self) -> bool {
         self.leader.is_some() && self.quorum == Quorum::Held
     }
 
-    /// Why there is no quorum, for those who asked for something that needs one.
+    /// The reason that a request is told when it needs a quorum and there is none.
     pub fn no_quorum(&self, own_id: NodeId) -> NoQuorum {
         let contact = |member: &MemberStatus| match member.heard {
             _ if member.node_id == own_id => VoterContact::Own,
@@ -89,8 +89,8 @@ impl Status {
         }
     }
 
-    /// The status without what changes by the mere passing of time.
-    pub(super) fn timeless(&self) -> Self {
+    /// The status without the times, which change although nothing happens.
+    pub(super) fn without_ages(&self) -> Self {
         let mut status = self.clone();
         status.quorum_age = None;
         status.without_quorum = Duration::ZERO;
@@ -114,10 +114,10 @@ impl Role {
     }
 }
 
-/// The status as openraft's figures and what was heard have it.
+/// Makes the status from openraft's metrics and the contacts.
 pub(super) fn of(metrics: &Metrics, contacts: &Contacts) -> Status {
     note_quorum(metrics, contacts);
-    let heard = contacts.look();
+    let heard = contacts.ages();
     let stored = &metrics.membership_config;
     let membership = stored.membership();
     let last_index = metrics.last_log_index.unwrap_or(0);
@@ -167,17 +167,18 @@ pub(super) fn of(metrics: &Metrics, contacts: &Contacts) -> Status {
     }
 }
 
-/// Takes note of the quorum that a leader has; who leads alone is its own.
+/// Records the quorum that this leader has. A single voter is its own quorum.
 fn note_quorum(metrics: &Metrics, contacts: &Contacts) {
     let mut voters = metrics.membership_config.membership().voter_ids();
     let alone = voters.next() == Some(metrics.id) && voters.next().is_none();
     if metrics.state == ServerState::Leader && alone {
-        contacts.quorum_at(Instant::now());
+        contacts.record_quorum(Instant::now());
     } else if let Some(acked) = metrics.last_quorum_acked {
-        // The present is looked at first, so that a pause in between makes the quorum older only.
+        // The clock is read first, so that a pause between the two calls can only make the quorum
+        // look older.
         let now = Instant::now();
         if let Some(at) = now.checked_sub(acked.elapsed()) {
-            contacts.quorum_at(at);
+            contacts.record_quorum(at);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What runs beside a group: telling its status, and bounding its log.
+//! The background tasks of a group: its status, its log's length, its level, and handing over.
 
 #[cfg(test)]
 mod tests;
@@ -17,74 +17,74 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failed, Role, status, status::Status, with_metrics};
+use super::{GroupFailure, Raft, Role, status, status::Status, with_metrics};
 use crate::{
     level::{self, Announced},
     quorum::Contacts,
     reach::{self, Complaints},
     state::Published,
     timing::Timing,
-    types::{Command, LogId, Raft},
+    types::{Command, LogId},
 };
 
-/// How often the age of the last quorum is looked at, which nothing announces.
+/// How often the age of the last quorum is checked. No event announces it.
 const QUORUM_POLL: Duration = Duration::from_millis(100);
 
-/// How often a leader looks whether all voters know more than the group's level.
+/// How often a leader checks whether all voters know a higher level than the group's.
 const LEVEL_POLL: Duration = Duration::from_millis(500);
 
-/// How often at most the log's length is looked at.
+/// Least pause between two checks of the log's length.
 const SNAPSHOT_POLL: Duration = Duration::from_millis(500);
 
-/// How often a leader looks whether it is reached.
+/// How often a leader checks whether the members can reach it.
 const COMPLAINTS_POLL: Duration = Duration::from_secs(1);
 /// Pause after a handover, which may fail.
-const HAND_OVER_REST: Duration = Duration::from_secs(5);
+const HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
 
-/// Reports a task that ends, or panics, although its group is not being stopped: without it the
-/// group would seem to live on.
-pub(super) struct Alarm {
+/// Reports a task that ends or panics although its group is not being stopped. Without the report
+/// the group would seem to work.
+pub(super) struct TaskGuard {
     pub(super) group: GroupId,
     /// What the task does.
     pub(super) task: &'static str,
     pub(super) stopping: CancellationToken,
-    pub(super) failures: mpsc::Sender<(GroupId, Failed)>,
+    pub(super) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
-impl Alarm {
+impl TaskGuard {
     pub(super) async fn guard(self, task: impl Future<Output = ()>) {
         task.await;
     }
 }
 
-impl Drop for Alarm {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         if !self.stopping.is_cancelled() {
-            let reason = Failed::Broken(format!("the task that {} ended", self.task));
+            let reason = GroupFailure::Broken(format!("the task that {} ended", self.task));
             // The host ends at the first report; more of them may be dropped.
             let _ = self.failures.try_send((self.group, reason));
         }
     }
 }
 
-pub(super) struct Watched {
+pub(super) struct MetricsWatch {
     pub(super) id: GroupId,
     pub(super) raft: Raft,
     pub(super) contacts: Contacts,
     pub(super) published: Arc<Published>,
     pub(super) status: watch::Sender<Status>,
-    pub(super) failures: mpsc::Sender<(GroupId, Failed)>,
+    pub(super) failures: mpsc::Sender<(GroupId, GroupFailure)>,
 }
 
-/// Tells the group's status until it stops, and reports why if it was not asked to.
-pub(super) async fn watch_metrics(watched: Watched) {
-    let Watched { id, raft, contacts, published, status: told, failures } = watched;
+/// Publishes the group's status until the group stops. Reports the reason if the group failed.
+pub(super) async fn watch_metrics(watched: MetricsWatch) {
+    let MetricsWatch { id, raft, contacts, published, status: told, failures } = watched;
     let mut changes = raft.metrics();
     loop {
         let current = changes.borrow_and_update().clone();
         let now = status::of(&current, &contacts);
         told.send_if_modified(|last| {
-            let changed = last.timeless() != now.timeless();
+            let changed = last.without_ages() != now.without_ages();
             *last = now;
             changed
         });
@@ -94,8 +94,8 @@ pub(super) async fn watch_metrics(watched: Watched) {
                 Fatal::StorageError(_) | Fatal::Panicked => {
                     tracing::error!(group = id, error = %fatal, "the group has failed");
                     let failed = match published.outdated.get() {
-                        Some(outdated) => Failed::Outdated(outdated.clone()),
-                        None => Failed::Broken(fatal.to_string()),
+                        Some(outdated) => GroupFailure::Outdated(outdated.clone()),
+                        None => GroupFailure::Broken(fatal.to_string()),
                     };
                     // The host ends at the first report; more of them may be dropped.
                     let _ = failures.try_send((id, failed));
@@ -109,25 +109,25 @@ pub(super) async fn watch_metrics(watched: Watched) {
     }
 }
 
-/// Raises the group's level on its leader, once every voter knows more: see [`level`].
-pub(super) struct Raising {
+/// Raises the group's level on its leader, once every voter knows a higher one: see [`level`].
+pub(super) struct LevelRaiser {
     pub(super) id: GroupId,
     pub(super) node_id: NodeId,
     pub(super) raft: Raft,
     pub(super) contacts: Contacts,
     pub(super) published: Arc<Published>,
-    /// The level that this server knows.
+    /// The highest level that this server knows.
     pub(super) known: u32,
 }
 
-impl Raising {
+impl LevelRaiser {
     pub(super) async fn run(self) {
         loop {
             time::sleep(LEVEL_POLL).await;
             let Some(level) = self.next_level() else { continue };
             tracing::info!(group = self.id, level, "all voters know more: raising the level");
             if let Err(error) = self.raft.client_write(Command::RaiseLevel(level)).await {
-                // It is looked at again, here or by the next leader.
+                // This task, or that of the next leader, tries again.
                 tracing::debug!(group = self.id, %error, "the level is not raised yet");
             }
         }
@@ -156,8 +156,8 @@ impl Raising {
     }
 }
 
-/// Hands the leadership over when most of the other voters say that they cannot reach this server.
-pub(super) async fn hand_over_when_cut_off(
+/// Transfers the leadership when most of the other voters say that they cannot reach this server.
+pub(super) async fn hand_over_when_unreachable(
     id: GroupId,
     own_id: NodeId,
     raft: Raft,
@@ -184,12 +184,13 @@ pub(super) async fn hand_over_when_cut_off(
         );
         // An error means that the group has failed, which is reported elsewhere.
         let _ = raft.trigger().transfer_leader(to).await;
-        time::sleep(HAND_OVER_REST).await;
+        time::sleep(HAND_OVER_PAUSE).await;
     }
 }
 
-/// Has a Raft snapshot reported whenever the log since the last one is long enough. It costs a
-/// flush; the log before it is then purged, up to what is kept for members that were away.
+/// Triggers a Raft snapshot whenever the log since the last one is long enough. A snapshot costs a
+/// flush. Afterwards the log before it is purged, except for what is kept for members that were
+/// briefly away.
 pub(super) async fn report_snapshots(
     id: GroupId,
     raft: Raft,

@@ -1,4 +1,5 @@
-//! Writing: propose here or at the leader, and never propose twice what may have been proposed.
+//! Writes: propose here or at the leader. A command that may have been proposed is never proposed
+//! again.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use tonic::{Code, Request};
 use super::{Group, LEADER_POLL, Role, admission::COMMANDS, remaining, with_metrics};
 use crate::{
     quorum::NoQuorum,
-    state::Awaited,
+    state::PendingReply,
     types::{Command, MachineCommand, ProposalId},
 };
 
 /// Largest command. Well below the message limit, so that several fit one append.
 const COMMAND_BYTES: usize = 8 << 20;
-/// How long an acknowledgement waits for this replica to apply the command too.
+/// How long an acknowledgment waits for this replica to apply the command too.
 const OWN_WRITE: Duration = Duration::from_secs(1);
 /// Pause before a refused proposal is tried again.
 const RETRY: Duration = Duration::from_millis(10);
@@ -57,10 +58,10 @@ pub enum WriteError {
     /// Nothing was proposed.
     #[error("a command of {size} bytes is larger than the limit of {COMMAND_BYTES}")]
     TooLarge { size: usize },
-    /// Nothing was proposed: too much is under way already.
+    /// Nothing was proposed: the server has too many commands under way.
     #[error("too many commands are under way")]
     Busy,
-    /// Nothing was proposed: not every replica would know the command. `needs` is none if the leader
+    /// Nothing was proposed: some replica may not know the command. `needs` is none if the leader
     /// does not know it either.
     #[error("{}", too_new(*needs, *level))]
     TooNew { needs: Option<u32>, level: u32 },
@@ -69,18 +70,19 @@ pub enum WriteError {
     Stopped,
 }
 
-/// What became of one attempt.
+/// The outcome of one attempt.
 pub(crate) enum Proposed {
     Applied {
         index: u64,
-        /// None if it did not travel: then this replica has it from its own apply.
+        /// None if the leader left it out of its answer: then this replica takes it from its own
+        /// apply.
         reply: Option<Bytes>,
     },
     /// Surely not proposed.
     Busy,
     /// Surely not proposed.
     TooNew { needs: Option<u32>, level: u32 },
-    /// Surely not proposed; the leader is there, if anybody knows.
+    /// Surely not proposed. `leader` is the leader, if it is known.
     NotLeader { leader: Option<NodeId>, quorum_lost: bool },
     /// It may have been proposed.
     Unknown(WriteError),
@@ -90,9 +92,9 @@ impl Group {
     /// Replicates a command and returns what the state machine answered. Waits for a leader,
     /// forwards to it, and tries again only if the command was surely not proposed.
     ///
-    /// Without a quorum it fails soon, not at the deadline.
+    /// Fails early, before the deadline, if there is no quorum.
     ///
-    /// What was written can then be read here, also by [`Group::view`] alone, unless this replica
+    /// After success the write can be read here, also by [`Group::view`] alone, unless this replica
     /// is far behind.
     ///
     /// # Errors
@@ -109,12 +111,12 @@ impl Group {
         };
         let began = Instant::now();
         let deadline = began + deadline;
-        // Whether the command is on its way to a leader that may carry it out.
+        // Whether a leader may be carrying out the command.
         let mut proposing = false;
         let lost = tokio::select! {
             biased;
             written = self.write_by(command, deadline, &mut proposing) => return written,
-            lost = self.lost(began) => lost,
+            lost = self.quorum_lost(began) => lost,
         };
         Err(if proposing { WriteError::Unconfirmed(lost) } else { WriteError::NoQuorum(lost) })
     }
@@ -126,7 +128,7 @@ impl Group {
         proposing: &mut bool,
     ) -> Result<Applied, WriteError> {
         let mut refusal = WriteError::NoLeader;
-        let mut answer = self.inner.published.answers.expect(self.inner.node_id);
+        let mut answer = self.inner.published.pending_replies.register(self.inner.node_id);
         loop {
             let leadership = self.leadership();
             let Some(left) = remaining(deadline) else { return Err(refusal) };
@@ -178,7 +180,7 @@ impl Group {
         let Some(needed) = needs.filter(|needs| *needs <= level) else {
             return Proposed::TooNew { needs, level };
         };
-        // What this server took itself was counted when it was taken.
+        // [`Group::write`] has already counted the commands of this server's own clients.
         let forwarded = proposal.node_id != self.inner.node_id;
         let admitted = forwarded.then(|| self.inner.admission.admit(bytes.len()));
         if matches!(admitted, Some(None)) || self.unapplied() > COMMANDS {
@@ -204,7 +206,7 @@ impl Group {
         }
     }
 
-    /// Entries in the log that are not applied: also those whose proposers have left.
+    /// Entries in the log that are not applied, also those whose callers no longer wait.
     fn unapplied(&self) -> usize {
         let unapplied = with_metrics(&self.inner.raft, |metrics| {
             let applied = metrics.last_applied.map_or(0, |applied| applied.index);
@@ -232,22 +234,22 @@ impl Group {
         proposal: ProposalId,
         limit: Duration,
     ) -> Proposed {
-        let line = self.line_to(leader);
-        let envelope = Some(line.envelope());
+        let link = self.link_to(leader);
+        let envelope = Some(link.envelope());
         let message = pb::ProposeRequest { envelope, command, proposal: proposal.number };
         let mut request = Request::new(message);
         request.set_timeout(limit);
-        let mut client = line.client();
+        let mut client = link.client();
         let reply = match time::timeout(limit, client.propose(request)).await {
             Ok(Ok(reply)) => {
-                self.contacts().hear(leader);
+                self.contacts().record_contact(leader);
                 reply.into_inner()
             }
-            // The server refuses before it proposes.
+            // The server refuses such a message before it proposes anything.
             Ok(Err(status))
                 if surely_not_sent(&status) || status.code() == Code::FailedPrecondition =>
             {
-                line.refused(&status);
+                link.refused(&status);
                 tracing::debug!(group = self.id(), %status, "could not forward a command");
                 return Proposed::NotLeader { leader: None, quorum_lost: false };
             }
@@ -287,20 +289,20 @@ impl Group {
         }
     }
 
-    /// Waits until somebody leads, or until the limit.
+    /// Waits until there is a leader, or until the limit.
     pub(super) async fn await_leader(&self, limit: Duration) {
         let mut changes = self.watch_status();
         let led =
             changes.wait_for(|status| status.leader.is_some() || status.role == Role::Stopped);
-        // The watched status may be a step ahead of the one that sent us here.
+        // The watched status may be newer than the one that the caller saw.
         let _ = time::timeout(limit, led).await;
         time::sleep(LEADER_POLL.min(limit)).await;
     }
 }
 
-/// The reply as it came from the leader, or else from this replica's own apply.
-fn own_reply(reply: Option<Bytes>, answer: &mut Awaited) -> Result<Bytes, WriteError> {
-    // None if this replica is far behind: then the answer is lost, though the command is not.
+/// The reply from the leader, or else from this replica's own apply.
+fn own_reply(reply: Option<Bytes>, answer: &mut PendingReply) -> Result<Bytes, WriteError> {
+    // None if this replica is far behind. Then the reply is lost, although the command is applied.
     reply.or_else(|| answer.take()).ok_or(WriteError::OutcomeUnknown)
 }
 

@@ -1,4 +1,4 @@
-//! Looks whether the leaders are reached that groups of this server follow.
+//! Probes the leaders that the groups of this server follow.
 
 use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
@@ -9,11 +9,11 @@ use tokio::time;
 use super::Host;
 use crate::group::Role;
 
-/// How often it is looked.
+/// Pause between two probes.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Looks for the leaders that groups of this server follow, one question a leader, for ever.
+    /// Probes each leader that a group of this server follows, again and again.
     pub(super) async fn probe_leaders(&self) -> Infallible {
         loop {
             time::sleep(PROBE_EVERY).await;
@@ -29,7 +29,7 @@ impl Host {
                 (leader, reached)
             });
             let reached = future::join_all(asked).await.into_iter().collect();
-            self.misses().note(&reached);
+            self.failed_probes().note(&reached);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a data directory holds of a group that does not run: looked at before its replica votes.
+//! What a data directory holds of a group that does not run. It is read before the replica votes.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use crate::{
     types::Vote,
 };
 
-/// Entries of a log that are looked through at once.
+/// Entries of a log that are read at once.
 const ENTRIES: u64 = 256;
-/// By how much a directory that was put back leaves the terms behind that it has forgotten: more than
-/// a group goes through between a backup and its use.
+/// By how much a restored directory raises its terms. More than the number of terms that a group
+/// goes through between a backup and its use.
 const TERMS_AHEAD: u64 = 1 << 16;
 
 impl Host {
@@ -49,17 +49,17 @@ impl Host {
         Ok(voters)
     }
 
-    /// Makes room in the stores for a group, durably. From then on a store without the room is one
-    /// that lost it.
+    /// Makes the record and the column family of a group, durably. From then on a store without
+    /// them is one that lost them.
     pub async fn make_room(&self, id: GroupId, namespace: &str) -> Result<(), StartGroupError> {
         let _starting = self.inner.starting.lock().await;
         self.record_of(id, namespace).await?;
         Ok(())
     }
 
-    /// Leaves the terms behind that another copy of the data directory may have voted in: nobody may
-    /// vote twice in a term, and two leaders of one term would write different entries under the same
-    /// ids, which no member could tell apart.
+    /// Raises the terms beyond those that another copy of the data directory may have voted in. A
+    /// node must not vote twice in a term: two leaders of one term would write different entries
+    /// under the same log ids, and no member could tell them apart.
     pub(super) async fn raise_terms(&self) -> Result<(), StorageError> {
         if !self.mesh().terms_forgotten() {
             return Ok(());
@@ -81,7 +81,7 @@ impl Host {
         self.mesh().set_terms_raised().map_err(failed)
     }
 
-    /// What is on disk of a group that does not run; none if there is no room made for it.
+    /// What is on disk of a group that does not run; none if there is no record of it.
     pub fn stored_replica(&self, id: GroupId) -> Result<Option<StoredReplica>, StorageError> {
         let Some(record) = self.inner.log.record(id)? else { return Ok(None) };
         let log = self.inner.log.stored(id)?;

@@ -1,7 +1,7 @@
 //! The newest entries of one group, in memory.
 //!
-//! The cache is the tail of the log without a hole: it ends with the last entry, and it holds at
-//! least every entry that is not yet on disk, so that reading below it from disk is always right.
+//! The cache is the tail of the log without a hole. It ends with the last entry and holds at least
+//! every entry that is not yet on disk, so entries before it can always be read from disk.
 
 use std::collections::VecDeque;
 
@@ -11,39 +11,39 @@ use crate::types::{Command, Entry};
 
 /// Bytes of entries kept per group once they are on disk.
 pub(super) const KEEP_BYTES: usize = 4 << 20;
-/// What an entry is taken to weigh beside its command.
+/// Assumed size of an entry without its command.
 const ENTRY_OVERHEAD: usize = 64;
 
 #[derive(Default)]
-pub(super) struct Cache {
+pub(super) struct EntryCache {
     /// Consecutive entries, each with the number of the write that stores it.
     entries: VecDeque<(u64, Entry)>,
     bytes: usize,
 }
 
-impl Cache {
+impl EntryCache {
     /// Adds the entry that follows the last one, stored by the write numbered `write`.
     pub(super) fn push(&mut self, write: u64, entry: Entry) {
         self.bytes += weight(&entry);
         self.entries.push_back((write, entry));
     }
 
-    /// Forgets everything from `index` on.
+    /// Removes every entry from `index` on.
     pub(super) fn truncate_from(&mut self, index: u64) {
         while self.entries.back().is_some_and(|(_, entry)| entry.log_id.index >= index) {
             self.pop_back();
         }
     }
 
-    /// Forgets everything up to `index`.
+    /// Removes every entry up to `index`.
     pub(super) fn purge(&mut self, index: u64) {
         while self.entries.front().is_some_and(|(_, entry)| entry.log_id.index <= index) {
             self.pop_front();
         }
     }
 
-    /// Forgets old entries until the rest is small enough, but none whose write, later than
-    /// `written`, is not on disk.
+    /// Removes old entries until the rest is small enough. Entries whose write is later than
+    /// `written` stay: they are not on disk.
     pub(super) fn evict(&mut self, written: u64) {
         while self.bytes > KEEP_BYTES
             && self.entries.front().is_some_and(|(write, _)| *write <= written)
@@ -75,7 +75,7 @@ impl Cache {
     }
 }
 
-/// Roughly what an entry takes in memory or in a message.
+/// Approximate size of an entry in memory or in a message.
 pub(super) fn weight(entry: &Entry) -> usize {
     ENTRY_OVERHEAD
         + match &entry.payload {

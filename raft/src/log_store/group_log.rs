@@ -1,4 +1,4 @@
-//! The log and vote of one group, as openraft wants them.
+//! The log and vote of one group: openraft's `RaftLogStorage`.
 
 use std::{
     fmt::Debug,
@@ -22,10 +22,10 @@ use tokio::{sync::oneshot, task};
 
 use super::{
     Kind, LogStore,
-    cache::{Cache, weight},
+    cache::{EntryCache, weight},
     entry_key, index_of, stopped,
     stored::{StoredLog, decode_entry},
-    writer::{Done, Job},
+    writer::{Completion, Job},
 };
 use crate::{
     codec,
@@ -36,7 +36,7 @@ use crate::{
 /// Bytes of entries read at once for a peer or for the state machine. Below the message limit,
 /// with room for one entry of the largest size.
 const READ_BYTES: usize = 4 << 20;
-/// Reads that lose a race against a truncation or purge before it counts as an error.
+/// Attempts of a read that races with truncations or purges, before it fails.
 const READ_ATTEMPTS: usize = 16;
 
 #[derive(Clone)]
@@ -47,38 +47,38 @@ pub(crate) struct GroupLog {
 struct Shared {
     group: GroupId,
     store: LogStore,
-    state: Mutex<State>,
+    state: Mutex<InMemoryLog>,
     /// The number of the last append that is on disk.
     written: Arc<AtomicU64>,
 }
 
-/// What the log is once the queue is empty, which is what readers must see at once.
-struct State {
+/// The log as it will be on disk once the queue is empty. Readers must see this state at once.
+struct InMemoryLog {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// The index of the first entry stored, if there is one.
     first: Option<u64>,
-    cache: Cache,
+    cache: EntryCache,
     /// The number of the last append submitted.
     write: u64,
 }
 
-/// Part of a read that memory could not answer.
-struct Plan {
+/// Which part of a read comes from disk and which from the cache.
+struct ReadPlan {
     /// Indexes to read from disk, `from..to`.
     from: u64,
     to: u64,
-    /// What follows, from the cache.
+    /// The entries that follow, from the cache.
     cached: Vec<Entry>,
 }
 
 impl GroupLog {
-    /// Loads the log as the jobs of its earlier life left it: those that still wait are written
-    /// first.
+    /// Loads the log from disk. Jobs of an earlier instance that still wait in the queue are
+    /// written first.
     pub(super) async fn open(store: LogStore, group: GroupId) -> Result<Self, StorageError> {
-        store.settle().await?;
+        store.flush_queue().await?;
         let (log, committed) = store.read_stored(|stored| {
             Ok((stored.log(group)?, stored.log_id(group, Kind::Committed)?))
         })?;
@@ -88,13 +88,13 @@ impl GroupLog {
         {
             store.submit(Job::sweep(group, first, purged.index)).await?;
         }
-        let state = State {
+        let state = InMemoryLog {
             vote,
             committed,
             purged,
             last: log.last(),
             first: last_stored.filter(|last| Some(*last) > purged).and(first_kept),
-            cache: Cache::default(),
+            cache: EntryCache::default(),
             write: 0,
         };
         let written = Arc::new(AtomicU64::new(0));
@@ -111,13 +111,14 @@ impl GroupLog {
         self.state().purged
     }
 
-    /// The entry at an index; none if it is gone, or cannot be read, which the next read tells.
+    /// The id of the entry at an index; none if it was purged or cannot be read. A read error is
+    /// reported by the next read.
     pub(crate) async fn log_id_at(&self, index: u64) -> Option<LogId> {
         let entries = self.read(index, index.saturating_add(1), READ_BYTES).await.ok()?;
         entries.first().map(|entry| entry.log_id).filter(|id| id.index == index)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, InMemoryLog> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -125,10 +126,10 @@ impl GroupLog {
         self.shared.store.submit(job).await.map_err(io::Error::from)
     }
 
-    /// Entries in `start..end` as far as they exist, up to `limit` bytes but at least one.
+    /// Existing entries in `start..end`, up to `limit` bytes but at least one.
     async fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
         for _ in 0..READ_ATTEMPTS {
-            let Plan { from, to, cached } = self.plan(start, end, limit);
+            let ReadPlan { from, to, cached } = self.plan_read(start, end, limit);
             if from == to {
                 return Ok(cached);
             }
@@ -145,7 +146,7 @@ impl GroupLog {
             if limited && !entries.is_empty() {
                 return Ok(entries);
             }
-            // The log was truncated or purged while it was read: plan anew.
+            // The log was truncated or purged meanwhile: plan the read again.
             task::yield_now().await;
         }
         let Shared { group, store, .. } = &*self.shared;
@@ -153,12 +154,12 @@ impl GroupLog {
         Err(store.db.note(StorageError::damaged(hole)).into())
     }
 
-    fn plan(&self, start: u64, end: u64, limit: usize) -> Plan {
+    fn plan_read(&self, start: u64, end: u64, limit: usize) -> ReadPlan {
         let state = self.state();
         let end = end.min(state.last.map_or(0, |last| last.index + 1));
         let from = start.max(state.first.unwrap_or(end));
         if from >= end {
-            return Plan { from, to: from, cached: Vec::new() };
+            return ReadPlan { from, to: from, cached: Vec::new() };
         }
         let cached_from = state.cache.first_index().map_or(end, |first| first.clamp(from, end));
         let mut cached = Vec::new();
@@ -171,7 +172,7 @@ impl GroupLog {
             bytes += weight(entry);
             cached.push(entry.clone());
         }
-        Plan { from, to: cached_from, cached }
+        ReadPlan { from, to: cached_from, cached }
     }
 
     /// Consecutive entries from `from` on, up to `to` exclusive or `limit` bytes.
@@ -263,20 +264,20 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let (done, written) = oneshot::channel();
         let bytes = codec::vote_to_proto(vote).encode_to_vec();
         let group = self.shared.group;
-        self.submit(Job::meta(group, Kind::Vote, bytes, true, Done::Reply(done))).await?;
+        self.submit(Job::meta(group, Kind::Vote, bytes, true, Completion::Reply(done))).await?;
         written.await.map_err(|_| stopped())?;
         self.state().vote = Some(*vote);
         Ok(())
     }
 
-    /// Not synced and not waited for: a lost mark only means that fewer entries are known to be
-    /// committed at the next start.
+    /// Neither synced nor waited for: if the value is lost, the next start only knows of fewer
+    /// committed entries.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let Some(committed) = committed else { return Ok(()) };
         self.state().committed = Some(committed);
         let bytes = codec::log_id_to_proto(&committed).encode_to_vec();
         let group = self.shared.group;
-        self.submit(Job::meta(group, Kind::Committed, bytes, false, Done::Nobody)).await
+        self.submit(Job::meta(group, Kind::Committed, bytes, false, Completion::Nobody)).await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -303,7 +304,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             write
         };
         let written = self.shared.written.clone();
-        let done = Done::Flushed { written, write, flushed };
+        let done = Completion::Flushed { written, write, flushed };
         self.submit(Job::append(self.shared.group, encoded, done)).await
     }
 

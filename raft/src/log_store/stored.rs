@@ -1,4 +1,4 @@
-//! What is on disk of the log store, without what waits in the queue.
+//! Reads the log store as it is on disk, without the jobs that wait in the queue.
 
 use bytes::Bytes;
 use mesh::GroupId;
@@ -16,12 +16,12 @@ use crate::{
 /// The log store as it is on disk.
 pub(crate) struct Stored<'a>(pub(crate) &'a DB);
 
-/// What is on disk of one group's log.
+/// One group's log as it is on disk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredLog {
     pub(crate) vote: Option<Vote>,
     pub(crate) purged: Option<LogId>,
-    /// The first entry stored, which may be a purged one that is yet to be deleted.
+    /// The first entry stored. It may be a purged one that is not deleted yet.
     pub(crate) first: Option<u64>,
     /// The first entry that was not purged.
     pub(crate) first_kept: Option<u64>,
@@ -35,7 +35,7 @@ impl StoredLog {
         self.last_stored.max(self.purged)
     }
 
-    /// Whether the log begins where it says that it does.
+    /// Whether the first entry follows the last purged one.
     pub(crate) fn begins_right(&self) -> bool {
         self.first_kept.is_none_or(|first| first == self.purged.map_or(0, |id| id.index + 1))
     }

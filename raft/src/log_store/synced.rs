@@ -1,11 +1,11 @@
-//! How far the log was synced, kept beside it (`raft.synced`).
+//! The note of how far the log was synced, in the file `raft.synced`.
 //!
-//! A log whose last synced write is damaged looks like one whose last write was never finished.
-//! This file tells them apart: it names a write that was synced before the file was written, so it
-//! never claims too much, whatever a power cut leaves of it. It is brought up to date after every
-//! synced write, and is itself synced a few times a second, beside the writing, and at the end. So
-//! after a stop or a kill of the process it names every write that was acknowledged; after a power
-//! cut it may lag by what was written since it was last synced.
+//! A log whose last synced write is damaged looks like a log whose last write was never finished.
+//! This file tells the two cases apart. It names a write that was synced before the file was
+//! written, so it never names too late a write, whatever a power cut leaves of it. It is written
+//! after every synced write, and is itself synced a few times a second by another thread, and at
+//! the end. So after a stop or a kill of the process it covers every acknowledged write. After a
+//! power cut it may lack the writes since it was last synced.
 //!
 //! Two slots are written in turn, so that one is whole at any time.
 
@@ -24,22 +24,22 @@ use std::{
 
 pub(crate) const FILE: &str = "raft.synced";
 const MAGIC: [u8; 8] = *b"qsynced1";
-/// Apart, so that no sector holds both.
+/// Far enough apart that no disk sector holds both.
 const SLOTS: [u64; 2] = [0, 4096];
 /// `magic, store id u64 BE, sequence u64 BE, crc32c u32 BE`
 const SLOT_BYTES: usize = 28;
 /// Pause between two syncs of the file.
 const SYNC_EVERY: Duration = Duration::from_millis(200);
 
-/// What the file says.
+/// The content of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Noted {
+pub(crate) struct SyncedPosition {
     pub(crate) store_id: u64,
     /// Sequence number of the last write that is known to have been synced.
     pub(crate) sequence: u64,
 }
 
-/// Why the file tells nothing.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoteError {
     #[error("{} is missing", .0.display())]
@@ -54,18 +54,18 @@ pub(crate) enum NoteError {
     },
 }
 
-/// The file, open for the one who writes the log.
+/// The file, opened for the log writer.
 pub(super) struct SyncedNote {
     file: Arc<File>,
     store_id: u64,
     slot: usize,
-    /// Tells the thread that there is something to sync. Absent only while the thread is ended.
+    /// Wakes the thread that syncs the file. None only while that thread is being ended.
     news: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Reads the file of a data directory.
-pub(crate) fn read(dir: &Path) -> Result<Noted, NoteError> {
+pub(crate) fn read(dir: &Path) -> Result<SyncedPosition, NoteError> {
     let path = dir.join(FILE);
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -74,7 +74,7 @@ pub(crate) fn read(dir: &Path) -> Result<Noted, NoteError> {
         }
         Err(source) => return Err(NoteError::Io { path, source }),
     };
-    let mut latest: Option<Noted> = None;
+    let mut latest: Option<SyncedPosition> = None;
     for slot in SLOTS {
         let mut bytes = [0; SLOT_BYTES];
         match file.read_exact_at(&mut bytes, slot) {
@@ -91,8 +91,8 @@ pub(crate) fn read(dir: &Path) -> Result<Noted, NoteError> {
 }
 
 impl SyncedNote {
-    /// Opens the file, or makes it, and notes `sequence`, durably. Its name in the directory is
-    /// synced by whoever notes that the stores are made.
+    /// Opens the file, or makes it, and notes `sequence`, durably. The directory entry is synced
+    /// later, by the call that records that the stores were made.
     pub(super) fn open(dir: &Path, store_id: u64, sequence: u64) -> io::Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(FILE))?;
@@ -116,7 +116,8 @@ impl SyncedNote {
         self.file.write_all_at(&encode(self.store_id, sequence), SLOTS[self.slot])?;
         self.slot = (self.slot + 1) % SLOTS.len();
         if let Some(news) = &self.news {
-            // Full if the thread has yet to sync what it was told of before; it syncs this too.
+            // Full if the thread has not yet begun the sync that was requested before. That sync
+            // covers this write too.
             let _ = news.try_send(());
         }
         Ok(())
@@ -128,7 +129,7 @@ impl Drop for SyncedNote {
         self.news = None;
         let Some(thread) = self.thread.take() else { return };
         thread.thread().unpark();
-        // It has synced what it was told of last.
+        // The thread syncs the last write before it ends.
         if thread.join().is_err() {
             tracing::error!("the thread that syncs {FILE} panicked");
         }
@@ -138,7 +139,8 @@ impl Drop for SyncedNote {
 fn sync_on_news(file: &File, told: &Receiver<()>) {
     while told.recv().is_ok() {
         if let Err(error) = file.sync_data() {
-            // It lags until the next sync, or for good on a disk that fails, which the log sees too.
+            // The note lags until the next sync. If the disk fails for good, the writes of the log
+            // fail too.
             tracing::warn!(%error, "{FILE} was not synced");
         }
         thread::park_timeout(SYNC_EVERY);
@@ -155,13 +157,13 @@ fn encode(store_id: u64, sequence: u64) -> [u8; SLOT_BYTES] {
     bytes
 }
 
-fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<Noted> {
+fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<SyncedPosition> {
     let (magic, rest) = bytes.split_first_chunk::<8>()?;
     let (store_id, rest) = rest.split_first_chunk::<8>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let sum = rest.first_chunk::<4>()?;
     let whole = *magic == MAGIC && crc32c::crc32c(&bytes[..24]) == u32::from_be_bytes(*sum);
-    whole.then_some(Noted {
+    whole.then_some(SyncedPosition {
         store_id: u64::from_be_bytes(*store_id),
         sequence: u64::from_be_bytes(*sequence),
     })
@@ -180,7 +182,7 @@ mod tests {
         let mut note = SyncedNote::open(dir.path(), 7, 1).unwrap();
         note.write(5).unwrap();
         note.write(9).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Noted { store_id: 7, sequence: 9 });
+        assert_eq!(read(dir.path()).unwrap(), SyncedPosition { store_id: 7, sequence: 9 });
 
         let path = dir.path().join(FILE);
         let whole = fs::read(&path).unwrap();

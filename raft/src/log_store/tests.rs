@@ -8,7 +8,7 @@ use openraft::{
 
 use super::*;
 use crate::{
-    state::State,
+    state::GroupState,
     testing::{GROUP, Stores, entry},
     types::{Entry, TypeConfig, Vote, log_id},
 };
@@ -142,8 +142,10 @@ async fn a_log_that_is_opened_again_has_what_its_earlier_life_submitted() {
 
 struct Builder;
 
-impl StoreBuilder<TypeConfig, GroupLog, State, Stores> for Builder {
-    async fn build(&self) -> Result<(Stores, GroupLog, State), openraft::StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, GroupLog, GroupState, Stores> for Builder {
+    async fn build(
+        &self,
+    ) -> Result<(Stores, GroupLog, GroupState), openraft::StorageError<TypeConfig>> {
         let stores = Stores::open();
         let (log, state) = stores.group().await;
         Ok((stores, log, state))

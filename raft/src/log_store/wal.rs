@@ -1,10 +1,10 @@
-//! Reads the write-ahead log of RocksDB as it lies on disk, and says where it is whole.
+//! Reads the write-ahead log of RocksDB from disk and finds where it ends or is damaged.
 //!
-//! RocksDB takes everything behind the first record that it cannot read for an unfinished write and
-//! drops it. It cannot know better: one damaged length looks like a file that ends early, and a
-//! block of zeros like one that was never written. Here only the facts are found: which writes
-//! follow each other without a gap, and up to which byte. What that means decides
-//! [`verify`], from what is known to have been synced.
+//! RocksDB drops everything after the first record that it cannot read, as if that were an
+//! unfinished write. It cannot tell the difference: a damaged length looks like a file that ends
+//! early, and a block of zeros looks like one that was never written. [`scan`] only finds which
+//! writes follow each other without a gap, and up to which byte. [`verify`] decides what that
+//! means, from the write that is known to have been synced.
 //!
 //! Format ("Write Ahead Log File Format" in RocksDB's documentation): blocks of 32 KiB hold records
 //! `crc32c u32, length u16, type u8, payload`, all little-endian; a write that does not fit into a
@@ -20,7 +20,8 @@ const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
 /// Sequence number and count, with which a write begins.
 const WRITE_START: usize = 12;
-/// Added to a checksum before it is stored, so that a checksum of checksums stays sound.
+/// RocksDB adds this to a checksum before storing it, so that checksums of data that holds
+/// checksums stay reliable.
 const MASK_DELTA: u32 = 0xa282_ead8;
 
 const FULL: u8 = 1;
@@ -28,7 +29,7 @@ const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
 const LAST: u8 = 4;
 
-/// One file, read up to the first byte that does not fit.
+/// One file, read up to the first byte that belongs to no whole write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// Sequence number of the first write; None if there is none.
@@ -41,12 +42,12 @@ pub(crate) struct Segment {
     pub(crate) whole: bool,
 }
 
-/// A write-ahead log that holds everything that it must hold.
+/// A write-ahead log that holds every synced write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verified {
     /// Sequence number of the last write.
     pub(crate) last: u64,
-    /// What an unfinished write left behind the last whole one, to be cut off.
+    /// What an unfinished write left after the last whole one. It is to be cut off.
     pub(crate) torn: Option<Torn>,
 }
 
@@ -57,7 +58,7 @@ pub(crate) struct Torn {
     pub(crate) whole: u64,
 }
 
-/// Writes that were synced are not there.
+/// Synced writes are missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Damage {
     #[error("the log can be read up to write {last}, but was synced up to write {synced}: {at}")]
@@ -66,7 +67,7 @@ pub(crate) enum Damage {
     Gap { from: u64, to: u64, file: PathBuf },
 }
 
-/// The write-ahead log files of a database in order, each read.
+/// Reads the write-ahead log files of a database, in order.
 pub(crate) fn read(database: &Path) -> io::Result<Vec<(PathBuf, Segment)>> {
     let mut files = Vec::new();
     for item in fs::read_dir(database)? {
@@ -88,12 +89,12 @@ pub(crate) fn read(database: &Path) -> io::Result<Vec<(PathBuf, Segment)>> {
         .collect()
 }
 
-/// Decides whether everything is there: `tables` is the last write that the tables may hold, and
+/// Decides whether the log is complete: `tables` is the last write that the tables may hold, and
 /// `synced` the last one that is known to have been synced.
 ///
-/// Only what follows the last synced write may be unfinished. A file that is not whole is followed
-/// by one that goes on where it ends, if the server was started again since; files before the first
-/// one are gone because the tables hold what they held.
+/// Only a write after the last synced one may be unfinished. If the server was started again since,
+/// a file that is not whole is followed by one that continues where it ends. Files before the first
+/// one were deleted because the tables hold their writes.
 pub(crate) fn verify(
     files: &[(PathBuf, Segment)],
     tables: u64,
@@ -155,13 +156,13 @@ pub(crate) fn scan(bytes: &[u8]) -> Segment {
     found
 }
 
-/// There is something that is no record.
+/// The bytes are no valid record.
 struct Unreadable;
 
 /// The sequence number and the count of the next write; None at the end of the file.
 fn next_write(records: &mut Records<'_>) -> Result<Option<(u64, u64)>, Unreadable> {
     let Some((kind, payload)) = records.next()? else { return Ok(None) };
-    // At the end of a block even these twelve bytes are cut in two.
+    // Near the end of a block even these twelve bytes may be split over two records.
     let mut start = payload[..payload.len().min(WRITE_START)].to_vec();
     match kind {
         FULL => {}
@@ -193,7 +194,7 @@ impl<'a> Records<'a> {
     fn next(&mut self) -> Result<Option<(u8, &'a [u8])>, Unreadable> {
         let left = BLOCK - self.at % BLOCK;
         if left < HEADER {
-            // Too little for a record: filled with zeros.
+            // Too little room for a header: RocksDB fills it with zeros.
             let end = self.bytes.len().min(self.at + left);
             let filling = self.bytes.get(self.at..end).ok_or(Unreadable)?;
             if filling.iter().any(|byte| *byte != 0) {

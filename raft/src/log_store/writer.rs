@@ -1,4 +1,4 @@
-//! The log-writer thread: one queue, one batch, one synced write, then the answers in order.
+//! The log-writer thread: one queue, one batch, one synced write, then the completions in order.
 
 use std::{
     collections::VecDeque,
@@ -25,21 +25,22 @@ const SWEEP_STEP: u64 = 1024;
 pub(super) struct Job {
     writes: Vec<Write>,
     synced: bool,
-    done: Done,
+    done: Completion,
 }
 
 enum Write {
     Put(Vec<u8>, Vec<u8>),
     /// Entries that a conflict removed, `from..=to`.
     Truncate(GroupId, u64, u64),
-    /// Entries that a purge made unreadable, `from..=to`; deleted when there is time.
+    /// Purged entries, `from..=to`. Readers no longer see them; they are deleted when there is
+    /// time.
     Sweep(GroupId, u64, u64),
 }
 
-/// Whom to tell that a job is on disk.
-pub(super) enum Done {
+/// What to do once a job is on disk.
+pub(super) enum Completion {
     Nobody,
-    /// The group's number of the last write on disk is raised before openraft is told.
+    /// Stores the number of the write, then tells openraft.
     Flushed {
         written: Arc<AtomicU64>,
         write: u64,
@@ -49,7 +50,7 @@ pub(super) enum Done {
 }
 
 impl Job {
-    pub(super) fn append(group: GroupId, entries: Vec<(u64, Vec<u8>)>, done: Done) -> Self {
+    pub(super) fn append(group: GroupId, entries: Vec<(u64, Vec<u8>)>, done: Completion) -> Self {
         let writes = entries
             .into_iter()
             .map(|(index, bytes)| Write::Put(entry_key(group, index).to_vec(), bytes))
@@ -62,33 +63,38 @@ impl Job {
         kind: Kind,
         value: Vec<u8>,
         synced: bool,
-        done: Done,
+        done: Completion,
     ) -> Self {
         let writes = vec![Write::Put(meta_key(group, kind).to_vec(), value)];
         Self { writes, synced, done }
     }
 
-    /// Writes nothing; answered once everything before it is written.
-    pub(super) fn barrier(done: Done) -> Self {
+    /// Writes nothing. Completes once every job before it is written.
+    pub(super) fn barrier(done: Completion) -> Self {
         Self { writes: Vec::new(), synced: false, done }
     }
 
     pub(super) fn truncate(group: GroupId, from: u64, to: u64) -> Self {
-        // Needs no sync of its own: whatever depends on it comes later in the same log.
+        // Needs no sync of its own: every write that depends on it comes later in the same
+        // write-ahead log.
         let writes = vec![Write::Truncate(group, from, to)];
-        Self { writes, synced: false, done: Done::Nobody }
+        Self { writes, synced: false, done: Completion::Nobody }
     }
 
     pub(super) fn purge(group: GroupId, purged: Vec<u8>, swept: Option<(u64, u64)>) -> Self {
         let mut writes = vec![Write::Put(meta_key(group, Kind::Purged).to_vec(), purged)];
         writes.extend(swept.map(|(from, to)| Write::Sweep(group, from, to)));
-        // Sweeping drops whole files at once. The mark must be on disk before they are gone, or a
-        // power cut leaves a log that begins after where it says that it does.
-        Self { writes, synced: swept.is_some(), done: Done::Nobody }
+        // Sweeping deletes whole files at once. The purge mark must be on disk before that, or a
+        // power cut leaves a log whose first entries are missing.
+        Self { writes, synced: swept.is_some(), done: Completion::Nobody }
     }
 
     pub(super) fn sweep(group: GroupId, from: u64, to: u64) -> Self {
-        Self { writes: vec![Write::Sweep(group, from, to)], synced: false, done: Done::Nobody }
+        Self {
+            writes: vec![Write::Sweep(group, from, to)],
+            synced: false,
+            done: Completion::Nobody,
+        }
     }
 }
 
@@ -99,7 +105,7 @@ pub(super) struct Writer {
     sweeps: VecDeque<Sweep>,
 }
 
-/// The log cannot be written any more, and why was told.
+/// The log cannot be written any more. The reason was reported.
 struct Stopped;
 
 /// Purged entries of a group still to be deleted, `next..=to`.
@@ -115,10 +121,10 @@ impl Writer {
         Self { db, queue, note, sweeps: VecDeque::new() }
     }
 
-    /// Writes until every handle is gone. Whoever waits for a write that is not made hears nothing,
+    /// Writes until every handle is gone. If writing fails, the jobs that wait are never completed,
     /// and the host ends.
     pub(super) fn run(mut self) {
-        // Why it stopped is told by the alarm.
+        // The damage alarm has reported the reason.
         let _ = self.write_all();
     }
 
@@ -133,7 +139,7 @@ impl Writer {
                 match self.queue.try_recv() {
                     Ok(job) => Some(job),
                     Err(mpsc::error::TryRecvError::Empty) => None,
-                    // What is left to sweep is found again at the next start.
+                    // The next start finds what is left to sweep.
                     Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
                 }
             };
@@ -161,12 +167,12 @@ impl Writer {
         self.commit(batch, synced)?;
         for done in answers {
             match done {
-                Done::Nobody => {}
-                Done::Flushed { written, write, flushed } => {
+                Completion::Nobody => {}
+                Completion::Flushed { written, write, flushed } => {
                     written.store(write, Ordering::Release);
                     flushed.io_completed(Ok(()));
                 }
-                Done::Reply(reply) => {
+                Completion::Reply(reply) => {
                     let _ = reply.send(());
                 }
             }
@@ -190,8 +196,8 @@ impl Writer {
         }
     }
 
-    /// Deletes a few purged entries. Whole table files go first; a range tombstone would slow
-    /// every later read of the log.
+    /// Deletes a few purged entries. Whole table files are deleted first. No range tombstone is
+    /// used, since it would slow every later read of the log.
     fn sweep(&mut self) -> Result<(), Stopped> {
         let Some(mut sweep) = self.sweeps.pop_front() else { return Ok(()) };
         let Sweep { group, next, to, files_dropped } = sweep;
@@ -222,7 +228,7 @@ impl Writer {
         let mut options = WriteOptions::default();
         options.set_sync(synced);
         if let Err(error) = self.db.write_opt(batch, &options) {
-            // RocksDB has found damage, in a table file say, and takes no write any more.
+            // RocksDB has found damage, for instance in a table file, and accepts no more writes.
             if error.kind() == ErrorKind::Corruption {
                 self.db.failed("cannot write the log", error);
                 return Err(Stopped);
@@ -235,17 +241,17 @@ impl Writer {
         Ok(())
     }
 
-    /// This thread alone writes, so the last write is one that it made.
+    /// Only this thread writes, so the latest write is its own.
     fn note_synced(&mut self) {
         if let Err(error) = self.note.write(self.db.latest_sequence_number()) {
-            // Left behind, the note claims less than it could, never too much.
+            // An old note names an earlier write than it could. That is safe.
             tracing::warn!(%error, "cannot note how far the log is synced");
         }
     }
 }
 
-/// Ends the process. After a failed sync nobody knows what is on disk, and a second sync may lie:
-/// the only safe thing is to come back and read what is really there.
+/// Ends the process. After a failed sync it is unknown what is on disk, and a second sync may
+/// wrongly succeed. Only a restart reads what is really there.
 fn abort(error: &rocksdb::Error) -> ! {
     tracing::error!(%error, "writing the raft log failed; aborting so that nothing unwritten is acknowledged");
     std::process::abort()

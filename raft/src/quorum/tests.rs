@@ -6,7 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn a_quorum_is_judged_by_its_age_and_by_who_is_there() {
     let bounds = Bounds::of(&Timing::production());
     let table = [
-        // Age in tenths of a second, voters, those heard of them.
+        // Age in tenths of a second, voters, and how many of them were heard.
         ((0, 3, 3), Quorum::Held),
         ((0, 3, 1), Quorum::Held),
         ((24, 3, 1), Quorum::Held),
@@ -22,7 +22,7 @@ fn a_quorum_is_judged_by_its_age_and_by_who_is_there() {
         ((31, 4, 2), Quorum::Lost),
         ((31, 5, 3), Quorum::Electing),
         ((31, 1, 1), Quorum::Electing),
-        // Without a membership nobody can be counted.
+        // Without a membership there are no voters to count.
         ((31, 0, 0), Quorum::Lost),
     ];
     for ((tenths, voters, heard), expected) in table {
@@ -34,7 +34,7 @@ fn a_quorum_is_judged_by_its_age_and_by_who_is_there() {
 #[test]
 fn of_two_quorums_the_later_counts() {
     let start = Instant::now();
-    let mut heard = Heard::new(start);
+    let mut heard = ContactTimes::new(start);
     heard.note_quorum(start + 5 * SECOND);
     heard.note_quorum(start + 2 * SECOND);
     assert_eq!(heard.quorum, Some(start + 5 * SECOND));
@@ -43,15 +43,15 @@ fn of_two_quorums_the_later_counts() {
 #[test]
 fn the_age_of_a_quorum_goes_on_from_what_was_said_of_it() {
     let start = Instant::now();
-    let mut heard = Heard::new(start);
-    let look = heard.look(start + 10 * SECOND);
-    assert_eq!((look.age, look.without), (None, 10 * SECOND));
+    let mut heard = ContactTimes::new(start);
+    let ages = heard.ages(start + 10 * SECOND);
+    assert_eq!((ages.age, ages.without), (None, 10 * SECOND));
     // Told at 10 s by a leader whose last quorum was 4 s old.
     heard.note_quorum(start + 6 * SECOND);
     heard.note_member(7, start + 10 * SECOND);
-    let look = heard.look(start + 12 * SECOND);
-    assert_eq!((look.age, look.without), (Some(6 * SECOND), 6 * SECOND));
-    assert_eq!(look.members, BTreeMap::from([(7, 2 * SECOND)]));
+    let ages = heard.ages(start + 12 * SECOND);
+    assert_eq!((ages.age, ages.without), (Some(6 * SECOND), 6 * SECOND));
+    assert_eq!(ages.members, BTreeMap::from([(7, 2 * SECOND)]));
 }
 
 #[test]

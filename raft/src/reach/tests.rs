@@ -39,18 +39,18 @@ fn a_complaint_counts_while_it_is_repeated() {
 
 #[test]
 fn a_leader_is_told_after_misses_in_a_row() {
-    let misses = Misses::default();
+    let failed_probes = FailedProbes::default();
     let (missed, reached) = (BTreeMap::from([(2, false)]), BTreeMap::from([(2, true)]));
-    for _ in 1..MISSES {
-        misses.note(&missed);
+    for _ in 1..PROBES_BEFORE_COMPLAINT {
+        failed_probes.note(&missed);
     }
-    assert!(!misses.tells(2));
-    misses.note(&reached);
-    for _ in 0..MISSES {
-        assert!(!misses.tells(2));
-        misses.note(&missed);
+    assert!(!failed_probes.is_unreachable(2));
+    failed_probes.note(&reached);
+    for _ in 0..PROBES_BEFORE_COMPLAINT {
+        assert!(!failed_probes.is_unreachable(2));
+        failed_probes.note(&missed);
     }
-    assert!(misses.tells(2) && !misses.tells(3));
-    misses.note(&BTreeMap::new());
-    assert!(!misses.tells(2), "it is not followed any more");
+    assert!(failed_probes.is_unreachable(2) && !failed_probes.is_unreachable(3));
+    failed_probes.note(&BTreeMap::new());
+    assert!(!failed_probes.is_unreachable(2), "it is not followed any more");
 }

@@ -1,4 +1,4 @@
-use super::{Disk, Later, Membership, Record, Refusal, Start, decide};
+use super::{Disk, LostProgress, Membership, Record, Start, StartRefusal, decide};
 
 const FIRST: Record = Record::FirstVoter { formed: false };
 const FORMED: Record = Record::FirstVoter { formed: true };
@@ -6,11 +6,11 @@ const VOTER: Membership = Membership::Voter { acknowledged: false };
 const KNOWN_VOTER: Membership = Membership::Voter { acknowledged: true };
 const LEARNER: Membership = Membership::Learner { acknowledged: false };
 const KNOWN_LEARNER: Membership = Membership::Learner { acknowledged: true };
-const BURNT: Start = Start::Refuse(Refusal::Burnt);
+const STORE_LOST: Start = Start::Refuse(StartRefusal::StoreLost);
 
-const ENTRIES: Later = Later::Entries { acknowledged: 9, last_index: 4 };
-const COMMITTED: Later = Later::Committed { acknowledged: 9, last_index: 4 };
-const TERM: Later = Later::Term { voted: 3, remembered: 2, last_index: 4 };
+const ENTRIES: LostProgress = LostProgress::Entries { acknowledged: 9, last_index: 4 };
+const COMMITTED: LostProgress = LostProgress::Committed { acknowledged: 9, last_index: 4 };
+const TERM: LostProgress = LostProgress::Term { voted: 3, remembered: 2, last_index: 4 };
 
 const DISKS: [Disk; 8] = [
     Disk::Blank,
@@ -35,12 +35,12 @@ const MEMBERSHIPS: [Membership; 7] = [
 ];
 
 /// A line per disk and record, a letter per membership, in the orders above: **F**orm, **R**esume,
-/// **A**wait the leader, **L**eave; small letters refuse: **b**urnt, another **s**tore, another
+/// **A**wait the leader, **L**eave; small letters refuse: **l**ost store, another **s**tore, another
 /// **m**esh, r**o**lled back, re**v**erted.
 const MATRIX: [[&str; 6]; 8] = [
-    ["LLLbbAb", "LLLbbAb", "FFAAbAb", "AAAAbAb", "AAAbbAb", "sssssss"],
+    ["LLLllAl", "LLLllAl", "FFAAlAl", "AAAAlAl", "AAAllAl", "sssssss"],
     ["RRRRRRR", "RRLRRRR", "RRRRRRR", "RRRRRRR", "RRRRRRR", "sssssss"],
-    ["bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "bbbbbbb", "sssssss"],
+    ["lllllll", "lllllll", "lllllll", "lllllll", "lllllll", "sssssss"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
     ["vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv", "vvvvvvv"],
@@ -48,7 +48,7 @@ const MATRIX: [[&str; 6]; 8] = [
     ["ooooooo", "ooooooo", "ooooooo", "ooooooo", "ooooooo", "ooooooo"],
 ];
 
-/// Cells that have a story. The names say it.
+/// Cells of the matrix with the situation that each stands for.
 type Cell = (&'static str, Disk, Record, Membership, Start);
 
 #[rustfmt::skip]
@@ -61,22 +61,22 @@ const BLANK: [Cell; 24] = [
     ("first voter that comes late, the others restart", Disk::Blank, FORMED, Membership::Unformed, Start::AwaitLeader),
     ("first voter that was replaced before it came", Disk::Blank, FORMED, Membership::Outside, Start::AwaitLeader),
     ("first voter that the leader already keeps as a learner", Disk::Blank, FORMED, LEARNER, Start::AwaitLeader),
-    ("first voter whose entries the leader remembers", Disk::Blank, FORMED, KNOWN_VOTER, BURNT),
-    ("the same, before a leader was reported to DISCO", Disk::Blank, FIRST, KNOWN_VOTER, BURNT),
+    ("first voter whose entries the leader remembers", Disk::Blank, FORMED, KNOWN_VOTER, STORE_LOST),
+    ("the same, before a leader was reported to DISCO", Disk::Blank, FIRST, KNOWN_VOTER, STORE_LOST),
     ("spare node on its first start", Disk::Blank, Record::Replica, Membership::Outside, Start::AwaitLeader),
     ("spare node that reaches nobody", Disk::Blank, Record::Replica, Membership::Unknown, Start::AwaitLeader),
     ("spare node, group not formed yet", Disk::Blank, Record::Replica, Membership::Unformed, Start::AwaitLeader),
     ("spare node that was added already", Disk::Blank, Record::Replica, LEARNER, Start::AwaitLeader),
-    ("spare node that held entries", Disk::Blank, Record::Replica, KNOWN_LEARNER, BURNT),
-    ("spare node that was promoted, so it had a copy", Disk::Blank, Record::Replica, VOTER, BURNT),
-    ("promoted spare node whose entries the leader remembers", Disk::Blank, Record::Replica, KNOWN_VOTER, BURNT),
-    ("voter that DISCO does not know of", Disk::Blank, Record::Absent, VOTER, BURNT),
-    ("voter while DISCO is down and nothing is cached", Disk::Blank, Record::Unknown, VOTER, BURNT),
+    ("spare node that held entries", Disk::Blank, Record::Replica, KNOWN_LEARNER, STORE_LOST),
+    ("spare node that was promoted, so it had a copy", Disk::Blank, Record::Replica, VOTER, STORE_LOST),
+    ("promoted spare node whose entries the leader remembers", Disk::Blank, Record::Replica, KNOWN_VOTER, STORE_LOST),
+    ("voter that DISCO does not know of", Disk::Blank, Record::Absent, VOTER, STORE_LOST),
+    ("voter while DISCO is down and nothing is cached", Disk::Blank, Record::Unknown, VOTER, STORE_LOST),
     ("learner that DISCO does not know of", Disk::Blank, Record::Absent, LEARNER, Start::AwaitLeader),
     ("group of others", Disk::Blank, Record::Absent, Membership::Outside, Start::Leave),
     ("group of others that nobody answers for", Disk::Blank, Record::Absent, Membership::Unknown, Start::Leave),
     ("nothing is known at all", Disk::Blank, Record::Unknown, Membership::Unknown, Start::Leave),
-    ("swapped for a disk without the group", Disk::Blank, Record::AnotherStore, VOTER, Start::Refuse(Refusal::AnotherStore)),
+    ("swapped for a disk without the group", Disk::Blank, Record::AnotherStore, VOTER, Start::Refuse(StartRefusal::AnotherStore)),
 ];
 
 #[rustfmt::skip]
@@ -92,31 +92,31 @@ const HOLDING: [Cell; 12] = [
     ("removed by the group, still wanted by DISCO", Disk::Holding, FORMED, Membership::Outside, Start::Resume),
     ("removed by the group while DISCO is down", Disk::Holding, Record::Unknown, Membership::Outside, Start::Resume),
     ("removed by the group and by DISCO", Disk::Holding, Record::Absent, Membership::Outside, Start::Leave),
-    ("disk of the same id with another store", Disk::Holding, Record::AnotherStore, VOTER, Start::Refuse(Refusal::AnotherStore)),
+    ("disk of the same id with another store", Disk::Holding, Record::AnotherStore, VOTER, Start::Refuse(StartRefusal::AnotherStore)),
 ];
 
 #[rustfmt::skip]
 const LOST_OR_FOREIGN: [Cell; 10] = [
-    ("voter that lost its store", Disk::Lost, FORMED, VOTER, BURNT),
-    ("voter that lost its store, DISCO down", Disk::Lost, Record::Unknown, Membership::Unknown, BURNT),
-    ("first voter that lost its store before a leader was reported", Disk::Lost, FIRST, Membership::Unformed, BURNT),
-    ("learner that lost its store", Disk::Lost, Record::Replica, LEARNER, BURNT),
-    ("lost store of a group that moved away", Disk::Lost, Record::Absent, Membership::Outside, BURNT),
-    ("lost and swapped", Disk::Lost, Record::AnotherStore, VOTER, Start::Refuse(Refusal::AnotherStore)),
-    ("directory of another mesh, group unknown here", Disk::AnotherMesh, Record::Absent, Membership::Outside, Start::Refuse(Refusal::AnotherMesh)),
-    ("directory of another mesh, ids collide", Disk::AnotherMesh, FIRST, Membership::Unknown, Start::Refuse(Refusal::AnotherMesh)),
-    ("disk restored from a copy", Disk::RolledBack, FORMED, KNOWN_VOTER, Start::Refuse(Refusal::RolledBack)),
-    ("disk restored from a copy, blank again", Disk::RolledBack, FIRST, Membership::Unformed, Start::Refuse(Refusal::RolledBack)),
+    ("voter that lost its store", Disk::Lost, FORMED, VOTER, STORE_LOST),
+    ("voter that lost its store, DISCO down", Disk::Lost, Record::Unknown, Membership::Unknown, STORE_LOST),
+    ("first voter that lost its store before a leader was reported", Disk::Lost, FIRST, Membership::Unformed, STORE_LOST),
+    ("learner that lost its store", Disk::Lost, Record::Replica, LEARNER, STORE_LOST),
+    ("lost store of a group that moved away", Disk::Lost, Record::Absent, Membership::Outside, STORE_LOST),
+    ("lost and swapped", Disk::Lost, Record::AnotherStore, VOTER, Start::Refuse(StartRefusal::AnotherStore)),
+    ("directory of another mesh, group unknown here", Disk::AnotherMesh, Record::Absent, Membership::Outside, Start::Refuse(StartRefusal::AnotherMesh)),
+    ("directory of another mesh, ids collide", Disk::AnotherMesh, FIRST, Membership::Unknown, Start::Refuse(StartRefusal::AnotherMesh)),
+    ("disk restored from a copy", Disk::RolledBack, FORMED, KNOWN_VOTER, Start::Refuse(StartRefusal::RolledBack)),
+    ("disk restored from a copy, blank again", Disk::RolledBack, FIRST, Membership::Unformed, Start::Refuse(StartRefusal::RolledBack)),
 ];
 
 #[rustfmt::skip]
 const REVERTED: [Cell; 6] = [
-    ("voter whose entries the leader remembers and the disk does not", Disk::Reverted(ENTRIES), FORMED, KNOWN_VOTER, Start::Refuse(Refusal::Reverted(ENTRIES))),
-    ("voter whose later vote a member remembers, no leader answers", Disk::Reverted(TERM), FORMED, VOTER, Start::Refuse(Refusal::Reverted(TERM))),
-    ("the same while DISCO is down", Disk::Reverted(TERM), Record::Unknown, VOTER, Start::Refuse(Refusal::Reverted(TERM))),
-    ("learner that went back", Disk::Reverted(ENTRIES), Record::Replica, KNOWN_LEARNER, Start::Refuse(Refusal::Reverted(ENTRIES))),
-    ("went back and was removed", Disk::Reverted(TERM), Record::Absent, Membership::Outside, Start::Refuse(Refusal::Reverted(TERM))),
-    ("went back under another store", Disk::Reverted(ENTRIES), Record::AnotherStore, VOTER, Start::Refuse(Refusal::Reverted(ENTRIES))),
+    ("voter whose entries the leader remembers and the disk does not", Disk::Reverted(ENTRIES), FORMED, KNOWN_VOTER, Start::Refuse(StartRefusal::Reverted(ENTRIES))),
+    ("voter whose later vote a member remembers, no leader answers", Disk::Reverted(TERM), FORMED, VOTER, Start::Refuse(StartRefusal::Reverted(TERM))),
+    ("the same while DISCO is down", Disk::Reverted(TERM), Record::Unknown, VOTER, Start::Refuse(StartRefusal::Reverted(TERM))),
+    ("learner that went back", Disk::Reverted(ENTRIES), Record::Replica, KNOWN_LEARNER, Start::Refuse(StartRefusal::Reverted(ENTRIES))),
+    ("went back and was removed", Disk::Reverted(TERM), Record::Absent, Membership::Outside, Start::Refuse(StartRefusal::Reverted(TERM))),
+    ("went back under another store", Disk::Reverted(ENTRIES), Record::AnotherStore, VOTER, Start::Refuse(StartRefusal::Reverted(ENTRIES))),
 ];
 
 #[test]
@@ -135,11 +135,11 @@ fn letter(start: Start) -> char {
         Start::Resume => 'R',
         Start::AwaitLeader => 'A',
         Start::Leave => 'L',
-        Start::Refuse(Refusal::Burnt) => 'b',
-        Start::Refuse(Refusal::AnotherStore) => 's',
-        Start::Refuse(Refusal::AnotherMesh) => 'm',
-        Start::Refuse(Refusal::RolledBack) => 'o',
-        Start::Refuse(Refusal::Reverted(_)) => 'v',
+        Start::Refuse(StartRefusal::StoreLost) => 'l',
+        Start::Refuse(StartRefusal::AnotherStore) => 's',
+        Start::Refuse(StartRefusal::AnotherMesh) => 'm',
+        Start::Refuse(StartRefusal::RolledBack) => 'o',
+        Start::Refuse(StartRefusal::Reverted(_)) => 'v',
     }
 }
 
@@ -165,9 +165,9 @@ fn disk_that_went_back() {
 
 #[test]
 fn a_refusal_of_a_disk_that_went_back_names_what_is_missing() {
-    let text = Refusal::Reverted(ENTRIES).to_string();
+    let text = StartRefusal::Reverted(ENTRIES).to_string();
     assert!(text.contains("up to 9") && text.contains("is 4"), "{text}");
-    let text = Refusal::Reverted(TERM).to_string();
+    let text = StartRefusal::Reverted(TERM).to_string();
     assert!(text.contains("in term 3") && text.contains("remembers term 2"), "{text}");
 }
 

@@ -1,4 +1,4 @@
-//! The rows while a batch of commands is applied: what the batch wrote, over what is stored.
+//! The rows while a batch of commands is applied: the writes of the batch over the stored rows.
 
 use std::{cmp::Ordering, collections::BTreeMap, ops::Bound};
 
@@ -6,11 +6,12 @@ use rocksdb::{BoundColumnFamily, WriteBatch};
 
 use crate::{
     db::Db,
+    read_view::{bounds, range_options, row_key},
     rows::{Read, StorageError, Write},
-    view::{bounds, range_options, row_key},
 };
 
-/// Rows with the batch's own writes on top. Keys in `changes` are as stored.
+/// The stored rows with the writes of the batch on top. Keys in `changes` have the prefix that they
+/// are stored with.
 pub(super) struct BatchRows<'a> {
     db: &'a Db,
     family: std::sync::Arc<BoundColumnFamily<'a>>,
@@ -79,8 +80,8 @@ impl Write for BatchRows<'_> {
 
 type StoredRow = Result<Row, StorageError>;
 
-/// Visits the union of two sequences, both in the order that `direction` makes of ascending keys;
-/// a change stands for the stored row of the same key.
+/// Visits the union of two sequences, both in key order as `direction` gives it. A change hides the
+/// stored row of the same key.
 fn merge<'a>(
     changes: impl Iterator<Item = (&'a Vec<u8>, &'a Option<Vec<u8>>)>,
     stored: impl Iterator<Item = StoredRow>,

@@ -14,39 +14,36 @@ use openraft::{
 };
 use prost::Message;
 use proto::quorate::v1 as pb;
-use rocksdb::{AsColumnFamilyRef, DB};
 use tokio::task;
 
 use super::{
-    Published, SnapshotData, SnapshotFile, Staged, StateStore, batch::BatchRows, family_name,
+    Published, SnapshotData, SnapshotFile, Staged, StateStore,
+    batch::BatchRows,
+    family_name,
+    system_rows::{APPLIED, LEVEL, MEMBERSHIP, read_applied, read_level, read_membership},
 };
 use crate::{
     codec,
     db::without_wal,
     level::{self, Commands, FIRST},
     log_store::LogStore,
+    read_view::{ReadView, system_key},
     rows::{EntryMeta, StateMachine, StorageError},
     types::{Command, Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig},
-    view::{View, system_key},
 };
 
 /// Entries applied in one batch at most.
 const BATCH_ENTRIES: usize = 1024;
-/// System rows: the id of the last applied entry, and the membership.
-const APPLIED: &[u8] = b"applied";
-const MEMBERSHIP: &[u8] = b"membership";
-/// System row: the group's level, once it was raised.
-const LEVEL: &[u8] = b"level";
 
 /// The state of one group as openraft drives it.
-pub(crate) struct State {
-    /// None only while a blocking call has it, or after one panicked.
+pub(crate) struct GroupState {
+    /// None only while a blocking call uses it, or after such a call panicked.
     core: Option<Box<Core>>,
     log: LogStore,
     namespace: String,
 }
 
-/// Everything that a blocking call needs.
+/// The part that blocking calls work on.
 struct Core {
     store: StateStore,
     group: GroupId,
@@ -58,32 +55,32 @@ struct Core {
     published: Arc<Published>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    /// Whether openraft was ever told of a Raft snapshot.
+    /// Whether a Raft snapshot was ever reported to openraft.
     reported: bool,
-    /// Set by tests that apply entries as they come to mind.
+    /// Set by tests that apply entries with gaps between their indexes.
     #[cfg(test)]
     gaps_allowed: bool,
 }
 
-/// A machine that is only ever used by one call at a time. openraft wants the state shareable
-/// between threads, which a machine need not be.
+/// A machine that is used by one call at a time. openraft requires the state to be `Sync`, which a
+/// machine need not be.
 struct Exclusive(Mutex<Box<dyn StateMachine>>);
 
-/// Flushes and reports a Raft snapshot, beside the state machine.
-pub(crate) struct Builder {
-    /// None once it was built.
-    plan: Option<Result<Plan, StorageError>>,
+/// Flushes and reports a Raft snapshot while the state machine continues.
+pub(crate) struct SnapshotBuilder {
+    /// None once the snapshot was built.
+    pending: Option<Result<PendingSnapshot, StorageError>>,
 }
 
-struct Plan {
+struct PendingSnapshot {
     store: StateStore,
     group: GroupId,
     generation: u64,
-    view: View,
+    view: ReadView,
     meta: SnapshotMeta,
 }
 
-impl State {
+impl GroupState {
     /// Loads the state of a group's generation. Blocks.
     pub(crate) fn open(
         store: StateStore,
@@ -109,7 +106,7 @@ impl State {
             gaps_allowed: false,
         };
         core.load()?;
-        // Everything found at the start had been flushed.
+        // What is found at the start was flushed before.
         core.reported = core.applied.is_some();
         let state = Self { core: Some(Box::new(core)), log, namespace: record.namespace.clone() };
         Ok((state, published))
@@ -129,7 +126,7 @@ impl State {
         self.core.as_ref().and_then(|core| core.applied)
     }
 
-    /// Runs a blocking call off the async threads.
+    /// Runs a blocking call on a thread for blocking work.
     async fn block<R: Send + 'static>(
         &mut self,
         call: impl FnOnce(&mut Core) -> Result<R, StorageError> + Send + 'static,
@@ -159,9 +156,9 @@ impl Exclusive {
     }
 }
 
-impl RaftStateMachine<TypeConfig> for State {
+impl RaftStateMachine<TypeConfig> for GroupState {
     type SnapshotData = SnapshotData;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let core = self.core()?;
@@ -187,9 +184,13 @@ impl RaftStateMachine<TypeConfig> for State {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         let panicked = || StorageError::new("the state machine panicked");
-        Builder { plan: Some(self.core.as_deref_mut().ok_or_else(panicked).and_then(Core::plan)) }
+        SnapshotBuilder {
+            pending: Some(
+                self.core.as_deref_mut().ok_or_else(panicked).and_then(Core::begin_snapshot),
+            ),
+        }
     }
 
     async fn install_snapshot(
@@ -209,7 +210,8 @@ impl RaftStateMachine<TypeConfig> for State {
             .await
             .map_err(io::Error::other)??,
         };
-        // Kept from here on: this call may be dropped once the record names the generation.
+        // The generation is kept from here on: this future may be dropped after the record names
+        // it.
         let generation = staged.keep();
         let record = pb::StoredGroup { namespace: self.namespace.clone(), generation };
         self.log.put_record(group, &record).await?;
@@ -228,7 +230,7 @@ impl RaftStateMachine<TypeConfig> for State {
 }
 
 impl Core {
-    /// Reads what this crate keeps, then lets the machine read its rows.
+    /// Reads the rows of this crate, then lets the machine load its own.
     fn load(&mut self) -> Result<(), StorageError> {
         let view = self.published.view(&self.store.db)?;
         self.applied = read_applied(&view)?;
@@ -291,8 +293,8 @@ impl Core {
         Ok(replies)
     }
 
-    /// Entries are applied one after the other and none is left out, or this replica would come to
-    /// differ from the others without a word.
+    /// Checks that no entry is skipped or repeated. Otherwise this replica would silently differ
+    /// from the others.
     fn check_order(&self, entries: &[Entry]) -> Result<(), StorageError> {
         #[cfg(test)]
         if self.gaps_allowed {
@@ -313,8 +315,8 @@ impl Core {
         Ok(())
     }
 
-    /// A replica that does not know a command must not leave it out: it would differ from the
-    /// others from there on.
+    /// Fails if this version does not know the level. A replica that skipped a command would differ
+    /// from the others.
     fn check_level(&self, what: &str, needs: u32) -> Result<(), StorageError> {
         let knows = self.commands.level;
         if needs <= knows {
@@ -325,19 +327,19 @@ impl Core {
 
     fn note_outdated(&self, error: StorageError) -> StorageError {
         if error.is_outdated() {
-            // Only the first is told; the group ends with it.
+            // Only the first error is kept: it ends the group.
             let _ = self.published.outdated.set(error.context().to_owned());
         }
         error
     }
 
-    /// Readers are told only of what is written, and whoever waits for an answer has it once its
-    /// index is told.
+    /// Publishes the applied index. Called after the rows are written; the replies are delivered
+    /// before the index, so a caller that sees its index finds its reply.
     fn publish(&mut self, entries: &[Entry], replies: &[Reply]) {
         self.published.level.store(self.level, Ordering::Relaxed);
         if let Some(applied) = self.applied {
             self.machine.get().publish(applied.index);
-            self.published.answers.give(entries, replies);
+            self.published.pending_replies.deliver(entries, replies);
             self.published.applied.send_replace(applied.index);
         }
     }
@@ -346,9 +348,9 @@ impl Core {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
     }
 
-    fn plan(&mut self) -> Result<Plan, StorageError> {
+    fn begin_snapshot(&mut self) -> Result<PendingSnapshot, StorageError> {
         self.reported = true;
-        Ok(Plan {
+        Ok(PendingSnapshot {
             store: self.store.clone(),
             group: self.group,
             generation: self.generation,
@@ -357,7 +359,7 @@ impl Core {
         })
     }
 
-    /// A view of the state as it is, flushed so that its log id may be reported.
+    /// A view of the current state, flushed so that its log id may be reported.
     fn current_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotData>, StorageError> {
         let view = self.published.view(&self.store.db)?;
         let meta = self.meta();
@@ -366,7 +368,7 @@ impl Core {
         Ok(SnapshotOf::<TypeConfig, _> { meta, snapshot: SnapshotData::View(view) })
     }
 
-    /// Makes an ingested generation, which the group's record names by now, the state.
+    /// Makes an ingested generation the state. The group's record already names it.
     fn switch(&mut self, generation: u64, meta: SnapshotMeta) -> Result<(), StorageError> {
         let old = std::mem::replace(&mut self.generation, generation);
         self.published.switch(family_name(self.group, self.generation));
@@ -380,12 +382,13 @@ impl Core {
     }
 }
 
-impl RaftSnapshotBuilder<TypeConfig> for Builder {
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotData>> {
-        let plan = self.plan.take().unwrap_or_else(|| Err(StorageError::new("built twice")))?;
-        let Plan { store, group, generation, view, meta } = plan;
+        let pending =
+            self.pending.take().unwrap_or_else(|| Err(StorageError::new("built twice")))?;
+        let PendingSnapshot { store, group, generation, view, meta } = pending;
         task::spawn_blocking(move || flush(&store, group, generation))
             .await
             .map_err(io::Error::other)??;
@@ -393,7 +396,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// Brings a generation to disk. A generation that is gone was replaced by a newer one, on disk.
+/// Flushes a generation to disk. One that is gone was replaced by a newer one that is on disk.
 pub(super) fn flush(
     store: &StateStore,
     group: GroupId,
@@ -401,38 +404,4 @@ pub(super) fn flush(
 ) -> Result<(), StorageError> {
     let Some(family) = store.db.cf_handle(&family_name(group, generation)) else { return Ok(()) };
     store.db.flush_cf(&family).map_err(|error| store.db.failed("cannot flush", error))
-}
-
-/// The index of the last applied entry in a column family that nobody serves.
-pub(crate) fn read_stored_applied(
-    db: &DB,
-    family: &impl AsColumnFamilyRef,
-) -> Result<Option<u64>, StorageError> {
-    let stored = db
-        .get_cf(family, system_key(APPLIED))
-        .map_err(|error| StorageError::of_database("cannot read rows", error))?;
-    let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
-    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
-    Ok(stored.map(|id| id.index))
-}
-
-pub(crate) fn read_applied(view: &View) -> Result<Option<LogId>, StorageError> {
-    let stored = view.system(APPLIED)?;
-    let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
-    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
-    Ok(stored.map(codec::log_id_from_proto))
-}
-
-fn read_level(view: &View) -> Result<u32, StorageError> {
-    let Some(bytes) = view.system(LEVEL)? else { return Ok(FIRST) };
-    let bytes = bytes.try_into().map_err(|_| StorageError::new("malformed level"))?;
-    Ok(u32::from_be_bytes(bytes))
-}
-
-pub(crate) fn read_membership(view: &View) -> Result<StoredMembership, StorageError> {
-    let Some(bytes) = view.system(MEMBERSHIP)? else { return Ok(StoredMembership::default()) };
-    let stored = pb::StoredMembership::decode(bytes.as_slice())
-        .map_err(|error| StorageError::with_source("malformed membership", error))?;
-    codec::stored_membership_from_proto(stored)
-        .map_err(|error| StorageError::with_source("malformed membership", error))
 }

@@ -12,27 +12,28 @@ use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
 use super::{
     StateStore, family_name,
-    machine::{read_applied, read_membership},
+    system_rows::{read_applied, read_membership},
 };
-use crate::{db::state_options, rows::StorageError, types::SnapshotMeta, view::View};
+use crate::{db::state_options, read_view::ReadView, rows::StorageError, types::SnapshotMeta};
 
 /// The rows of a Raft snapshot on their way through openraft.
 pub(crate) enum SnapshotData {
-    /// Of this server's own state; exported when it is sent.
-    View(View),
-    /// Received, checked and on disk as a generation that no group uses yet.
+    /// A view of this server's own state. It is exported when it is sent.
+    View(ReadView),
+    /// A received one, checked and ingested as a generation that no group uses yet.
     Staged(Staged),
 }
 
-/// A table file in the directory for transfers. Removed with the value.
+/// A table file in the directory for transfers. Dropping the value removes the file.
 ///
-/// A state without any row is an empty file, since RocksDB makes no empty table.
+/// A state without any row is an empty file, since RocksDB cannot make an empty table.
 pub(crate) struct SnapshotFile {
     path: PathBuf,
     size: u64,
 }
 
-/// A generation that no group's record names. Dropped with the value unless it is kept.
+/// A generation that no group's record names. Dropping the value drops the generation, unless it is
+/// kept.
 pub(crate) struct Staged {
     store: StateStore,
     group: GroupId,
@@ -62,7 +63,7 @@ pub(crate) enum ReceiveError {
 
 impl SnapshotFile {
     /// Copies everything in a view into a table file. Blocks.
-    pub(crate) fn export(store: &StateStore, view: &View) -> Result<Self, StorageError> {
+    pub(crate) fn export(store: &StateStore, view: &ReadView) -> Result<Self, StorageError> {
         let context = |error| StorageError::with_source("cannot export a Raft snapshot", error);
         let mut file = Self { path: store.transfer_path(), size: 0 };
         let options = state_options();
@@ -100,19 +101,20 @@ impl SnapshotFile {
 
 impl Drop for SnapshotFile {
     fn drop(&mut self) {
-        // Gone already if it was ingested; the next start empties the directory anyway.
+        // An ingested file is gone already. If removing fails, the next start empties the
+        // directory.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Reads a table file piece by piece.
+/// Reads a table file chunk by chunk.
 pub(crate) struct Chunks {
     file: File,
     offset: u64,
 }
 
 impl Chunks {
-    /// The next piece and where it starts; None at the end. Blocks.
+    /// The next chunk and its offset; None at the end. Blocks.
     pub(crate) fn next(&mut self, size: usize) -> io::Result<Option<(u64, Vec<u8>)>> {
         let mut bytes = Vec::with_capacity(size);
         let read = io::Read::by_ref(&mut self.file).take(size as u64).read_to_end(&mut bytes)?;
@@ -132,7 +134,7 @@ impl Receiver {
         Ok(Self { file: SnapshotFile { path, size: 0 }, out, announced })
     }
 
-    /// Takes the next chunk. Blocks.
+    /// Writes the next chunk. Blocks.
     pub(crate) fn write(
         &mut self,
         offset: u64,
@@ -155,7 +157,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// The complete file, on disk. Blocks.
+    /// Checks the size and syncs the file. Blocks.
     pub(crate) fn finish(self) -> Result<SnapshotFile, ReceiveError> {
         let Self { file, out, announced } = self;
         if file.size != announced {
@@ -167,7 +169,7 @@ impl Receiver {
 }
 
 impl Staged {
-    /// Makes a new generation of a file's rows and checks that they are what `meta` says. Blocks.
+    /// Ingests a file as a new generation and checks that it agrees with `meta`. Blocks.
     pub(crate) fn ingest(
         store: &StateStore,
         group: GroupId,
@@ -191,8 +193,8 @@ impl Staged {
         let view = store
             .view(group, generation)
             .ok_or_else(|| StorageError::new("a fresh column family is gone"))?;
-        // What the sender's disk did to the file is told to the sender; later it would be taken for
-        // damage of this one.
+        // Reads every row once. Damage by the sender's disk is then reported to the sender; found
+        // later, it would count as damage of this disk.
         view.verify()?;
         let held = SnapshotMeta {
             last_log_id: read_applied(&view)?,
@@ -204,7 +206,7 @@ impl Staged {
         Ok(staged)
     }
 
-    /// The generation, to be named by a group's record; no longer dropped with the value.
+    /// Keeps the generation, which a group's record is to name, and returns its number.
     pub(super) fn keep(mut self) -> u64 {
         self.kept = true;
         self.generation

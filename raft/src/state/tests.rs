@@ -231,7 +231,7 @@ async fn a_batch_reads_its_own_writes_in_order() {
     assert_eq!(first, Some(b"b".to_vec()));
 }
 
-async fn apply(state: &mut State, entries: impl IntoIterator<Item = Entry>) {
+async fn apply(state: &mut GroupState, entries: impl IntoIterator<Item = Entry>) {
     let entries: Vec<_> = entries.into_iter().map(|entry| Ok((entry, None))).collect();
     state.apply(stream::iter(entries)).await.unwrap();
 }

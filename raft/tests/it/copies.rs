@@ -1,4 +1,4 @@
-//! Two servers that were started from copies of one data directory: of a server, one start counts.
+//! Two servers that were started from copies of one data directory: only one of the starts counts.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -35,7 +35,7 @@ async fn a_copy_started_beside_the_original_ends_both_for_good() {
         })
         .await;
     }
-    // The others go on, and the copy that a person keeps comes back.
+    // The other servers continue, and the copy that an operator reclaims comes back.
     put(&fleet.leader().await.group(), "put b 2").await;
     fs::remove_dir_all(&copied).unwrap();
     DataDir::reclaim(&path).unwrap();
@@ -44,8 +44,8 @@ async fn a_copy_started_beside_the_original_ends_both_for_good() {
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2", "c=3"]);
 }
 
-/// The two sides of a cut network, one after the other: each of the honest servers meets another
-/// copy first.
+/// The two sides of a network partition, one after the other: each of the other servers meets a
+/// different copy first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_counted_by_every_other_voter_before_it_takes_part() {
     let mut fleet = Fleet::form(3).await;
@@ -59,7 +59,7 @@ async fn a_copy_is_counted_by_every_other_voter_before_it_takes_part() {
     let copied = fleet.dir.path().join("copied");
     disk::copy(b, &copied);
 
-    // The original and one of the others are a quorum, as ever.
+    // The original and one of the others are a quorum.
     fleet.setup.seeds = Vec::new();
     fleet.start(a).await;
     fleet.setup.seeds = vec![fleet.servers[0].address];
@@ -71,7 +71,7 @@ async fn a_copy_is_counted_by_every_other_voter_before_it_takes_part() {
     b_server.stop().await;
     a_server.stop().await;
 
-    // The copy and the third: the third counts it, which does not suffice.
+    // The copy and the third server: the third counts the copy, but one voter is not enough.
     let setup = Setup { timing: Timing::quick(), ..Setup::default() };
     let third = Server::start(c, setup.clone()).await;
     let setup = Setup { seeds: vec![third.address], ..setup };
@@ -91,7 +91,7 @@ async fn a_copy_is_counted_by_every_other_voter_before_it_takes_part() {
     within(copy.host.mesh().await_counted_by(&only_third)).await;
     assert!(futures::poll!(&mut gate).is_pending(), "one of the other voters did not meet it");
 
-    // The one that had counted the original comes back, and ends it.
+    // The server that counted the original comes back. The copy learns of the original and ends.
     let setup = Setup { seeds: vec![third.address, copy.address], ..Setup::default() };
     let _first = Server::start(a, setup).await;
     assert_eq!(copy.overtaken().await, Overtaken::Copy { epoch: start.epoch });

@@ -22,17 +22,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
 pub(crate) const GROUP: GroupId = 2;
-/// What any condition may take. Generous: it ends a test that hangs, and passing ones never wait.
+/// How long any condition may take. Generous, since it only ends a test that hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A machine whose commands are `put KEY VALUE`, `delete KEY`, `add KEY`, `answer BYTES` and `fail`.
+/// A machine whose commands are `put KEY VALUE`, `delete KEY`, `add KEY`, `answer BYTES` and
+/// `fail`.
 ///
 /// Later versions of it know `shout KEY`, from level 2 on.
 pub(crate) struct Words {
     pub(crate) level: u32,
 }
 
-/// What the version that these tests play as a leader would know: all of it.
+/// The levels that the latest version knows.
 fn level_of(command: &[u8]) -> Option<u32> {
     match command.split(|byte| *byte == b' ').next() {
         Some(b"shout") => Some(2),
@@ -182,14 +183,14 @@ impl Server {
         self.path
     }
 
-    /// Waits until the mesh makes the server end.
+    /// Waits until the server ends because another start counts.
     pub(crate) async fn overtaken(self) -> Overtaken {
         let error = within(self.greeting).await.unwrap().unwrap_err();
         self.stop.cancel();
         error
     }
 
-    /// Waits until the server's groups end by themselves.
+    /// Waits until the server's host fails.
     pub(crate) async fn failed(self) -> HostError {
         let error = within(self.running).await.unwrap().unwrap_err();
         self.stop.cancel();
@@ -242,7 +243,7 @@ impl Fleet {
         Self { dir, servers, setup }
     }
 
-    /// The server that leads, once there is one that all agree on.
+    /// The leader, once all servers agree on one.
     pub(crate) async fn leader(&self) -> &Server {
         let id = until("a leader", || {
             let leaders: BTreeSet<_> =
@@ -261,7 +262,7 @@ impl Fleet {
         self.servers.iter().find(|server| server.id() != leader).unwrap()
     }
 
-    /// Takes one server out and stops it.
+    /// Removes one server from the fleet and stops it.
     pub(crate) async fn stop(&mut self, id: u64) -> PathBuf {
         let at = self.servers.iter().position(|server| server.id() == id).unwrap();
         self.servers.remove(at).stop().await
@@ -291,7 +292,7 @@ impl Fleet {
     }
 }
 
-/// Writes something that may be written twice, until it is acknowledged.
+/// Repeats a command that may be applied twice, until it is acknowledged.
 pub(crate) async fn put(group: &Group, command: &str) -> Applied {
     let started = Instant::now();
     loop {
@@ -325,7 +326,7 @@ pub(crate) async fn until_role(group: &Group, role: Role) {
     within(status.wait_for(|status| status.role == role)).await.unwrap();
 }
 
-/// Waits for a condition that nothing announces.
+/// Polls for a condition that no event announces.
 pub(crate) async fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     let mut ticks = time::interval(Duration::from_millis(10));
@@ -349,7 +350,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     tokio::spawn(future)
 }
 
-/// Opens a data directory once its last user in this process is really gone.
+/// Opens a data directory once its last user in this process is gone.
 async fn open_dir(path: &Path) -> DataDir {
     let services = BTreeSet::from(["data".to_owned()]);
     until("the data directory", || match DataDir::open(path, &services, None) {

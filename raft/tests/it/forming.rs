@@ -1,4 +1,4 @@
-//! Forming a mesh, halfway and whole, and learning who is where.
+//! Forming a mesh, interrupted and complete, and learning the addresses of servers.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn a_server_that_missed_the_commit_adopts_the_formation() {
     let met = within(met.wait_for(Option::is_some)).await.unwrap().clone();
     assert_eq!(met.map(|mesh| mesh.to_string()), Some(formation.mesh_id.clone()));
     assert_eq!(c.host.identity().mesh_id, None, "who is no member stays blank");
-    // Durable: it is there after a restart, without anybody to ask.
+    // It is durable: after a restart it is there without asking any server.
     a.stop().await;
     let path = b.stop().await;
     let b = Server::start(&path, Setup::default()).await;
@@ -95,7 +95,7 @@ async fn a_seed_of_another_mesh_is_left_alone() {
     let foreign = Server::start(&dir.path().join("foreign"), Setup::default()).await;
     foreign.host.mesh().form_alone().unwrap();
     let a = Server::start(&dir.path().join("a"), Setup::default()).await;
-    // A port that nobody listens on any more.
+    // A port on which no server listens any more.
     let gone = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -103,8 +103,8 @@ async fn a_seed_of_another_mesh_is_left_alone() {
     let seeds = vec![gone, foreign.address, a.address];
     let b = Server::start(&dir.path().join("b"), Setup { seeds, ..Setup::default() }).await;
     let formation = formation(&[&a, &b]);
-    // It is not reserved for a formation, since it may be a member of that mesh; it adopts one that a
-    // member tells of.
+    // It refuses to be reserved, since it may be a member of the mesh that it met. It adopts a
+    // formation that a member reports.
     let met = b.host.mesh().met_mesh();
     until("b to meet the other mesh", || met.borrow().clone()).await;
     let refused = form(&b, &formation, Step::Reserve).await.unwrap_err();
@@ -112,7 +112,7 @@ async fn a_seed_of_another_mesh_is_left_alone() {
     for step in [Step::Reserve, Step::Commit] {
         form(&a, &formation, step).await.unwrap();
     }
-    // A hint with an epoch was told by the server itself.
+    // A hint with an epoch comes from the server itself.
     let told = |server: &Server, of: u64| {
         server.host.mesh().book().hint(of).is_some_and(|hint| hint.boot_epoch > 0).then_some(())
     };

@@ -73,7 +73,7 @@ async fn a_write_through_a_follower_is_in_its_own_rows_at_once() {
     }
 }
 
-/// An answer need not fit into a message between servers: every replica has it by itself.
+/// A reply need not fit into a message between servers, since every replica computes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_any_size_is_the_same_from_every_server() {
     let fleet = Fleet::form(3).await;
@@ -174,7 +174,8 @@ async fn without_a_quorum_nothing_is_acknowledged_and_rows_are_still_read() {
     assert!(rows(&group).contains(&"a=1".to_owned()));
 }
 
-/// Whoever is left knows it, whether it led or followed, and says why long before the deadline.
+/// The server that is left notices, whether it led or followed, and requests fail with the reason
+/// long before their deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_quorum_is_known_to_its_leader_and_to_its_follower() {
     for leads in [true, false] {
@@ -291,7 +292,7 @@ async fn a_stopped_group_can_be_started_again() {
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "c=3"]);
 }
 
-/// As behind a firewall that lets connections out and none in.
+/// As behind a firewall that lets connections out but not in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_nobody_reaches_hands_over() {
     let fleet = Fleet::form(3).await;

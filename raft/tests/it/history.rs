@@ -1,5 +1,5 @@
-//! Disks that went back in time: what was acknowledged is not lost as long as one disk has it, and a
-//! healthy server never ends because of one that forgot.
+//! Disks that were restored to an earlier state: acknowledged writes are not lost as long as one
+//! disk has them, and a healthy server never ends because another one forgot entries.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -32,10 +32,10 @@ async fn a_quorum_that_forgot_does_not_lead_against_what_is_remembered() {
     let (homes, lost) = write_after_a_backup(&mut fleet, third).await;
     let address = server(&fleet, third).address;
     let home = fleet.stop(third).await;
-    // It does not run the group, and tells what it remembers, as DISCO does.
+    // It does not run the group and reports what it remembers, as DISCO does.
     let memory = Server::start_on(&home, fleet.setup.clone(), address).await;
     let progress = GroupProgress { committed_index: lost.index, ..GroupProgress::default() };
-    memory.host.remember(move |_| Some(progress.clone()));
+    memory.host.add_progress_source(move |_| Some(progress.clone()));
     restore(&mut fleet, &homes).await;
 
     for server in &fleet.servers {
@@ -45,7 +45,7 @@ async fn a_quorum_that_forgot_does_not_lead_against_what_is_remembered() {
         assert_ne!(server.group().status().role, raft::Role::Leader);
     }
 
-    // An operator accepts the loss on one of them.
+    // An operator accepts the loss on one of the two.
     let (accepting, address) = (fleet.servers[0].id(), fleet.servers[0].address);
     let last_index = fleet.servers[0].group().status().last_index;
     let home = fleet.stop(accepting).await;
@@ -58,9 +58,9 @@ async fn a_quorum_that_forgot_does_not_lead_against_what_is_remembered() {
     memory.stop().await;
 }
 
-/// D2: the past was served while the server that has the present was away. Seen before disks that
-/// were put back left their terms behind: an entry of each side had the same term and index, and the
-/// sides differed for good without a word.
+/// D2: the restored disks served writes while the server that has every write was away. Before
+/// restored disks raised their terms, an entry of each side had the same term and index, and the
+/// sides differed for good without an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_keeps_its_committed_entries_from_a_leader_that_forgot_them() {
     let mut fleet = Fleet::form(3).await;
@@ -81,7 +81,7 @@ async fn a_member_keeps_its_committed_entries_from_a_leader_that_forgot_them() {
     returned.stop().await;
 }
 
-/// D3: openraft takes a follower that lost entries for a defect of its own.
+/// D3: openraft by default treats a follower that lost entries as a bug and panics.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_outlives_a_follower_whose_disk_went_back() {
     let mut fleet = Fleet::form(3).await;
@@ -102,8 +102,8 @@ async fn a_leader_outlives_a_follower_whose_disk_went_back() {
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2", "c=3"]);
 }
 
-/// Has a command acknowledged that the backups of all disks but one lack. Gives the servers that have
-/// such a backup, and the command.
+/// Has a command acknowledged that is missing in the backups of all disks but one. Returns the
+/// servers that have such a backup, and the command.
 async fn write_after_a_backup(fleet: &mut Fleet, third: NodeId) -> (Vec<NodeId>, Applied) {
     let homes = back_up_others(fleet, third).await;
     let lost = put(&server(fleet, third).group(), "put b 2").await;
@@ -111,7 +111,7 @@ async fn write_after_a_backup(fleet: &mut Fleet, third: NodeId) -> (Vec<NodeId>,
     (homes, lost)
 }
 
-/// Backs the other disks up, each while its server is stopped, and starts it again.
+/// Backs up the other disks, each while its server is stopped.
 async fn back_up_others(fleet: &mut Fleet, third: NodeId) -> Vec<NodeId> {
     let others: Vec<NodeId> =
         fleet.servers.iter().map(Server::id).filter(|id| *id != third).collect();
@@ -137,7 +137,7 @@ async fn restore(fleet: &mut Fleet, ids: &[NodeId]) {
     }
 }
 
-/// Starts a server where it was, since a backup knows no later address.
+/// Starts a server at its old address, since the backups know no later one.
 async fn start_at(fleet: &mut Fleet, home: &Path, address: SocketAddr) {
     let server = Server::start_on(home, fleet.setup.clone(), address).await;
     server.start_group().await;
@@ -148,7 +148,7 @@ fn server(fleet: &Fleet, id: NodeId) -> &Server {
     fleet.servers.iter().find(|server| server.id() == id).unwrap()
 }
 
-/// Puts a backup back. It is a copy, so somebody has to say that it is the one that is kept.
+/// Restores a backup. It is a copy, so it must be reclaimed before it can start.
 fn replace(home: &Path, copy: &Path) {
     fs::remove_dir_all(home).unwrap();
     disk::copy(copy, home);

@@ -1,5 +1,5 @@
-//! A rolling upgrade: what only the later version knows waits for the last voter, and a replica that
-//! is too old for its group stops.
+//! A rolling upgrade: a command of the later version is refused until the last voter is upgraded,
+//! and a replica that is too old for its group stops.
 
 use bytes::Bytes;
 use raft::{HostError, StartGroupError, WriteError};
@@ -37,7 +37,7 @@ async fn a_replica_that_is_too_old_for_its_group_stops_and_says_so() {
     let applied = put(&leader, "shout a").await;
     fleet.converged(applied.index).await;
 
-    // One that has applied the level does not start.
+    // A server of the old version does not start if its state has the level.
     let id = fleet.follower().await.id();
     let path = fleet.stop(id).await;
     let server = Server::start(&path, fleet.setup.clone()).await;
@@ -46,7 +46,7 @@ async fn a_replica_that_is_too_old_for_its_group_stops_and_says_so() {
     assert!(refused.to_string().contains("upgrade this server"), "{refused}");
     server.stop().await;
 
-    // One that comes to it while it runs ends.
+    // A running server of the old version ends when it meets the level.
     let mesh = fleet.servers[0].host.identity().mesh_id.unwrap();
     fleet.setup.seeds = vec![fleet.servers[0].address];
     let path = fleet.dir.path().join("learner");

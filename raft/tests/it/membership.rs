@@ -1,4 +1,4 @@
-//! Learners, voters and handing over.
+//! Learners, voters and leadership transfer.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ async fn one_voter_grows_to_three_and_shrinks_again() {
         let path = fleet.dir.path().join(format!("joiner{number}"));
         let server = Server::start(&path, fleet.setup.clone()).await;
         server.host.mesh().adopt_mesh(&mesh).unwrap();
-        // As DISCO, or a formation, tells the leader.
+        // DISCO, or a formation, would tell the leader this address.
         fleet.servers[0].host.mesh().book().learn(server.hint());
         server.start_group().await;
         founder.add_learner(server.member(), None).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a server does not accept: messages for others, and data directories that are not whole.
+//! What a server refuses: messages for other servers, and incomplete data directories.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -68,7 +68,7 @@ async fn messages_for_another_server_are_refused_by_name() {
             assert!(refusal.message().contains(text), "{text}: {refusal}");
         }
     }
-    // A server of the mesh that is no member of the group.
+    // The sender belongs to the mesh, but is no member of the group.
     let known = source.host.mesh().book().hint(target.id()).unwrap();
     target.host.mesh().book().learn(Hint { node_id: 12345, ..known.clone() });
     let stranger = pb::Envelope {
@@ -150,7 +150,7 @@ async fn nonsense_is_refused_and_the_group_lives_on() {
     assert_eq!(fleet.converged(applied.index).await, ["a=1"]);
 }
 
-/// Whatever a member sends, it is answered, and the group lives on.
+/// A server answers every message that breaks the rules, and the group continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_break_the_rules_of_raft_are_refused() {
     let fleet = Fleet::form(3).await;
@@ -198,7 +198,7 @@ async fn messages_that_break_the_rules_of_raft_are_refused() {
         let codes = [Code::InvalidArgument, Code::FailedPrecondition];
         assert!(codes.contains(&refusal.code()), "{text}: {refusal}");
     }
-    // A later message of a stream speaks for another server.
+    // A later message of a stream names another sender.
     let other = fleet.servers.iter().find(|it| ![leader.id(), target.id()].contains(&it.id()));
     let other = self::envelope(other.unwrap(), target);
     let stream =
@@ -281,7 +281,7 @@ async fn open(path: &Path) -> Result<Host, OpenError> {
     Host::open(Mesh::open(unlocked(path).await, config()), Timing::quick())
 }
 
-/// The data directory, once its last user in this process is really gone.
+/// The data directory, once its last user in this process is gone.
 async fn unlocked(path: &Path) -> DataDir {
     let services = BTreeSet::from(["data".to_owned()]);
     until("the lock", || DataDir::open(path, &services, None).ok()).await
@@ -300,7 +300,7 @@ async fn client(server: &Server) -> RaftClient<Channel> {
     RaftClient::connect(format!("http://{}", server.address)).await.unwrap()
 }
 
-/// The envelope of an honest message of the group.
+/// The envelope of a valid message of the group.
 fn envelope(source: &Server, target: &Server) -> pb::Envelope {
     let sender = source.host.identity();
     pb::Envelope {

@@ -36,7 +36,7 @@ async fn all_servers_return_under_other_addresses() {
         paths.push(server.stop().await);
     }
     for path in &paths {
-        // One seed is known to all, as the registry's servers are.
+        // All servers know one seed, as they know the DISCO servers.
         fleet.setup.seeds = fleet.servers.first().map(|first| first.address).into_iter().collect();
         fleet.start(path).await;
     }
@@ -74,7 +74,7 @@ async fn a_follower_catches_up_from_a_snapshot_without_stale_rows() {
         last = put(&leader, &format!("put key{number:03} {number}")).await.index;
     }
     let mut written = 200;
-    // The log is looked at from time to time, when something was applied.
+    // The log is purged only some time after something was applied.
     while leader.status().purged <= applied.index + 1 {
         last = put(&leader, &format!("put key{written:03} {written}")).await.index;
         written += 1;
@@ -82,13 +82,13 @@ async fn a_follower_catches_up_from_a_snapshot_without_stale_rows() {
     let returned = fleet.start(&path).await;
     let group = returned.group();
     until("a snapshot", || (group.status().purged > applied.index).then_some(())).await;
-    // A handle to the group holds its data directory.
+    // A handle to the group keeps its data directory open.
     drop(group);
     let rows = fleet.converged(last).await;
     assert_eq!(rows.len(), written);
     assert!(!rows.iter().any(|row| row.starts_with("stale")));
 
-    // What was installed is there after another start, too.
+    // The installed state is there after another start, too.
     let path = fleet.stop(id).await;
     let returned = fleet.start(&path).await;
     assert_eq!(returned.rows(), rows);

@@ -50,9 +50,8 @@ impl House {
         house
     }
 
-    /// The circles of every folder, described. What the first of a pair names of the second does not
-    /// count.
-    pub(crate) fn circles(&self, excused: &[(&str, &str)]) -> Vec<String> {
+    /// The circles of every folder, described.
+    pub(crate) fn circles(&self) -> Vec<String> {
         let mut folders: BTreeMap<ModulePath, Edges> = BTreeMap::new();
         for (from, module) in self.modules.iter().filter(|(path, _)| !self.is_test(path)) {
             for path in &module.paths {
@@ -65,9 +64,6 @@ impl House {
                 let Path::Own(segments) = path else { continue };
                 let label = format!("{} names {}", from.join("::"), segments.join("::"));
                 let edge = (from[common].clone(), to[common].clone());
-                if excused.contains(&(edge.0.as_str(), edge.1.as_str())) {
-                    continue;
-                }
                 folders.entry(from[..common].to_vec()).or_default().entry(edge).or_insert(label);
             }
         }
@@ -407,7 +403,7 @@ mod tests {
 
     fn circles(files: &[(&str, &str)]) -> Vec<String> {
         let files = files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned()));
-        House::read(&files.collect()).circles(&[])
+        House::read(&files.collect()).circles()
     }
 
     #[test]
@@ -432,17 +428,6 @@ mod tests {
                         middle -> right: middle names right::turn\n    \
                         right -> left: right names left";
         assert_eq!(found, [expected]);
-    }
-
-    #[test]
-    fn what_is_excused_ties_nothing() {
-        let files =
-            [("lib.rs", ""), ("left.rs", "use crate::right;"), ("right.rs", "use crate::left;")];
-        let files = files.map(|(file, text)| (file.to_owned(), text.to_owned()));
-        let house = House::read(&files.into());
-        assert_eq!(house.circles(&[]).len(), 1);
-        assert_eq!(house.circles(&[("right", "left")]), [] as [&str; 0]);
-        assert_eq!(house.circles(&[("left", "other")]).len(), 1);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use prost::Message;
 pub(super) trait Variant: Send + 'static {
     /// The variant's name in traces.
     const NAME: &'static str;
-    const VARIANT: stream::Variant;
+    const VARIANT: stream::ProtocolVariant;
     type Request: Message + Default + 'static;
     type Response: Message + Default + 'static;
 
@@ -47,7 +47,7 @@ pub(super) enum Sotw {}
 
 impl Variant for Delta {
     const NAME: &'static str = "delta";
-    const VARIANT: stream::Variant = stream::Variant::Delta;
+    const VARIANT: stream::ProtocolVariant = stream::ProtocolVariant::Delta;
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaMessage;
 
@@ -83,7 +83,7 @@ impl Variant for Delta {
 
 impl Variant for Sotw {
     const NAME: &'static str = "sotw";
-    const VARIANT: stream::Variant = stream::Variant::Sotw;
+    const VARIANT: stream::ProtocolVariant = stream::ProtocolVariant::Sotw;
     type Request = DiscoveryRequest;
     type Response = SotwMessage;
 

@@ -16,19 +16,20 @@ pub struct Group {
     pub namespace: String,
     /// Decided once, never changed.
     pub first_voters: Vec<Member>,
-    /// Nodes that should hold a replica; the first voters are among them.
+    /// Nodes that should hold a replica, including the first voters.
     pub replicas: Vec<Member>,
     pub leader: Option<Leader>,
     pub voters_wanted: u32,
-    /// Replicas that serve, as the leader reported. Empty: not reported, all of them are taken to.
+    /// Replicas that serve requests, as the leader reported. Empty if not reported; then all are
+    /// assumed to serve.
     pub serving: Vec<u64>,
-    /// Members of the group, as the leader reported. Empty: not reported.
+    /// Members of the group, as the leader reported. Empty if not reported.
     pub members: Vec<u64>,
     pub progress: Progress,
 }
 
-/// Ordered as reports are weighed: the later term wins, and within a term the higher id, which is
-/// also how two votes of one term compare.
+/// Of two reports the greater one wins: the later term, and within a term the higher id. Votes of
+/// one term are compared in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leader {
     pub term: u64,
@@ -40,7 +41,7 @@ impl Member {
         Self { node_id: member.node_id, store_id: member.store_id }
     }
 
-    /// As commands and records spell it.
+    /// The form in commands and records.
     pub fn to_proto(self) -> wire::Member {
         wire::Member { node_id: self.node_id, store_id: self.store_id }
     }
@@ -64,7 +65,7 @@ impl Group {
         })
     }
 
-    /// As it is kept, and as data nodes are told it.
+    /// The form in which it is stored and sent to data nodes.
     pub fn to_proto(&self) -> wire::GroupRecord {
         wire::GroupRecord {
             group: self.group,

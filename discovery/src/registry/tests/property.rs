@@ -1,11 +1,16 @@
-//! Random commands, many of them wrong: whatever comes, the registry restored from its rows is the
-//! registry, its resources follow from what was touched, and what must never change does not.
+//! Random commands, many of them invalid. After each one the registry equals the one restored from
+//! its rows, its resources follow from the touched records, and what must never change has not
+//! changed.
 
 use std::collections::BTreeMap;
 
+use proto::quorate::v1::{
+    AssignReplica, ConfigureService, DecideGroup, DeregisterInstance, DeregisterSilent,
+    ExpireLease, GroupProgress, LeaseMark, Locality as WireLocality, MarkLeases, ReapInstance,
+    ReapService, RegisterInstance, RemoveNode, RemoveServer, RemoveService, ReplicaProgress,
+    ReportLeader, ServiceOptions as WireOptions, SetInstanceHealth, SetNodeState,
+};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-
-use proto::quorate::v1::{GroupProgress, ReplicaProgress};
 
 use super::*;
 use crate::{snapshot::Snapshot, translation::Translator};

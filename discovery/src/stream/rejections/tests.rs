@@ -5,15 +5,15 @@ const AT: Time = Duration::from_secs(100);
 #[test]
 fn names_are_words_of_a_text() {
     let text = "Error adding/updating listener(s) sidecar/orders: cannot bind '127.0.0.1:21000'";
-    assert!(names_it(text, "sidecar/orders"));
-    assert!(!names_it(text, "orders"), "it is a part of a longer name");
-    assert!(!names_it(text, "sidecar/order"));
-    assert!(!names_it(text, "nosuch"));
-    assert!(names_it("bad a, b.", "b"));
-    assert!(names_it("\"a\" is bad", "a"));
-    assert!(!names_it("a.b", "a"));
-    assert!(names_it("ünï ☃", "☃"));
-    assert!(!names_it("", "a"));
+    assert!(mentions(text, "sidecar/orders"));
+    assert!(!mentions(text, "orders"), "it is a part of a longer name");
+    assert!(!mentions(text, "sidecar/order"));
+    assert!(!mentions(text, "nosuch"));
+    assert!(mentions("bad a, b.", "b"));
+    assert!(mentions("\"a\" is bad", "a"));
+    assert!(!mentions("a.b", "a"));
+    assert!(mentions("ünï ☃", "☃"));
+    assert!(!mentions("", "a"));
 }
 
 #[test]

@@ -1,22 +1,22 @@
-//! What one response holds.
+//! The content of one response.
 
 use std::sync::Arc;
 
 use crate::resource::Resource;
 
-/// Size beyond which a response is split, if it can be. gRPC clients refuse messages of more than
-/// 4 MiB by default.
+/// Size above which a response is split, where the protocol allows it. By default gRPC clients
+/// refuse messages of more than 4 MiB.
 const RESPONSE_LIMIT: usize = 3 << 20;
 
-/// What is taken from a subscription to be sent in one response.
+/// The content of one response, taken from a subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) puts: Vec<Resource>,
     pub(crate) gone: Vec<Arc<str>>,
-    /// The load assignments that the client will wait for, because their cluster is here and is
-    /// not what the client had.
+    /// The load assignments that the client will wait for, because this response has their cluster
+    /// and the client had it not, or with other content.
     pub(crate) awaits: Vec<Arc<str>>,
-    /// Something here must be known to the client before a listener or route may use it.
+    /// Whether listeners and routes wait for something in this response.
     pub(crate) precedes_users: bool,
     size: usize,
 }
@@ -31,7 +31,7 @@ impl Batch {
         self.puts.is_empty() && self.gone.is_empty()
     }
 
-    /// A resource larger than the limit goes alone.
+    /// A resource that is larger than the limit is sent alone.
     pub(super) fn has_room_for(&self, resource: &Resource) -> bool {
         self.puts.is_empty() || self.size + resource.size() <= RESPONSE_LIMIT
     }

@@ -1,23 +1,23 @@
-//! State of the world, clusters and listeners: a response holds all there is.
+//! State of the world, clusters and listeners: a response holds all resources of the type.
 //!
-//! What is missing from a set is deleted by the client. So a resource that the client rejected is
-//! not just left out: the set goes on to hold the content that the client accepted last, and a
-//! resource that was removed stays in the set until nothing uses it. Both contents are no longer in
-//! the snapshot, and are kept here from the moment at which the snapshot moved on.
+//! The client deletes what is missing from a set. So for a resource that the client rejected, the
+//! set still holds the content that the client accepted last. And a removed resource stays in the
+//! set until nothing uses it. The snapshot no longer has these contents, so they are kept here when
+//! the snapshot changes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Batch, Due, Form, Held, Subscription, Told};
+use super::{Batch, Due, Form, Held, LastSent, Subscription};
 use crate::resource::{Resource, Version};
-use crate::snapshot::{Snapshot, share_of, version_of};
+use crate::snapshot::{Snapshot, hash_of, version_of};
 
 impl Subscription {
-    /// Takes the client's word for the set that it accepted last on an earlier stream.
+    /// Takes over the version of the set that the client accepted last on an earlier stream.
     ///
-    /// A version is the sum of what each resource adds to it. So it tells not only whether the
-    /// client has everything, but also if a single resource is all that it lacks: one that it
-    /// rejected, or that came since.
+    /// The version of a set is the sum of the hashes of its resources. So it shows not only whether
+    /// the client has everything, but also whether it lacks exactly one resource: one that it
+    /// rejected, or that is new.
     pub(crate) fn claim_set(&mut self, version: &str, snapshot: &Snapshot) {
         if self.form != Form::FullSet || version.is_empty() {
             return;
@@ -25,7 +25,7 @@ impl Subscription {
         let all = self.all_wanted(snapshot);
         let whole = version_of(all.iter().copied());
         let missing = Version::parse(version).map(|it| whole.hash().wrapping_sub(it.hash()));
-        let lacks = |it: &Resource| Some(share_of(it)) == missing;
+        let lacks = |it: &Resource| Some(hash_of(it)) == missing;
         let lacking = all.iter().position(|it| lacks(it));
         if missing != Some(0) && lacking.is_none() {
             self.holds_unknown = true;
@@ -33,13 +33,13 @@ impl Subscription {
         }
         for (at, resource) in all.into_iter().enumerate() {
             if Some(at) != lacking {
-                let held = Held { told: Told::Unknown, acked: Some(resource.version()) };
+                let held = Held { last_sent: LastSent::Unknown, acked: Some(resource.version()) };
                 self.held.insert(Arc::clone(resource.name()), held);
             }
         }
     }
 
-    /// Whether the client may hold what this stream knows nothing of.
+    /// Whether the client may hold resources that this stream does not know of.
     pub(crate) const fn holds_unknown(&self) -> bool {
         self.holds_unknown
     }
@@ -49,10 +49,12 @@ impl Subscription {
         self.holds_unknown = false;
     }
 
-    /// Notes a content that the snapshot is about to lose, if the client has it.
+    /// Keeps a content that the snapshot no longer has, if the client was sent or has accepted it.
     pub(super) fn keep(&mut self, resource: &Resource) {
         let version = resource.version();
-        let has = |held: &Held| held.told == Told::Version(version) || held.acked == Some(version);
+        let has = |held: &Held| {
+            held.last_sent == LastSent::Version(version) || held.acked == Some(version)
+        };
         if self.held.get(resource.name()).is_some_and(has) {
             self.kept.insert((Arc::clone(resource.name()), version), resource.clone());
         }
@@ -69,15 +71,15 @@ impl Subscription {
             match self.due(&name, snapshot) {
                 Due::Nothing => {}
                 Due::Put(_) => is_due = true,
-                // The set without it is the answer, to a client that may have had it once. One
-                // that never had it waits for its own timer.
+                // The answer is a set without it, in case the client once had it. A client that
+                // never had it waits for its own timer.
                 Due::Absent => {
                     is_due = true;
-                    self.take_away(&mut batch, name);
+                    self.push_removal(&mut batch, name);
                 }
                 Due::Retire if retire && !self.postponed.contains(&name) => {
                     is_due = true;
-                    self.take_away(&mut batch, name);
+                    self.push_removal(&mut batch, name);
                 }
                 Due::Retire => {
                     self.pending.insert(name);
@@ -88,7 +90,7 @@ impl Subscription {
             return None;
         }
         for resource in self.all_wanted(snapshot) {
-            if self.told(resource.name()) == Some(Told::Rejected(resource.version())) {
+            if self.last_sent(resource.name()) == Some(LastSent::Rejected(resource.version())) {
                 self.push_accepted(&mut batch, resource.name(), Some(resource));
             } else {
                 self.put(&mut batch, resource);
@@ -98,8 +100,8 @@ impl Subscription {
         Some(batch)
     }
 
-    /// The set that the client accepted last, with some resources that it rejected. What else is
-    /// new waits, so that a rejection blames these.
+    /// The set that the client accepted last, with some resources that it rejected. Other changes
+    /// wait, so that a rejection can only be caused by these resources.
     pub(super) fn take_trial_set(&mut self, names: &[Arc<str>], snapshot: &Snapshot) -> Batch {
         let on_trial: BTreeSet<&Arc<str>> =
             names.iter().filter(|it| self.rejected(it, snapshot).is_some()).collect();
@@ -118,7 +120,7 @@ impl Subscription {
         batch
     }
 
-    /// What was removed, or is in no wildcard any more, and waits until nothing uses it.
+    /// Adds resources that were removed, or left the wildcard, and wait until nothing uses them.
     fn push_removed(&mut self, batch: &mut Batch, snapshot: &Snapshot) {
         let waiting: Vec<Arc<str>> = self
             .pending
@@ -128,23 +130,24 @@ impl Subscription {
             .collect();
         for name in waiting {
             let current = snapshot.get(self.kind, &name);
-            let told = match self.told(&name) {
-                Some(Told::Version(version)) => self.content(&name, version, current),
-                Some(Told::Unknown | Told::Rejected(_) | Told::Missing) | None => None,
+            let last_sent = match self.last_sent(&name) {
+                Some(LastSent::Version(version)) => self.content(&name, version, current),
+                Some(LastSent::Unknown | LastSent::Rejected(_) | LastSent::Missing) | None => None,
             };
-            match told {
+            match last_sent {
                 Some(resource) => batch.push(resource),
                 None => self.push_accepted(batch, &name, current),
             }
         }
         let held = &self.held;
         self.kept.retain(|(name, version), _| {
-            held.get(name)
-                .is_some_and(|it| it.told == Told::Version(*version) || it.acked == Some(*version))
+            held.get(name).is_some_and(|it| {
+                it.last_sent == LastSent::Version(*version) || it.acked == Some(*version)
+            })
         });
     }
 
-    /// Adds the content of a name that the client accepted last, if there is one.
+    /// Adds the content of a name that the client accepted last, if it accepted any.
     fn push_accepted(&self, batch: &mut Batch, name: &Arc<str>, current: Option<&Resource>) {
         let accepted = self.acked(name).and_then(|it| self.content(name, it, current));
         if let Some(resource) = accepted {

@@ -1,9 +1,9 @@
-//! What the client asks for: names, and the wildcard.
+//! The names, and the wildcard, that the client asks for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Held, Subscription, Told, WILDCARD};
+use super::{Held, LastSent, Subscription, WILDCARD};
 use crate::resource::Version;
 use crate::snapshot::Snapshot;
 
@@ -14,8 +14,8 @@ impl Subscription {
             names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
         self.named |= !names.is_empty();
 
-        // "How the client specifies what resources to return": without a name ever given, the
-        // empty list is a wildcard; afterwards it is the end of all subscriptions.
+        // "How the client specifies what resources to return": as long as no request gave a name,
+        // the empty list is a wildcard; afterwards it ends all subscriptions.
         let wildcard = self.kind.has_wildcard() && (names.contains(WILDCARD) || !self.named);
         if wildcard && !self.wildcard {
             self.ask_for_all(snapshot);
@@ -36,7 +36,7 @@ impl Subscription {
         }
     }
 
-    /// Delta: the request holds names to add and names to take away.
+    /// Delta: the request holds names to subscribe to and names to unsubscribe from.
     pub(crate) fn adjust(
         &mut self,
         subscribe: &[String],
@@ -45,7 +45,7 @@ impl Subscription {
     ) {
         for name in unsubscribe {
             if self.is_wildcard_name(name) {
-                // Dropped and taken up in one request, it stays.
+                // A name in both lists stays subscribed.
                 if !subscribe.contains(name) {
                     self.drop_wildcard();
                 }
@@ -63,14 +63,14 @@ impl Subscription {
         }
     }
 
-    /// The first request of a type, when it names nothing: the legacy form of the wildcard.
+    /// Handles a first request of a type that names nothing: the legacy form of the wildcard.
     pub(crate) fn begin_unnamed(&mut self, snapshot: &Snapshot) {
         if self.kind.has_wildcard() && !self.named {
             self.ask_for_all(snapshot);
         }
     }
 
-    /// Takes the client's word for what it kept from an earlier stream, except for names in
+    /// Takes over what the client claims to hold from an earlier stream, except for names in
     /// `doubted`.
     pub(crate) fn claim<'a>(
         &mut self,
@@ -81,12 +81,12 @@ impl Subscription {
             if !(self.wildcard || self.names.contains(name)) {
                 continue;
             }
-            let told = match Version::parse(version) {
-                Some(version) if !doubted.contains(name) => Told::Version(version),
-                _ => Told::Unknown,
+            let last_sent = match Version::parse(version) {
+                Some(version) if !doubted.contains(name) => LastSent::Version(version),
+                _ => LastSent::Unknown,
             };
             let name = Arc::from(name);
-            self.held.insert(Arc::clone(&name), Held { told, acked: None });
+            self.held.insert(Arc::clone(&name), Held { last_sent, acked: None });
             self.pending.insert(name);
         }
     }
@@ -95,19 +95,19 @@ impl Subscription {
         self.kind.has_wildcard() && name == WILDCARD
     }
 
-    /// "Subscribing to resources": every name asked for is answered, whatever the client was told
+    /// "Subscribing to resources": every name asked for is answered, whatever the client was sent
     /// of it before.
     fn ask(&mut self, name: &str) {
         let name: Arc<str> = name.into();
-        self.forget(&name);
+        self.mark_unknown(&name);
         self.names.insert(name);
     }
 
     fn ask_for_all(&mut self, snapshot: &Snapshot) {
         self.wildcard = true;
-        self.owed = true;
+        self.response_required = true;
         for resource in snapshot.resources(self.kind).filter(|it| it.in_wildcard()) {
-            self.forget(resource.name());
+            self.mark_unknown(resource.name());
         }
     }
 
@@ -118,7 +118,7 @@ impl Subscription {
         if self.wildcard {
             // "Unsubscribing from resources": under a wildcard the server answers with the
             // resource or with its removal, since the client has dropped it.
-            self.forget(&name);
+            self.mark_unknown(&name);
         } else {
             self.held.remove(&name);
             self.pending.remove(&name);
@@ -128,7 +128,7 @@ impl Subscription {
     fn drop_wildcard(&mut self) {
         if self.wildcard {
             self.wildcard = false;
-            self.owed = false;
+            self.response_required = false;
             self.held.retain(|name, _| self.names.contains(name));
             self.pending.retain(|name| self.names.contains(name));
         }

@@ -1,30 +1,30 @@
-//! The sorts of clients there are.
+//! The kinds of clients.
 
-use discovery::stream::Variant;
+use discovery::stream::ProtocolVariant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     /// All clusters and listeners; endpoints and routes as those name them.
     Envoy,
-    /// Some listeners by name; the rest as those name it.
+    /// Some listeners by name, and everything that those lead to.
     Grpc,
-    /// Anything, by chance.
+    /// Random names of random types.
     Wild,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Character {
     pub behavior: Behavior,
-    pub variant: Variant,
-    /// Rejects responses with bad resources; the good ones among them it keeps.
+    pub variant: ProtocolVariant,
+    /// Rejects responses with bad resources, but keeps the good ones in them.
     pub picky: bool,
     /// Keeps nothing of a response that it rejects.
     pub strict: bool,
-    /// Says in its error which resources it rejects.
+    /// Names the rejected resources in its error.
     pub talkative: bool,
-    /// Has no port for some listeners, for a while.
+    /// Rejects some listeners for a while, as if their port were in use.
     pub busy: bool,
-    /// Takes what it is sent, and never answers.
+    /// Applies responses, but never answers.
     pub silent: bool,
 }
 
@@ -32,7 +32,7 @@ impl Character {
     pub(crate) fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for behavior in [Behavior::Envoy, Behavior::Grpc, Behavior::Wild] {
-            for variant in [Variant::Delta, Variant::Sotw] {
+            for variant in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
                 let plain = Self {
                     behavior,
                     variant,

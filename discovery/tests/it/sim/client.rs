@@ -1,11 +1,11 @@
-//! Clients, as far as a server can tell them apart.
+//! Simulated clients.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use discovery::lease::Time;
 use discovery::resource::ResourceType;
 use discovery::snapshot::Snapshot;
-use discovery::stream::{Response, Stream, Variant};
+use discovery::stream::{ProtocolVariant, Response, Stream};
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
 use rand::prelude::*;
@@ -19,10 +19,10 @@ use ResourceType::{Cluster, Endpoints, Listener, Route};
 pub(crate) struct Client {
     character: Character,
     types: [TypeState; ResourceType::COUNT],
-    /// Clusters that wait for endpoints before they are used.
+    /// Clusters that are not used yet because they wait for endpoints.
     warming: BTreeSet<String>,
     reconnected: bool,
-    /// Listeners that it has no port for.
+    /// Listeners whose port is in use.
     taken_ports: BTreeSet<String>,
     requests: VecDeque<Request>,
     responses: VecDeque<Message>,
@@ -37,16 +37,16 @@ struct TypeState {
     held: BTreeMap<String, Item>,
     /// SotW: the version of the response that was accepted last, on any stream.
     version: String,
-    /// On this stream: a request was made, one with a name was, the latest nonce that was seen,
-    /// responses that the server has no answer to, and the latest text of each name.
+    /// State of this stream: whether a request was made and whether one gave a name, the latest
+    /// nonce, the number of unanswered responses, and the latest text of each name.
     asked: bool,
     named: bool,
     nonce: String,
     unanswered: usize,
     latest: BTreeMap<String, u64>,
-    /// A response came.
+    /// Whether a response came.
     served: bool,
-    /// The stream began with a version, and no response on it was accepted.
+    /// Whether the stream began with a version and no response on it was accepted yet.
     returned: bool,
 }
 
@@ -80,7 +80,7 @@ impl Client {
 
     // === Events ===
 
-    /// Loses the connection, if there is one, and makes another.
+    /// Closes the connection, if there is one, and makes another.
     pub(crate) fn connect(&mut self, rng: &mut StdRng) {
         self.reconnected |= self.types.iter().any(|it| it.asked);
         self.stream = Stream::new(self.character.variant, "replica".to_owned());
@@ -113,7 +113,7 @@ impl Client {
         self.sent(&responses);
     }
 
-    /// The stream acts, if it asked for a moment that has come.
+    /// Calls the stream if its deadline has come.
     pub(crate) fn tick(&mut self, now: Time) {
         if self.stream.next_deadline().is_some_and(|at| at <= now) {
             let responses = self.stream.tick(now);
@@ -127,12 +127,12 @@ impl Client {
         self.stream.next_deadline()
     }
 
-    /// Whatever held the ports of listeners has let go of them.
+    /// Frees the ports of all listeners.
     pub(crate) fn free_ports(&mut self) {
         self.taken_ports.clear();
     }
 
-    /// The server takes a request.
+    /// Delivers a request to the server.
     pub(crate) fn take_request(&mut self, world: &World) {
         let Some(request) = self.requests.pop_front() else {
             return;
@@ -143,7 +143,7 @@ impl Client {
         let type_url = request.kind.type_url().to_owned();
         let error_detail = request.error.map(|message| Status { message, ..Status::default() });
         let responses = match self.character.variant {
-            Variant::Delta => self.stream.handle_delta(
+            ProtocolVariant::Delta => self.stream.handle_delta(
                 DeltaDiscoveryRequest {
                     type_url,
                     resource_names_subscribe: request.names,
@@ -156,7 +156,7 @@ impl Client {
                 &world.snapshot,
                 world.now,
             ),
-            Variant::Sotw => self.stream.handle_sotw(
+            ProtocolVariant::Sotw => self.stream.handle_sotw(
                 DiscoveryRequest {
                     type_url,
                     resource_names: request.names,
@@ -172,7 +172,7 @@ impl Client {
         self.sent(&responses.expect("no client here breaks the protocol"));
     }
 
-    /// The client takes a response: applies it, asks for what it names, and answers.
+    /// Delivers a response to the client, which applies it, requests what it names, and answers.
     pub(crate) fn take_response(&mut self, rng: &mut StdRng) {
         let Some(message) = self.responses.pop_front() else {
             return;
@@ -190,7 +190,7 @@ impl Client {
         self.apply(message, error.is_some());
         let state = &mut self.types[kind.index()];
         state.nonce.clone_from(&nonce);
-        if error.is_none() && self.character.variant == Variant::Sotw {
+        if error.is_none() && self.character.variant == ProtocolVariant::Sotw {
             state.version = version;
             state.returned = false;
         }
@@ -205,7 +205,7 @@ impl Client {
         self.invariant_cluster_is_known_before_its_route();
     }
 
-    /// Changes its mind about what it wants.
+    /// Changes what the client wants.
     pub(crate) fn act(&mut self, rng: &mut StdRng) {
         if self.character.busy {
             self.taken_ports.clear();
@@ -222,8 +222,8 @@ impl Client {
                 self.follow();
             }
             Behavior::Wild => match self.character.variant {
-                Variant::Delta => self.act_wild_delta(rng),
-                Variant::Sotw => self.act_wild_sotw(rng),
+                ProtocolVariant::Delta => self.act_wild_delta(rng),
+                ProtocolVariant::Sotw => self.act_wild_sotw(rng),
             },
         }
     }
@@ -280,7 +280,7 @@ impl Client {
             }
         }
         state.forget_unwanted();
-        // What is asked for on top of what was asked before may have been dropped.
+        // The client may have dropped names that it asks for again.
         self.push(kind, names, unsubscribe, String::new());
     }
 
@@ -305,7 +305,7 @@ impl Client {
         self.push(kind, names, Vec::new(), nonce);
     }
 
-    /// Asks for what the resources at hand name.
+    /// Requests what the client's resources name.
     fn follow(&mut self) {
         if self.character.behavior == Behavior::Wild {
             return;
@@ -341,12 +341,12 @@ impl Client {
             return;
         }
         match self.character.variant {
-            Variant::Delta => {
+            ProtocolVariant::Delta => {
                 let added = state.names.difference(&old).cloned().collect();
                 let dropped = old.difference(&state.names).cloned().collect();
                 self.push(kind, added, dropped, String::new());
             }
-            Variant::Sotw => {
+            ProtocolVariant::Sotw => {
                 let (names, nonce) = (state.list(false), state.nonce.clone());
                 self.push(kind, names, Vec::new(), nonce);
             }
@@ -356,13 +356,13 @@ impl Client {
     fn ask_first(&mut self, kind: ResourceType, is_legacy: bool) {
         let names = self.state(kind).list(is_legacy);
         let have = match self.character.variant {
-            Variant::Delta => {
+            ProtocolVariant::Delta => {
                 let held = self.state(kind).held.iter();
                 held.filter(|(name, _)| !(kind == Endpoints && self.warming.contains(*name)))
                     .map(|(name, it)| (name.clone(), it.version.clone()))
                     .collect()
             }
-            Variant::Sotw => BTreeMap::new(),
+            ProtocolVariant::Sotw => BTreeMap::new(),
         };
         self.push(kind, names, Vec::new(), String::new());
         let version = self.state(kind).version.clone();
@@ -400,8 +400,8 @@ impl Client {
         }
         let state = self.state(kind);
         let names = match self.character.variant {
-            Variant::Delta => Vec::new(),
-            Variant::Sotw => state.list(state.wildcard && !state.named),
+            ProtocolVariant::Delta => Vec::new(),
+            ProtocolVariant::Sotw => state.list(state.wildcard && !state.named),
         };
         self.push(kind, names, Vec::new(), nonce.to_owned());
         let request = self.requests.back_mut().expect("just pushed");
@@ -414,20 +414,21 @@ impl Client {
     fn sent(&mut self, responses: &[Response]) {
         for response in responses {
             let message = match self.character.variant {
-                Variant::Delta => Message::from_delta(response),
-                Variant::Sotw => Message::from_sotw(response),
+                ProtocolVariant::Delta => Message::from_delta(response),
+                ProtocolVariant::Sotw => Message::from_sotw(response),
             };
             let state = &mut self.types[message.kind.index()];
             state.unanswered += 1;
             state.served = true;
-            // What a silent client asks for may pass for an answer, which is not counted here.
+            // A request of a silent client may look like an answer, which is not counted here.
             let one = state.unanswered <= 1 || self.character.silent;
-            // Who rejects is taken back to what it accepted while the culprit is looked for.
+            // A client that rejects is sent accepted content again while the bad resource is
+            // searched for.
             let is_searched = self.character.picky || self.character.busy;
             assert!(one, "two unanswered responses: {message:?}");
             for (name, item) in &message.puts {
                 let latest = state.latest.entry(name.clone()).or_default();
-                // Back to what the client has, if it rejected what came after.
+                // A repeated text is allowed if the client holds it and has rejected a later one.
                 let is_held = state.held.get(name).is_some_and(|it| it.text == item.text);
                 let is_later = *latest <= touched(&item.text);
                 assert!(is_later || is_held || is_searched, "{name} went back: {message:?}");
@@ -442,7 +443,7 @@ impl Client {
 
     fn apply(&mut self, message: Message, error: bool) {
         let kind = message.kind;
-        let is_full_set = self.character.variant == Variant::Sotw && kind.has_wildcard();
+        let is_full_set = self.character.variant == ProtocolVariant::Sotw && kind.has_wildcard();
         if error && self.character.strict {
             return;
         }
@@ -477,8 +478,8 @@ impl Client {
         }
     }
 
-    /// Whether the client takes no resource of this content at present. Who serves at a port
-    /// already goes on to do so.
+    /// Whether the client rejects a resource with this content at present. It keeps a listener that
+    /// it already has.
     fn rejects(&self, kind: ResourceType, name: &str, item: &Item) -> bool {
         let is_new = || self.state(kind).held.get(name).is_none_or(|it| it.text != item.text);
         (self.character.picky && is_bad(&item.text))
@@ -501,11 +502,12 @@ impl Client {
         }
     }
 
-    /// At rest a client has exactly what there is of what it wants, but for what it rejects.
+    /// At the end a client has exactly the resources that it wants, except those that it rejects.
     pub(crate) fn invariant_has_what_there_is(&self, snapshot: &Snapshot) {
         for kind in ResourceType::all() {
             let state = self.state(kind);
-            // What it holds from elsewhere is not known, so no culprit is looked for.
+            // What the client holds from an earlier stream is unknown, so the bad resource is not
+            // searched for.
             if self.character.strict && state.returned && kind.has_wildcard() {
                 continue;
             }
@@ -520,8 +522,9 @@ impl Client {
                 let held = state.held.get(&**resource.name()).map(|it| &it.text);
                 assert_eq!(held, wanted.then_some(&text), "{resource:?} at {self:?}");
             }
-            // A part never says what is gone; a name that is still asked for may linger.
-            if self.character.variant == Variant::Delta || kind.has_wildcard() {
+            // A partial response cannot remove a name, so a name that is still requested may
+            // remain.
+            if self.character.variant == ProtocolVariant::Delta || kind.has_wildcard() {
                 for name in state.held.keys() {
                     let there_is = snapshot.get(kind, name).is_some();
                     assert!(there_is, "{kind} {name} is gone, not at {self:?}");
@@ -530,7 +533,7 @@ impl Client {
         }
     }
 
-    /// Who never answers is still sent something of all it asked for.
+    /// A client that never answers is still sent something of everything that it asked for.
     pub(crate) fn invariant_has_something_of_all(&self, snapshot: &Snapshot) {
         for kind in ResourceType::all() {
             let state = self.state(kind);
@@ -543,7 +546,7 @@ impl Client {
         }
     }
 
-    /// At rest a cluster waits for endpoints only if there are none that the client takes.
+    /// At the end a cluster waits for endpoints only if there are none that the client accepts.
     pub(crate) fn invariant_no_cluster_waits_for_ever(&self, snapshot: &Snapshot) {
         if self.character.behavior == Behavior::Wild {
             return;

@@ -1,4 +1,4 @@
-//! What travels between a client and its stream.
+//! The messages between a client and its stream.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A registry-like source of snapshots.
+//! A source of snapshots, in place of a registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +9,17 @@ use rand::prelude::*;
 
 use crate::fixture::resource;
 
-/// Services that come and go. Each has a cluster, endpoints, a listener for all, a listener for
-/// those who name it, and a route; and there is one route to all of them.
+/// Services that are added and removed. Each has a cluster, endpoints, a listener in the wildcard,
+/// a listener that must be named, and a route. One more route leads to all of them.
 ///
-/// Texts begin with a number that grows with every change of the resource, or with `bad` before
-/// that number if picky clients are to reject it. What a listener or route uses follows.
+/// Texts begin with a number that grows with every change of the resource; `bad` before the number
+/// makes picky clients reject it. The names that a listener or route uses follow.
 #[derive(Debug)]
 pub(crate) struct World {
     pub snapshot: Snapshot,
     pub now: Time,
     services: BTreeSet<String>,
-    /// What other service a route leads to as well.
+    /// By service: another service that its route leads to as well.
     detours: BTreeMap<String, String>,
     without_endpoints: BTreeSet<String>,
     texts: BTreeMap<(ResourceType, String), Text>,
@@ -84,7 +84,7 @@ impl World {
         self.snapshot = self.snapshot.with_changes(self.snapshot.revision() + 1, []);
     }
 
-    /// The same content, without the steps that led to it.
+    /// Publishes the same content without the steps that led to it.
     fn publish_anew(&mut self) {
         let puts: Vec<_> = self.texts.iter().map(|(key, text)| put(key, text)).collect();
         self.snapshot = Snapshot::empty().with_changes(self.snapshot.revision() + 1, puts);

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{book::Hint, identity::DataDir, part::MeshConfig};
 
-/// A server that knows two others, and the directory that it runs on.
+/// A server that knows two others, and its data directory.
 fn server() -> (TempDir, Mesh) {
     let dir = tempfile::tempdir().unwrap();
     let config = MeshConfig {
@@ -74,17 +74,17 @@ fn a_caller_is_looked_for_at_most() {
 fn a_copy_proves_that_it_runs_and_a_stranger_does_not() {
     let (_dir, mesh) = server();
     let own = mesh.inner.identity.clone();
-    let from_copy = |word| pb::HelloRequest {
-        other_start: word,
+    let from_copy = |proof| pb::HelloRequest {
+        other_start: proof,
         ..said(&mesh, own.node_id, own.boot_epoch, 7, "10.6.6.6:7400")
     };
     let reply = answer(&mesh, &from_copy(None));
     let secret = mesh.lock_dir().secret().to_owned();
-    assert!(reply.other_starts.iter().any(|word| proof::holds(&secret, word, 7)), "it is told");
+    assert!(reply.other_starts.iter().any(|proof| proof::verify(&secret, proof, 7)), "it is told");
     let replayed = pb::OtherStart { start: 7, ..reply.other_starts[0].clone() };
-    let guessed = pb::OtherStart { start: 7, proof: vec![1; PROOF].into() };
-    for word in [replayed, guessed] {
-        answer(&mesh, &from_copy(Some(word)));
+    let guessed = pb::OtherStart { start: 7, proof: vec![1; PROOF_BYTES].into() };
+    for proof in [replayed, guessed] {
+        answer(&mesh, &from_copy(Some(proof)));
         assert!(!mesh.inner.copy_proven.is_cancelled());
     }
     answer(&mesh, &from_copy(Some(proof::make(&secret, 7, own.start))));
@@ -94,17 +94,17 @@ fn a_copy_proves_that_it_runs_and_a_stranger_does_not() {
 #[test]
 fn what_another_start_says_is_passed_on_to_the_start_it_is_for() {
     let (_dir, mesh) = server();
-    let word = proof::make("secret", 9, 52);
+    let proof = proof::make("secret", 9, 52);
     let from_copy = pb::HelloRequest {
-        other_start: Some(word.clone()),
+        other_start: Some(proof.clone()),
         ..said(&mesh, 2, 5, 9, "10.6.6.6:7400")
     };
     assert_eq!(answer(&mesh, &from_copy).other_starts, []);
     let counted = said(&mesh, 2, 5, 52, "10.0.0.2:7400");
-    assert_eq!(answer(&mesh, &counted).other_starts, [word]);
+    assert_eq!(answer(&mesh, &counted).other_starts, [proof]);
 }
 
-/// Random requests made of values that matter: no input ends the server or enters the book.
+/// Random requests made of values that matter: no request ends the server or changes its book.
 #[test]
 fn no_hello_ends_a_server_or_enters_its_book() {
     let (_dir, mesh) = server();
@@ -137,7 +137,7 @@ fn no_hello_ends_a_server_or_enters_its_book() {
             known: (0..pick(4)).map(|_| hint(&mut pick)).collect(),
             other_start: (pick(2) > 0).then(|| pb::OtherStart {
                 start: starts[pick(starts.len())],
-                proof: vec![7; [0, 1, PROOF, 100][pick(4)]].into(),
+                proof: vec![7; [0, 1, PROOF_BYTES, 100][pick(4)]].into(),
             }),
         };
         answer(&mesh, &request);
@@ -146,5 +146,5 @@ fn no_hello_ends_a_server_or_enters_its_book() {
     assert_eq!(mesh.book().hints(), before);
     let (wanted, claims) = mesh.inner.rumors.take();
     assert!(wanted.iter().chain(claims.keys()).all(|id| [2, 3].contains(id)), "{wanted:?}");
-    assert!(mesh.inner.rumors.words_for(2, 0).len() <= 8);
+    assert!(mesh.inner.rumors.proofs_for(2, 0).len() <= 8);
 }

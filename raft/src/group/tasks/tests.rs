@@ -4,7 +4,7 @@ use mesh::GroupId;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Alarm, Failed};
+use super::{GroupFailure, TaskGuard};
 
 #[tokio::test]
 async fn a_task_that_ends_or_panics_is_reported() {
@@ -29,15 +29,15 @@ async fn a_task_that_is_stopped_is_not_reported() {
     assert_eq!(failures.recv().await, None);
 }
 
-fn ended() -> Failed {
-    Failed::Broken("the task that sings ended".to_owned())
+fn ended() -> GroupFailure {
+    GroupFailure::Broken("the task that sings ended".to_owned())
 }
 
-/// Alarms of one group, and what they report.
-fn alarm() -> (impl Fn() -> Alarm, mpsc::Receiver<(GroupId, Failed)>) {
+/// Makes guards of one group, and the channel that they report to.
+fn alarm() -> (impl Fn() -> TaskGuard, mpsc::Receiver<(GroupId, GroupFailure)>) {
     let (failures, reported) = mpsc::channel(1);
     let stopping = CancellationToken::new();
-    let alarm = move || Alarm {
+    let alarm = move || TaskGuard {
         group: 2,
         task: "sings",
         stopping: stopping.clone(),

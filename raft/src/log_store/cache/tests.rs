@@ -3,7 +3,7 @@ use crate::testing::entry;
 
 #[test]
 fn keeps_what_is_not_on_disk_however_large_it_is() {
-    let mut cache = Cache::default();
+    let mut cache = EntryCache::default();
     let large = "v".repeat(KEEP_BYTES);
     for index in 1..=3 {
         cache.push(index, entry(1, index, &large));
@@ -18,7 +18,7 @@ fn keeps_what_is_not_on_disk_however_large_it_is() {
 
 #[test]
 fn a_rewritten_tail_is_not_on_disk_because_the_old_one_was() {
-    let mut cache = Cache::default();
+    let mut cache = EntryCache::default();
     let large = "v".repeat(KEEP_BYTES);
     cache.push(1, entry(1, 1, &large));
     cache.push(1, entry(1, 2, &large));
@@ -31,7 +31,7 @@ fn a_rewritten_tail_is_not_on_disk_because_the_old_one_was() {
 
 #[test]
 fn answers_only_for_what_it_holds() {
-    let mut cache = Cache::default();
+    let mut cache = EntryCache::default();
     for index in 5..=7 {
         cache.push(1, entry(1, index, "put a b"));
     }

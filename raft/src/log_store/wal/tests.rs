@@ -55,7 +55,7 @@ fn a_whole_log_is_read_to_its_end() {
     assert_eq!(scan(&[]), Segment { first: None, next: 0, end: 0, whole: true });
 }
 
-/// Seen: a healthy log was refused as damaged, since a write began ten bytes before a block's end.
+/// A write that began ten bytes before a block's end once made a healthy log look damaged.
 #[test]
 fn a_write_may_begin_anywhere_in_a_block() {
     for left in 0..2 * (HEADER + WRITE_START) {
@@ -113,7 +113,7 @@ fn a_missing_file_is_told() {
     let gap = |from, to| Err(Damage::Gap { from, to, file: "9.log".into() });
     assert_eq!(verify(&[first.clone(), third.clone()], 0, 15), gap(6, 10));
     assert_eq!(verify(std::slice::from_ref(&third), 4, 15), gap(5, 10));
-    // The tables hold what the files before held.
+    // The tables hold the writes of the files before.
     assert_eq!(verify(&[third], 10, 15), Ok(Verified { last: 15, torn: None }));
     assert!(matches!(verify(&[first, second], 0, 15), Err(Damage::Short { .. })));
     assert!(matches!(verify(&[], 10, 15), Err(Damage::Short { last: 10, .. })));
@@ -129,7 +129,7 @@ fn damage_in_a_file_before_the_last_is_told_even_if_the_tables_may_hold_it() {
     let after = file("6.log", &log(11, &[(5, 9)]));
     let refused = verify(&[damaged.clone(), after], 12, 15);
     assert_eq!(refused, Err(Damage::Gap { from: 6, to: 10, file: "6.log".into() }));
-    // A torn end that a later start went on from.
+    // A torn end, after which a later start continued.
     let went_on = file("6.log", &log(6, &[(5, 9)]));
     assert_eq!(verify(&[damaged, went_on], 0, 10), Ok(Verified { last: 10, torn: None }));
 }

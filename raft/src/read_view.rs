@@ -1,4 +1,4 @@
-//! A consistent, owned reading of a group's rows.
+//! A consistent, owned view of a group's rows.
 
 use std::{fmt, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
 
 /// First byte of the rows of a state machine.
 pub(crate) const ROWS: u8 = 1;
-/// First byte of what this crate keeps beside them.
+/// First byte of the rows that this crate keeps beside them.
 pub(crate) const SYSTEM: u8 = 0;
 
 pub(crate) struct Pinned<'a> {
@@ -29,11 +29,11 @@ self_cell!(
     }
 );
 
-/// The rows of a group as they were when the view was made, unmoved by later commands. It holds
-/// back the removal of old rows while it lives.
-pub struct View(Cell);
+/// The rows of a group as they were when the view was opened. Later commands do not change it.
+/// While it exists, the database keeps the old rows.
+pub struct ReadView(Cell);
 
-impl View {
+impl ReadView {
     /// None if there is no such column family.
     pub(crate) fn open(db: &Arc<Db>, family: &str) -> Option<Self> {
         let cell = Cell::try_new(db.clone(), |db| {
@@ -48,7 +48,7 @@ impl View {
         self.raw(&system_key(key))
     }
 
-    /// Visits everything in the column family in order, keys as they are stored.
+    /// Visits every row in the column family in order, with keys as they are stored.
     pub(crate) fn visit_all(
         &self,
         mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
@@ -63,7 +63,7 @@ impl View {
         Ok(())
     }
 
-    /// Reads everything in the column family once, and so every checksum in it.
+    /// Reads everything in the column family once, which verifies every checksum.
     pub(crate) fn verify(&self) -> Result<(), StorageError> {
         let pinned = self.0.borrow_dependent();
         let mut options = ReadOptions::default();
@@ -84,7 +84,7 @@ impl View {
     }
 }
 
-impl Read for View {
+impl Read for ReadView {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         self.raw(&row_key(key))
     }
@@ -109,9 +109,9 @@ impl Read for View {
     }
 }
 
-impl fmt::Debug for View {
+impl fmt::Debug for ReadView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("View")
+        f.write_str("ReadView")
     }
 }
 

@@ -1,9 +1,10 @@
-//! A replica's care for the group's history: see [`crate::completeness`] for the rules.
+//! Checks that a replica does not lead or follow against the rules of [`crate::completeness`].
 //!
-//! Before it asks for votes, the replica asks the other members and those who may remember what they
-//! know to be committed. It waits a moment for their answers; of who does not answer, what it said
-//! before counts, at the start of the replica above all, when there is more time.
-//! A leader that hands over has everything, so whoever it names does not ask.
+//! Before a replica requests votes, it asks the other members, and servers that may remember the
+//! group, which entries they know to be committed. It waits a moment for their answers. For a
+//! server that does not answer, its last answer counts; the first answers come from the start of
+//! the replica, where there is more time. A leader that transfers its leadership holds every
+//! committed entry, so its successor need not ask.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -21,15 +22,15 @@ use crate::{
     types::{Entry, LogId, Metrics, TypeConfig},
 };
 
-/// What openraft tells of the group. Unlike a handle it does not keep the group alive.
+/// Receives openraft's metrics. Unlike a handle it does not keep the group alive.
 type MetricsReceiver = WatchReceiverOf<TypeConfig, Metrics>;
 
-/// How long a group must be without a leader for a doubt of its candidates to be told.
-const LASTING: Duration = Duration::from_secs(5);
+/// How long a candidate's doubt must last before it is logged.
+const REPORTED_AFTER: Duration = Duration::from_secs(5);
 
-/// See the module. Clones are handles to the same one.
+/// The guard of one replica. Clones share it.
 #[derive(Clone)]
-pub(crate) struct History {
+pub(crate) struct CompletenessGuard {
     inner: Arc<Inner>,
 }
 
@@ -40,17 +41,17 @@ struct Inner {
     log: GroupLog,
     /// How long the others may take to answer.
     patience: Duration,
-    /// Whether the operator accepted the loss of what only memory knows of.
+    /// Whether an operator accepted the loss of entries that are only remembered.
     loss_accepted: bool,
     /// Set once the group runs.
     metrics: OnceLock<MetricsReceiver>,
-    /// What others said, until a leader is followed.
+    /// The last claim of each server. Cleared once a leader is followed.
     claims: Mutex<Vec<Claim>>,
     candidacy: AsyncMutex<Option<Candidacy>>,
-    doubt: Mutex<Option<Noted>>,
+    doubt: Mutex<Option<RecordedDoubt>>,
 }
 
-/// What came of asking, for the votes of one round.
+/// The outcome of asking the others, for one round of votes.
 struct Candidacy {
     term: u64,
     last_index: u64,
@@ -58,17 +59,17 @@ struct Candidacy {
     outcome: Option<Shortfall>,
 }
 
-/// A doubt of the latest term in which there was one.
+/// The latest doubt, and the term that it was found in.
 #[derive(Clone, Copy)]
-struct Noted {
+struct RecordedDoubt {
     doubt: Doubt,
     term: u64,
     since: Instant,
-    /// Whether the log has it.
-    told: bool,
+    /// Whether it was logged.
+    logged: bool,
 }
 
-impl History {
+impl CompletenessGuard {
     pub(crate) fn new(
         mesh: Mesh,
         group: GroupId,
@@ -99,11 +100,11 @@ impl History {
     }
 
     /// Whether this replica may stand for election in a term, with a log that ends at `last_index`.
-    /// Everybody is asked once a round, however many votes are asked for.
-    pub(crate) async fn may_stand(&self, term: u64, last_index: u64) -> Result<(), Shortfall> {
+    /// The others are asked once per round, however many votes are requested.
+    pub(crate) async fn may_campaign(&self, term: u64, last_index: u64) -> Result<(), Shortfall> {
         let Inner { mesh, group, patience, loss_accepted, .. } = &*self.inner;
         let mut candidacy = self.inner.candidacy.lock().await;
-        // A round asks for votes twice; the next one comes later than this.
+        // A round requests pre-votes and votes. The next round begins later than this.
         let current = candidacy.as_ref().filter(|it| {
             (it.term, it.last_index) == (term, last_index) && it.asked.elapsed() < *patience * 2
         });
@@ -119,8 +120,8 @@ impl History {
         outcome.map_or(Ok(()), Err)
     }
 
-    /// Whether a leader's message may be taken in. Costs nothing while the leader sends what is not
-    /// committed yet.
+    /// Whether a leader's message may be accepted. Reads nothing from disk while the leader sends
+    /// entries that are not committed here.
     pub(crate) async fn may_follow(
         &self,
         term: u64,
@@ -128,7 +129,8 @@ impl History {
         entries: &[Entry],
     ) -> Result<(), Contradiction> {
         let known = self.with_metrics(|metrics| (metrics.current_term, metrics.local_committed));
-        // A leader that was overtaken is told so by openraft; what it sends may have been replaced.
+        // openraft rejects a leader of an earlier term; such a leader's entries may rightly have
+        // been replaced.
         let Some((_, Some(committed))) = known.filter(|(current, _)| *current <= term) else {
             return Ok(());
         };
@@ -149,11 +151,11 @@ impl History {
         Ok(())
     }
 
-    /// What keeps the replica from its part in or after `term`, if anything does.
+    /// The doubt that holds in `term`, if there is one.
     pub(crate) fn doubt(&self, term: u64, has_leader: bool) -> Option<Doubt> {
-        let Noted { doubt, term: of, .. } = (*lock(&self.inner.doubt))?;
+        let RecordedDoubt { doubt, term: of, .. } = (*lock(&self.inner.doubt))?;
         match doubt {
-            // Somebody else was elected since.
+            // Another replica was elected since.
             Doubt::Incomplete(_) if has_leader && term >= of => None,
             Doubt::Incomplete(_) | Doubt::Contradicted(_) => Some(doubt),
         }
@@ -166,7 +168,7 @@ impl History {
         ids.unwrap_or_default()
     }
 
-    /// All that is known after another round of answers.
+    /// Replaces the claims of the servers that answered, and returns all claims.
     fn learn(&self, latest: Vec<Claim>) -> Vec<Claim> {
         let mut claims = lock(&self.inner.claims);
         claims.retain(|known| !latest.iter().any(|claim| claim.source == known.source));
@@ -178,7 +180,7 @@ impl History {
         self.inner.metrics.get().map(|metrics| look(&metrics.borrow_watched()))
     }
 
-    /// The entry here at an index at or below the committed one; none if it is gone from the log.
+    /// The entry here at an index at or below the committed one; none if it was purged.
     async fn entry_at(&self, index: u64, committed: LogId) -> Option<LogId> {
         if index == committed.index {
             return Some(committed);
@@ -190,24 +192,25 @@ impl History {
         let mut noted = lock(&self.inner.doubt);
         let before = noted.take();
         *noted = doubt.map(|doubt| match before {
-            Some(known) if known.doubt == doubt => Noted { term, ..known },
-            Some(_) | None => Noted { doubt, term, since: Instant::now(), told: false },
+            Some(known) if known.doubt == doubt => RecordedDoubt { term, ..known },
+            Some(_) | None => RecordedDoubt { doubt, term, since: Instant::now(), logged: false },
         });
-        let due = noted.as_mut().filter(|it| !it.told && it.since.elapsed() >= it.grace());
+        let due =
+            noted.as_mut().filter(|it| !it.logged && it.since.elapsed() >= it.reported_after());
         if let Some(due) = due {
-            due.told = true;
+            due.logged = true;
             let namespace = &self.inner.namespace;
             tracing::error!(namespace, term, "this replica {}", due.doubt);
         }
     }
 }
 
-impl Noted {
-    /// How long the doubt must last to be told. In any election a replica that is a few entries behind
-    /// may be the first to want to stand; that passes.
-    fn grace(&self) -> Duration {
+impl RecordedDoubt {
+    /// How long the doubt must last before it is logged. In an ordinary election a replica that is
+    /// a few entries behind may be the first to stand, and another one is elected soon.
+    fn reported_after(&self) -> Duration {
         match self.doubt {
-            Doubt::Incomplete(_) => LASTING,
+            Doubt::Incomplete(_) => REPORTED_AFTER,
             Doubt::Contradicted(_) => Duration::ZERO,
         }
     }

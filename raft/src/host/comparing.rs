@@ -1,4 +1,4 @@
-//! Before a group runs here: what others remember of it, compared with this disk.
+//! Compares what other servers remember of a group with this disk, before the group runs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,35 +7,35 @@ use proto::quorate::v1::GroupProgress;
 
 use super::{Host, lock};
 use crate::{
-    history::History,
+    completeness_guard::CompletenessGuard,
     log_store::GroupLog,
-    recall::{self, Answers},
+    recall::{self, RecallAnswers},
     rows::StorageError,
-    start::{Disk, Later, Membership},
+    start::{Disk, LostProgress, Membership},
 };
 
-/// How long others may take to answer. They are asked at the same time, once a group and start.
+/// How long others may take to answer. All are asked at the same time, once per group and start.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(1500);
 
-/// What this server remembers of a group that it does not host, or beside hosting it.
-pub(super) type Memory = Box<dyn Fn(GroupId) -> Option<GroupProgress> + Send + Sync>;
+/// Looks up the progress of a group that this server remembers, whether it hosts the group or not.
+pub(super) type ProgressSource = Box<dyn Fn(GroupId) -> Option<GroupProgress> + Send + Sync>;
 
 impl Host {
-    /// Adds a memory, which is told to servers that ask.
-    pub fn remember(
+    /// Adds a source of remembered progress, which is sent to servers that ask.
+    pub fn add_progress_source(
         &self,
-        memory: impl Fn(GroupId) -> Option<GroupProgress> + Send + Sync + 'static,
+        source: impl Fn(GroupId) -> Option<GroupProgress> + Send + Sync + 'static,
     ) {
-        lock(&self.inner.memories).push(Box::new(memory));
+        lock(&self.inner.progress_sources).push(Box::new(source));
     }
 
-    /// Takes an operator's word that what came after these entries, by namespace, is lost.
+    /// Sets, by namespace, the entry after which an operator accepts that everything is lost.
     pub fn accept_losses(&self, losses: BTreeMap<String, u64>) {
         *lock(&self.inner.accepted_losses) = losses;
     }
 
-    /// Asks others of a group and compares their answers with the disk. Gives what the disk turns out
-    /// to be, and what they say of this server's membership.
+    /// Asks other servers about a group and compares their answers with the disk. Returns the state
+    /// of the disk in their light, and this server's membership as they know it.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Host {
                 recall::ask(self.mesh(), group, members, ANSWERED_WITHIN).await
             }
             Disk::Lost | Disk::Reverted(_) | Disk::AnotherMesh | Disk::RolledBack => {
-                Answers::default()
+                RecallAnswers::default()
             }
         };
         tracing::debug!(
@@ -68,7 +68,7 @@ impl Host {
         let disk = match (disk, answers.later(own_id, stored)) {
             (Disk::Blank, Some(_)) => Disk::Lost,
             (Disk::Holding, Some(later)) if self.accepts_loss(namespace, later.last_index()) => {
-                tell_accepted(namespace, later);
+                log_accepted_loss(namespace, later);
                 Disk::Holding
             }
             (Disk::Holding, Some(later)) => Disk::Reverted(later),
@@ -77,14 +77,14 @@ impl Host {
         Ok((disk, answers.membership(own_id)))
     }
 
-    /// What a replica that starts takes care of, with its disk as it is.
-    pub(super) fn history_of(
+    /// The guard of a replica that starts with this disk.
+    pub(super) fn completeness_guard(
         &self,
         group: GroupId,
         namespace: &str,
         log: GroupLog,
         last_index: u64,
-    ) -> History {
+    ) -> CompletenessGuard {
         let claims = lock(&self.inner.claims).remove(&group).unwrap_or_default();
         let loss_accepted = self.accepts_loss(namespace, last_index);
         let given = lock(&self.inner.accepted_losses).get(namespace).copied();
@@ -95,24 +95,33 @@ impl Host {
                  since the last entry here is {last_index}; take the flag away"
             );
         }
-        // A candidate is given up after the shortest election, and votes take their time too.
+        // openraft gives a candidate up after the shortest election time, and the votes need a part
+        // of it.
         let patience = self.inner.timing.election_min / 2;
-        History::new(self.mesh().clone(), group, namespace, log, patience, loss_accepted, claims)
+        CompletenessGuard::new(
+            self.mesh().clone(),
+            group,
+            namespace,
+            log,
+            patience,
+            loss_accepted,
+            claims,
+        )
     }
 
-    /// Whether an operator accepted the loss of what came after an entry: exactly after that one, so
-    /// that the word does not hold for another disk, nor for a later loss.
+    /// Whether an operator accepted the loss after exactly this entry. The consent does not hold
+    /// for another disk, nor for a later loss.
     pub(super) fn accepts_loss(&self, namespace: &str, last_index: u64) -> bool {
         lock(&self.inner.accepted_losses).get(namespace) == Some(&last_index)
     }
 
-    pub(crate) fn remembered(&self, group: GroupId) -> Option<GroupProgress> {
-        lock(&self.inner.memories).iter().find_map(|memory| memory(group))
+    pub(crate) fn reported_progress(&self, group: GroupId) -> Option<GroupProgress> {
+        lock(&self.inner.progress_sources).iter().find_map(|source| source(group))
     }
 }
 
-/// The audit of an act that loses what clients were told to be safe.
-fn tell_accepted(namespace: &str, later: Later) {
+/// Logs that acknowledged writes may be lost because an operator accepted it.
+fn log_accepted_loss(namespace: &str, later: LostProgress) {
     tracing::error!(
         namespace,
         %later,

@@ -1,7 +1,7 @@
-//! Answers that somebody on this server waits for, from this replica's own apply.
+//! Replies that callers on this server wait for, taken from this replica's own apply.
 //!
-//! Every replica computes every answer. So one that has forwarded a command needs no answer from
-//! the leader but the word that it is committed, and an answer of any size has no way to go.
+//! Every replica computes every reply. So a replica that forwarded a command only needs to learn
+//! from the leader that it is committed, and a large reply need not be sent.
 
 use std::{
     collections::HashMap,
@@ -18,39 +18,39 @@ use tokio::sync::oneshot;
 
 use crate::types::{Command, Entry, ProposalId, Reply};
 
-/// Those who wait. Clones share them.
+/// The callers that wait. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Answers(Arc<Inner>);
+pub(crate) struct PendingReplies(Arc<Inner>);
 
 struct Inner {
-    /// Begins anywhere, so that an entry from before a restart answers nobody.
+    /// Begins at a random number, so that an entry from before a restart matches no caller.
     next: AtomicU64,
     waiting: Mutex<HashMap<ProposalId, oneshot::Sender<Bytes>>>,
 }
 
-/// One who waits, until it is dropped.
-pub(crate) struct Awaited {
+/// One caller that waits, until this is dropped.
+pub(crate) struct PendingReply {
     pub(crate) id: ProposalId,
-    answers: Answers,
-    answer: oneshot::Receiver<Bytes>,
+    pending: PendingReplies,
+    reply: oneshot::Receiver<Bytes>,
 }
 
-impl Answers {
+impl PendingReplies {
     pub(crate) fn new() -> Self {
         let next = AtomicU64::new(rand::random());
         Self(Arc::new(Inner { next, waiting: Mutex::default() }))
     }
 
-    /// Waits for the answer to a command that is yet to be proposed.
-    pub(crate) fn expect(&self, node_id: NodeId) -> Awaited {
+    /// Registers a caller before its command is proposed.
+    pub(crate) fn register(&self, node_id: NodeId) -> PendingReply {
         let id = ProposalId { node_id, number: self.0.next.fetch_add(1, Ordering::Relaxed) };
-        let (sender, answer) = oneshot::channel();
+        let (sender, reply) = oneshot::channel();
         self.lock().insert(id, sender);
-        Awaited { id, answers: self.clone(), answer }
+        PendingReply { id, pending: self.clone(), reply }
     }
 
-    /// Gives those who wait what was applied.
-    pub(super) fn give(&self, entries: &[Entry], replies: &[Reply]) {
+    /// Delivers the replies of applied entries to the callers that wait for them.
+    pub(super) fn deliver(&self, entries: &[Entry], replies: &[Reply]) {
         let mut waiting = self.lock();
         if waiting.is_empty() {
             return;
@@ -58,7 +58,7 @@ impl Answers {
         for (entry, reply) in entries.iter().zip(replies) {
             let EntryPayload::Normal(Command::Machine(command)) = &entry.payload else { continue };
             if let Some(sender) = waiting.remove(&command.proposal) {
-                // Who has gone meanwhile needs no answer.
+                // An error means that the caller no longer waits.
                 let _ = sender.send(reply.0.clone());
             }
         }
@@ -69,16 +69,16 @@ impl Answers {
     }
 }
 
-impl Awaited {
-    /// The answer, if it is there: once the command's index is applied it is, unless the replica
-    /// came by that index with a Raft snapshot.
+impl PendingReply {
+    /// The reply, if it was delivered. It is delivered once the command's index is applied, unless
+    /// a Raft snapshot brought the replica to that index.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
-        self.answer.try_recv().ok()
+        self.reply.try_recv().ok()
     }
 }
 
-impl Drop for Awaited {
+impl Drop for PendingReply {
     fn drop(&mut self) {
-        self.answers.lock().remove(&self.id);
+        self.pending.lock().remove(&self.id);
     }
 }
