@@ -259,7 +259,7 @@ impl Data {
 
     async fn heed(&mut self, told: Told) -> Result<(), DataError> {
         if !told.is_live() {
-            self.hosting.lose_outlook();
+            self.hosting.forget_topology();
             return Ok(());
         }
         match told.orders {
@@ -307,8 +307,8 @@ impl Data {
 
     async fn leave(self) {
         let own_id = self.host.identity().node_id;
-        let outlook = self.hosting.outlook().borrow().clone();
+        let topology = self.hosting.topology().borrow().clone();
         let groups = self.hosting.release().await;
-        goodbye::hand_over(&groups, own_id, &outlook).await;
+        goodbye::hand_over(&groups, own_id, &topology).await;
     }
 }

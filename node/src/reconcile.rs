@@ -10,20 +10,19 @@
 //!
 //! 1. finish a joint membership;
 //! 2. reach the wanted number of voters with learners that have caught up;
-//! 3. replace a voter that DISCO has listed as down, and that has answered the leader nothing, for
-//!    longer than the patience: the replacement has
-//!    the data before the voter loses its seat, in one joint change. With more voters than wanted,
-//!    the dead one just loses its seat;
+//! 3. replace a dead voter, in one joint change, by a learner that has caught up. A voter is dead once
+//!    DISCO has listed it as down, and it has answered the leader nothing, for `replace_after`. If
+//!    there are more voters than wanted, the dead one is removed without a replacement;
 //! 4. let assigned nodes that are up copy the group as learners;
-//! 5. drop learners that have been down for longer than the patience.
+//! 5. remove learners that are dead by the same measure.
 //!
 //! A voter is never removed for any other reason, and the number of voters never falls below what
 //! is wanted.
 
-mod outlook;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +32,7 @@ use std::{
 use mesh::{Member, NodeId};
 use raft::{MemberStatus, Role, Status};
 
-pub(crate) use self::{outlook::Outlook, shell::Reconciler};
+pub(crate) use self::{shell::Reconciler, topology::Topology};
 
 /// How many entries a learner may miss and count as caught up: what a group commits in a moment.
 const CAUGHT_UP_LAG: u64 = 256;
@@ -45,21 +44,25 @@ pub struct Advice {
     pub replicas: Vec<Member>,
     pub voters_wanted: usize,
     /// How the nodes are. One that is missing counts as neither up nor down.
-    pub nodes: BTreeMap<NodeId, Standing>,
+    pub nodes: BTreeMap<NodeId, AdvisedNode>,
 }
 
 impl Advice {
     /// The advice of somebody who hears the members too: `heard` says how long ago a member last
-    /// answered, and `tenure` for how long the leader has been listening.
+    /// answered, and `leading_for` for how long the leader has been listening.
     ///
     /// DISCO hears of a node by another way than its group does, and that way may be broken alone. A
     /// node that answers its leader is not gone, whatever DISCO says.
     #[must_use]
-    pub fn as_heard(mut self, heard: &BTreeMap<NodeId, Duration>, tenure: Duration) -> Self {
-        for (id, standing) in &mut self.nodes {
-            if let Presence::Down(told) = standing.presence {
-                let silent = heard.get(id).copied().unwrap_or(tenure);
-                standing.presence = Presence::Down(told.min(silent));
+    pub fn capped_by_silence(
+        mut self,
+        heard: &BTreeMap<NodeId, Duration>,
+        leading_for: Duration,
+    ) -> Self {
+        for (id, node) in &mut self.nodes {
+            if let Presence::Down(told) = node.presence {
+                let silent = heard.get(id).copied().unwrap_or(leading_for);
+                node.presence = Presence::Down(told.min(silent));
             }
         }
         self
@@ -68,7 +71,7 @@ impl Advice {
 
 /// How DISCO sees one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct AdvisedNode {
     pub presence: Presence,
     pub zone: String,
 }
@@ -105,7 +108,11 @@ pub enum Reason {
 /// The next change that a leader should make, if any.
 ///
 /// Without advice (no DISCO, or DISCO without a quorum) only a joint membership is finished.
-pub fn next_step(status: &Status, advice: Option<&Advice>, patience: Duration) -> Option<Step> {
+pub fn next_step(
+    status: &Status,
+    advice: Option<&Advice>,
+    replace_after: Duration,
+) -> Option<Step> {
     if status.role != Role::Leader {
         return None;
     }
@@ -117,8 +124,12 @@ pub fn next_step(status: &Status, advice: Option<&Advice>, patience: Duration) -
             reason: Reason::FinishJoint,
         });
     }
-    let view = View { status, advice: advice?, patience };
-    view.promote().or_else(|| view.replace()).or_else(|| view.add()).or_else(|| view.remove())
+    let planner = StepPlanner { status, advice: advice?, replace_after };
+    planner
+        .promote()
+        .or_else(|| planner.replace())
+        .or_else(|| planner.add())
+        .or_else(|| planner.remove())
 }
 
 /// The voter that a stopping leader hands over to: up, heard, and with the least to catch up on.
@@ -140,13 +151,13 @@ fn voters(status: &Status) -> impl Iterator<Item = &MemberStatus> {
 }
 
 /// A leader's look at its group and at DISCO's advice.
-struct View<'a> {
+struct StepPlanner<'a> {
     status: &'a Status,
     advice: &'a Advice,
-    patience: Duration,
+    replace_after: Duration,
 }
 
-impl View<'_> {
+impl StepPlanner<'_> {
     /// Promotes as many learners as lead to an odd number of voters or to the wanted one. An even
     /// number tolerates no more failures than the odd one below it, and needs one more vote.
     fn promote(&self) -> Option<Step> {
@@ -238,7 +249,7 @@ impl View<'_> {
     fn is_dead(&self, id: NodeId) -> bool {
         // The leader decides, so whatever is said of its node, it is not dead.
         self.status.leader != Some(id)
-            && matches!(self.presence(id), Some(Presence::Down(since)) if since >= self.patience)
+            && matches!(self.presence(id), Some(Presence::Down(since)) if since >= self.replace_after)
     }
 
     fn presence(&self, id: NodeId) -> Option<Presence> {

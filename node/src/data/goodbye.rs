@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     chain,
-    reconcile::{Outlook, successor},
+    reconcile::{Topology, successor},
 };
 
 /// How long a leadership may take to arrive at its successor.
@@ -23,9 +23,9 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Hands over every leadership, to the voter that lags least.
-pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, outlook: &Outlook) {
+pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, topology: &Topology) {
     let leaving = groups.iter().map(async |group| {
-        match timeout(HAND_OVER_WITHIN, hand_over_one(group, own_id, outlook)).await {
+        match timeout(HAND_OVER_WITHIN, hand_over_one(group, own_id, topology)).await {
             Ok(()) => {}
             Err(_) => warn!(namespace = group.namespace(), "the leadership was not taken over"),
         }
@@ -33,7 +33,7 @@ pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, outlook: &Outloo
     join_all(leaving).await;
 }
 
-async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
+async fn hand_over_one(group: &Group, own_id: NodeId, topology: &Topology) {
     let namespace = group.namespace();
     loop {
         let status = group.status();
@@ -44,7 +44,7 @@ async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
             debug!(namespace, "nobody to hand the leadership to");
             return;
         }
-        let advice = outlook.advice(group.id(), Instant::now());
+        let advice = topology.advice(group.id(), Instant::now());
         let Some(successor) = successor(&status, own_id, advice.as_ref()) else {
             sleep(LOOK_AGAIN).await;
             continue;

@@ -30,7 +30,7 @@ use crate::{
     chain,
     kv::KvMachine,
     namespaces::{Hosted, MemberAddress, Namespaces},
-    reconcile::{Outlook, Reconciler},
+    reconcile::{Reconciler, Topology},
     session::{Assignment, Orders},
 };
 
@@ -45,8 +45,8 @@ pub(crate) struct Hosting {
     owner: Owner,
     /// The same groups, for the session; marked as changed when one has news.
     hosted: watch::Sender<Vec<Group>>,
-    outlook: watch::Sender<Outlook>,
-    patience: Duration,
+    topology: watch::Sender<Topology>,
+    replace_after: Duration,
     /// Watchers and reconcilers. They end with their group.
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -74,7 +74,7 @@ impl Hosting {
         cache: Cache,
         namespaces: Namespaces,
         owner: Owner,
-        patience: Duration,
+        replace_after: Duration,
     ) -> Self {
         Self {
             host,
@@ -84,8 +84,8 @@ impl Hosting {
             namespaces,
             owner,
             hosted: watch::Sender::new(Vec::new()),
-            outlook: watch::Sender::new(Outlook::default()),
-            patience,
+            topology: watch::Sender::new(Topology::default()),
+            replace_after,
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -95,7 +95,7 @@ impl Hosting {
     pub(crate) async fn follow(&mut self, orders: &Orders) -> Result<(), DataError> {
         self.cache.remember(orders)?;
         self.orders = Some(orders.clone());
-        self.outlook.send_modify(|outlook| outlook.follow(orders, Instant::now()));
+        self.topology.send_modify(|topology| topology.follow(orders, Instant::now()));
         self.start_missing().await?;
         self.retire().await?;
         self.refresh()
@@ -123,8 +123,8 @@ impl Hosting {
     }
 
     /// DISCO is away: its advice is no longer followed.
-    pub(crate) fn lose_outlook(&self) {
-        self.outlook.send_modify(Outlook::forget);
+    pub(crate) fn forget_topology(&self) {
+        self.topology.send_modify(Topology::forget);
     }
 
     /// Ends reconcilers and watchers. The groups run on.
@@ -148,8 +148,8 @@ impl Hosting {
         self.groups.values().map(|running| &running.group)
     }
 
-    pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
-        self.outlook.subscribe()
+    pub(crate) fn topology(&self) -> watch::Receiver<Topology> {
+        self.topology.subscribe()
     }
 
     pub(crate) const fn has_orders(&self) -> bool {
@@ -243,7 +243,8 @@ impl Hosting {
         let stop = self.stop.child_token();
         let telling = tell_news(group.clone(), self.hosted.clone());
         self.tasks.spawn(attend(stop.clone(), telling));
-        let reconciler = Reconciler::new(group.clone(), self.outlook.subscribe(), self.patience);
+        let reconciler =
+            Reconciler::new(group.clone(), self.topology.subscribe(), self.replace_after);
         self.tasks.spawn(attend(stop.clone(), reconciler.run()));
         self.groups.insert(group.id(), Running { group, stop });
         self.publish();

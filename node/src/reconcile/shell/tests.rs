@@ -17,7 +17,7 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use super::{Outlook, Reconciler};
+use super::{Reconciler, Topology};
 use crate::{
     kv::KvMachine,
     session::{Assignment, NodeState, Orders, Peer},
@@ -39,15 +39,15 @@ async fn a_single_voter_grows_to_three_and_a_dead_one_is_replaced() {
     let leader = mesh.groups[0].clone();
     leader.initialize(&[mesh.member(0)]).await.unwrap();
 
-    let outlook = watch::Sender::new(Outlook::default());
-    let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), Duration::ZERO);
+    let topology = watch::Sender::new(Topology::default());
+    let reconciler = Reconciler::new(leader.clone(), topology.subscribe(), Duration::ZERO);
     mesh.tasks.spawn(reconciler.run());
 
-    mesh.advise(&outlook, 3, None);
+    mesh.advise(&topology, 3, None);
     members_become(&leader, &ids[..3], &ids[..3]).await;
 
     mesh.groups[2].stop().await;
-    mesh.advise(&outlook, 4, Some(ids[2]));
+    mesh.advise(&topology, 4, Some(ids[2]));
     let left = [ids[0], ids[1], ids[3]];
     members_become(&leader, &left, &left).await;
 }
@@ -62,12 +62,12 @@ async fn a_spare_node_becomes_a_learner() {
     let leader = mesh.groups[0].clone();
     leader.initialize(&[mesh.member(0)]).await.unwrap();
 
-    let outlook = watch::Sender::new(Outlook::default());
-    let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), PATIENCE);
+    let topology = watch::Sender::new(Topology::default());
+    let reconciler = Reconciler::new(leader.clone(), topology.subscribe(), PATIENCE);
     mesh.tasks.spawn(reconciler.run());
 
     mesh.voters_wanted = 1;
-    mesh.advise(&outlook, 2, None);
+    mesh.advise(&topology, 2, None);
     members_become(&leader, &ids, &ids[..1]).await;
 }
 
@@ -115,7 +115,7 @@ impl Mesh {
     }
 
     /// Says that the first `count` nodes should hold a replica, and all but `down` are up.
-    fn advise(&self, outlook: &watch::Sender<Outlook>, count: usize, down: Option<NodeId>) {
+    fn advise(&self, topology: &watch::Sender<Topology>, count: usize, down: Option<NodeId>) {
         let replicas: Vec<Member> = (0..count).map(|index| self.member(index)).collect();
         let peers = replicas.iter().map(|member| {
             let state = if down == Some(member.node_id) { NodeState::Down } else { NodeState::Up };
@@ -143,7 +143,7 @@ impl Mesh {
             peers: peers.collect(),
             fresh: true,
         };
-        outlook.send_modify(|outlook| outlook.follow(&orders, Instant::now()));
+        topology.send_modify(|topology| topology.follow(&orders, Instant::now()));
     }
 
     fn member(&self, index: usize) -> Member {
