@@ -16,11 +16,11 @@
 //! leader; the host closes them once the listeners have let go of every call. The node's seat in its
 //! groups stays: a stop is not a leave. Listeners and host must outlive [`Data::run`].
 
-mod cache;
-mod formation;
 mod goodbye;
+mod groups_file;
 mod hosting;
 mod readiness;
+mod static_orders;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -36,11 +36,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::{
-    cache::Cache,
-    hosting::{Hosting, Owner},
-    readiness::{Guidance, readiness},
+    groups_file::GroupsFile,
+    hosting::{Hosting, OwnMember},
+    readiness::{OrdersState, readiness},
 };
-pub use self::{cache::CacheError, readiness::Ready};
+pub use self::{groups_file::GroupsFileError, readiness::Ready};
 use crate::{
     etcd::Etcd,
     namespaces::{Absence, Namespaces},
@@ -91,7 +91,7 @@ pub struct Data {
 #[derive(Debug, Error)]
 pub enum DataError {
     #[error("the notes on this node's groups cannot be used")]
-    Cache(#[from] CacheError),
+    GroupsFile(#[from] GroupsFileError),
     #[error("DISCO ended this node's stay")]
     Session(#[from] SessionError),
     #[error("namespace {namespace} (group {group}) must not run on this disk")]
@@ -125,7 +125,7 @@ impl DataError {
             Self::Session(error) => error.is_refusal(),
             Self::Refused { .. } => true,
             Self::StartGroup { source, .. } => matches!(source, StartGroupError::Outdated(_)),
-            Self::Cache(_) | Self::Storage(_) | Self::Task(_) => false,
+            Self::GroupsFile(_) | Self::Storage(_) | Self::Task(_) => false,
         }
     }
 }
@@ -137,13 +137,13 @@ impl Data {
     ///
     /// If the notes in the data directory cannot be understood.
     pub fn start(host: Host, config: DataConfig) -> Result<Self, DataError> {
-        let cache = Cache::load(&config.directory)?;
+        let groups_file = GroupsFile::load(&config.directory)?;
         let namespaces = Namespaces::new();
         let hosting = Hosting::new(
             host.clone(),
-            cache,
+            groups_file,
             namespaces.clone(),
-            Owner {
+            OwnMember {
                 name: config.name.clone(),
                 mesh_address: config.mesh_address,
                 kv_address: config.kv_address,
@@ -182,7 +182,7 @@ impl Data {
             let noted = session.announce_stop(NOTE_WITHIN).await;
             info!(noted, "told DISCO that this node stops");
         }
-        self.leave().await;
+        self.hand_over().await;
         ended.cancel();
         while tasks.join_next().await.is_some() {}
         served
@@ -238,7 +238,7 @@ impl Data {
                 failure = self.hosting.failed() => return Err(failure.into()),
                 Ok(()) = told.changed() => {
                     let told = told.borrow_and_update().clone();
-                    self.heed(told).await?;
+                    self.follow_disco(told).await?;
                 }
                 Ok(()) = formation.changed(), if session.is_none() => self.follow_formation().await?,
                 Ok(()) = hosted.changed() => self.hosting.refresh()?,
@@ -248,7 +248,7 @@ impl Data {
                 }
             }
             let latest = self.readiness(session.is_some());
-            self.tell_absence(&latest, session.is_some());
+            self.publish_absence(&latest, session.is_some());
             self.ready.send_if_modified(|ready| {
                 let changed = *ready != latest;
                 *ready = latest;
@@ -257,7 +257,7 @@ impl Data {
         }
     }
 
-    async fn heed(&mut self, told: Told) -> Result<(), DataError> {
+    async fn follow_disco(&mut self, told: Told) -> Result<(), DataError> {
         if !told.is_live() {
             self.hosting.forget_topology();
             return Ok(());
@@ -270,45 +270,47 @@ impl Data {
 
     async fn follow_formation(&mut self) -> Result<(), DataError> {
         let formation = self.host.mesh().formation().borrow().clone();
-        let Some(orders) = formation.as_ref().and_then(formation::orders) else {
+        let Some(orders) = formation.as_ref().and_then(static_orders::from_formation) else {
             return Ok(());
         };
         self.hosting.follow(&orders).await
     }
 
     /// Tells callers why there is no namespace, and whether one may come by itself.
-    fn tell_absence(&self, ready: &Ready, has_disco: bool) {
-        let lasting = match self.guidance(has_disco) {
-            Guidance::WaitsToBeFormed | Guidance::LeftOut => true,
-            Guidance::Told | Guidance::WaitsForDisco => false,
+    fn publish_absence(&self, ready: &Ready, has_disco: bool) {
+        let lasting = match self.orders_state(has_disco) {
+            OrdersState::WaitsToBeFormed | OrdersState::LeftOut => true,
+            OrdersState::Known | OrdersState::WaitsForDisco => false,
         };
         self.namespaces.set_absence(Absence { reasons: ready.reasons.clone(), lasting });
     }
 
-    fn guidance(&self, has_disco: bool) -> Guidance {
+    fn orders_state(&self, has_disco: bool) -> OrdersState {
         match (self.hosting.has_orders(), has_disco) {
-            (true, _) => Guidance::Told,
-            (false, true) => Guidance::WaitsForDisco,
-            (false, false) if self.host.mesh().met_mesh().borrow().is_some() => Guidance::LeftOut,
-            (false, false) => Guidance::WaitsToBeFormed,
+            (true, _) => OrdersState::Known,
+            (false, true) => OrdersState::WaitsForDisco,
+            (false, false) if self.host.mesh().met_mesh().borrow().is_some() => {
+                OrdersState::LeftOut
+            }
+            (false, false) => OrdersState::WaitsToBeFormed,
         }
     }
 
     fn readiness(&self, has_disco: bool) -> Ready {
-        let guidance = self.guidance(has_disco);
+        let orders_state = self.orders_state(has_disco);
         let groups = self.hosting.groups();
         let missing = self.hosting.missing();
         readiness(
-            guidance,
+            orders_state,
             groups.map(|group| (group.namespace(), group.status())),
             missing.map(|assignment| assignment.namespace.as_str()),
         )
     }
 
-    async fn leave(self) {
+    async fn hand_over(self) {
         let own_id = self.host.identity().node_id;
         let topology = self.hosting.topology().borrow().clone();
-        let groups = self.hosting.release().await;
+        let groups = self.hosting.stop_tasks().await;
         goodbye::hand_over(&groups, own_id, &topology).await;
     }
 }

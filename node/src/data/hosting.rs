@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{DataError, cache::Cache};
+use super::{DataError, groups_file::GroupsFile};
 use crate::{
     chain,
     kv::KvMachine,
@@ -38,11 +38,11 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Hosting {
     host: Host,
-    cache: Cache,
+    groups_file: GroupsFile,
     orders: Option<Orders>,
     groups: BTreeMap<GroupId, Running>,
     namespaces: Namespaces,
-    owner: Owner,
+    own_member: OwnMember,
     /// The same groups, for the session; marked as changed when one has news.
     hosted: watch::Sender<Vec<Group>>,
     topology: watch::Sender<Topology>,
@@ -62,7 +62,7 @@ struct Running {
 
 /// What this node tells clients about itself as a member.
 #[derive(Clone, Debug)]
-pub(crate) struct Owner {
+pub(crate) struct OwnMember {
     pub(crate) name: String,
     pub(crate) mesh_address: SocketAddr,
     pub(crate) kv_address: SocketAddr,
@@ -71,18 +71,18 @@ pub(crate) struct Owner {
 impl Hosting {
     pub(crate) fn new(
         host: Host,
-        cache: Cache,
+        groups_file: GroupsFile,
         namespaces: Namespaces,
-        owner: Owner,
+        own_member: OwnMember,
         replace_after: Duration,
     ) -> Self {
         Self {
             host,
-            orders: cache.orders(),
-            cache,
+            orders: groups_file.orders(),
+            groups_file,
             groups: BTreeMap::new(),
             namespaces,
-            owner,
+            own_member,
             hosted: watch::Sender::new(Vec::new()),
             topology: watch::Sender::new(Topology::default()),
             replace_after,
@@ -93,11 +93,11 @@ impl Hosting {
 
     /// Follows orders: hosts what they ask for, and ends what neither they nor the group want.
     pub(crate) async fn follow(&mut self, orders: &Orders) -> Result<(), DataError> {
-        self.cache.remember(orders)?;
+        self.groups_file.remember(orders)?;
         self.orders = Some(orders.clone());
         self.topology.send_modify(|topology| topology.follow(orders, Instant::now()));
         self.start_missing().await?;
-        self.retire().await?;
+        self.stop_unassigned().await?;
         self.refresh()
     }
 
@@ -105,7 +105,7 @@ impl Hosting {
     pub(crate) async fn start_missing(&mut self) -> Result<(), DataError> {
         let missing: Vec<Assignment> = self.missing().cloned().collect();
         for assignment in missing {
-            self.begin(&assignment).await?;
+            self.start_group(&assignment).await?;
         }
         Ok(())
     }
@@ -113,8 +113,8 @@ impl Hosting {
     /// Notes what the replicas have come to, and tells readers who the members are.
     pub(crate) fn refresh(&mut self) -> Result<(), DataError> {
         for (id, Running { group, .. }) in &self.groups {
-            if !self.cache.held(*id) && !group.is_blank() {
-                self.cache.mark_held(*id)?;
+            if !self.groups_file.held(*id) && !group.is_blank() {
+                self.groups_file.mark_held(*id)?;
             }
             let members = self.member_addresses(&group.status());
             self.namespaces.set_members(group.namespace(), members);
@@ -128,7 +128,7 @@ impl Hosting {
     }
 
     /// Ends reconcilers and watchers. The groups run on.
-    pub(crate) async fn release(mut self) -> Vec<Group> {
+    pub(crate) async fn stop_tasks(mut self) -> Vec<Group> {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.groups.into_values().map(|running| running.group).collect()
@@ -162,7 +162,7 @@ impl Hosting {
         assignments.filter(|it| !self.groups.contains_key(&it.group))
     }
 
-    async fn begin(&mut self, assignment: &Assignment) -> Result<(), DataError> {
+    async fn start_group(&mut self, assignment: &Assignment) -> Result<(), DataError> {
         let id = assignment.group;
         let start = self.decide(assignment).await?;
         if start == Start::Leave {
@@ -172,7 +172,7 @@ impl Hosting {
         self.host.make_room(id, &assignment.namespace).await.map_err(failed)?;
         // The replica votes from the moment it runs, so the note comes first; and after the room,
         // so that a store without it is one that lost it.
-        self.cache.mark_placed(id)?;
+        self.groups_file.mark_placed(id)?;
         let group = self
             .host
             .start_group(id, &assignment.namespace, KvMachine::new())
@@ -187,7 +187,7 @@ impl Hosting {
             group.stop().await;
             return Ok(());
         }
-        self.admit(group);
+        self.add_group(group);
         Ok(())
     }
 
@@ -200,12 +200,12 @@ impl Hosting {
     async fn decide(&self, assignment: &Assignment) -> Result<Start, DataError> {
         let identity = self.host.identity();
         let stored = self.host.stored_replica(assignment.group)?;
-        let disk = self.disk(assignment.group, stored);
+        let disk = self.disk_state(assignment.group, stored);
         let members = assignment.first_voters.iter().chain(&assignment.replicas);
         let (group, namespace) = (assignment.group, &assignment.namespace);
         let others = members.map(|member| member.node_id);
         let (disk, membership) = self.host.compare(group, namespace, disk, others).await?;
-        match start::decide(disk, record(assignment, &identity), membership) {
+        match start::decide(disk, own_record(assignment, &identity), membership) {
             Start::Refuse(refusal) => Err(DataError::Refused {
                 group: assignment.group,
                 namespace: assignment.namespace.clone(),
@@ -215,7 +215,7 @@ impl Hosting {
         }
     }
 
-    fn disk(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {
+    fn disk_state(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {
         let identity = self.host.identity();
         let foreign = self.orders.as_ref().is_some_and(|orders| {
             self.host.mesh().watch_id().borrow().as_ref() != Some(&orders.mesh)
@@ -230,28 +230,30 @@ impl Hosting {
             Disk::RolledBack
         } else if stored.is_some_and(|stored| !stored.is_blank) {
             Disk::Holding
-        } else if self.cache.held(group) || (stored.is_none() && self.cache.placed(group)) {
+        } else if self.groups_file.held(group)
+            || (stored.is_none() && self.groups_file.placed(group))
+        {
             Disk::Lost
         } else {
             Disk::Blank
         }
     }
 
-    fn admit(&mut self, group: Group) {
+    fn add_group(&mut self, group: Group) {
         self.namespaces
             .insert(Hosted { namespace: group.namespace().to_owned(), group: group.clone() });
         let stop = self.stop.child_token();
-        let telling = tell_news(group.clone(), self.hosted.clone());
-        self.tasks.spawn(attend(stop.clone(), telling));
+        let notifying = notify_changes(group.clone(), self.hosted.clone());
+        self.tasks.spawn(run_until_stopped(stop.clone(), notifying));
         let reconciler =
             Reconciler::new(group.clone(), self.topology.subscribe(), self.replace_after);
-        self.tasks.spawn(attend(stop.clone(), reconciler.run()));
+        self.tasks.spawn(run_until_stopped(stop.clone(), reconciler.run()));
         self.groups.insert(group.id(), Running { group, stop });
         self.publish();
     }
 
     /// Stops replicas that DISCO no longer asks for, if their group agrees.
-    async fn retire(&mut self) -> Result<(), DataError> {
+    async fn stop_unassigned(&mut self) -> Result<(), DataError> {
         let Some(orders) = self.orders.as_ref().filter(|orders| orders.fresh) else {
             return Ok(());
         };
@@ -272,7 +274,7 @@ impl Hosting {
                 self.publish();
                 stop.cancel();
                 group.stop().await;
-                self.cache.forget(id)?;
+                self.groups_file.forget(id)?;
             }
         }
         Ok(())
@@ -291,9 +293,9 @@ impl Hosting {
         if node_id == self.host.identity().node_id {
             return MemberAddress {
                 node_id,
-                name: self.owner.name.clone(),
-                mesh_address: Some(self.owner.mesh_address),
-                kv_address: Some(self.owner.kv_address),
+                name: self.own_member.name.clone(),
+                mesh_address: Some(self.own_member.mesh_address),
+                kv_address: Some(self.own_member.kv_address),
                 voter,
             };
         }
@@ -315,7 +317,7 @@ impl Hosting {
 }
 
 /// What DISCO's record, or the formation, says about this node.
-fn record(assignment: &Assignment, identity: &Identity) -> Record {
+fn own_record(assignment: &Assignment, identity: &Identity) -> Record {
     let own = Member { node_id: identity.node_id, store_id: identity.store_id };
     let named = |members: &[Member]| members.contains(&own);
     let under_another_store = |members: &[Member]| {
@@ -356,16 +358,16 @@ async fn first_failure(tasks: &mut JoinSet<()>) -> JoinError {
 }
 
 /// Runs a task until its group is stopped.
-async fn attend(stop: CancellationToken, task: impl Future<Output = ()>) {
+async fn run_until_stopped(stop: CancellationToken, task: impl Future<Output = ()>) {
     stop.run_until_cancelled(task).await;
 }
 
 /// Marks the hosted groups as changed whenever this one has news worth a report, until it stops.
-async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
+async fn notify_changes(group: Group, hosted: watch::Sender<Vec<Group>>) {
     let mut status = group.watch_status();
-    let mut told = news(&status.borrow_and_update());
+    let mut told = reported(&status.borrow_and_update());
     while status.changed().await.is_ok() {
-        let latest = news(&status.borrow_and_update());
+        let latest = reported(&status.borrow_and_update());
         if latest != told {
             told = latest;
             hosted.send_modify(|_| {});
@@ -373,9 +375,9 @@ async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
     }
 }
 
-type News = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>, Quorum);
+type Reported = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>, Quorum);
 
-const fn news(status: &Status) -> News {
+const fn reported(status: &Status) -> Reported {
     (status.role, status.term, status.leader, status.membership_log_id, status.quorum)
 }
 

@@ -27,9 +27,9 @@ impl Ready {
 
 /// Where the node's orders come from, and whether any came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Guidance {
-    /// Told what to host, by DISCO, by the formation or by the cache.
-    Told,
+pub(crate) enum OrdersState {
+    /// Told what to host, by DISCO, by the formation or by what the disk remembers.
+    Known,
     WaitsForDisco,
     WaitsToBeFormed,
     /// The other servers formed a mesh without this one.
@@ -37,35 +37,35 @@ pub(crate) enum Guidance {
 }
 
 /// What a replica may lack of its leader's commits and still count as caught up.
-const BEHIND: u64 = 1_000;
+const READY_LAG: u64 = 1_000;
 
 pub(crate) fn readiness<'a>(
-    guidance: Guidance,
+    orders_state: OrdersState,
     groups: impl IntoIterator<Item = (&'a str, Status)>,
     waiting: impl IntoIterator<Item = &'a str>,
 ) -> Ready {
     let mut ready = Ready::default();
     for (namespace, status) in groups {
         ready.groups += 1;
-        ready.reasons.extend(lacks(namespace, &status));
+        ready.reasons.extend(not_ready_reason(namespace, &status));
     }
     for namespace in waiting {
         let reason = format!("namespace {namespace} is not started");
         ready.reasons.push(reason);
     }
-    match guidance {
-        Guidance::Told if ready.groups == 0 && ready.reasons.is_empty() => {
+    match orders_state {
+        OrdersState::Known if ready.groups == 0 && ready.reasons.is_empty() => {
             ready.reasons.push("DISCO has given this node no namespace to host yet".to_owned());
         }
-        Guidance::Told => {}
-        Guidance::WaitsForDisco => ready.reasons.push(
+        OrdersState::Known => {}
+        OrdersState::WaitsForDisco => ready.reasons.push(
             "no DISCO server has accepted this node, and it has hosted no group before".to_owned(),
         ),
-        Guidance::WaitsToBeFormed => {
+        OrdersState::WaitsToBeFormed => {
             let reason = "waits to be formed: run `quorate init` once, with all servers";
             ready.reasons.push(reason.to_owned());
         }
-        Guidance::LeftOut => ready.reasons.push(
+        OrdersState::LeftOut => ready.reasons.push(
             "the servers that this one was told of formed a mesh without it; if it was among them, \
              start it with the data directory that it had"
                 .to_owned(),
@@ -74,7 +74,7 @@ pub(crate) fn readiness<'a>(
     ready
 }
 
-fn lacks(namespace: &str, status: &Status) -> Option<String> {
+fn not_ready_reason(namespace: &str, status: &Status) -> Option<String> {
     if let Some(doubt) = status.doubt {
         return Some(format!("namespace {namespace} {doubt}"));
     }
@@ -91,7 +91,7 @@ fn lacks(namespace: &str, status: &Status) -> Option<String> {
     let behind = status.committed.saturating_sub(status.applied);
     match status.role {
         Role::Stopped => Some(format!("namespace {namespace} is stopped")),
-        Role::Leader | Role::Follower | Role::Learner | Role::Candidate if behind > BEHIND => {
+        Role::Leader | Role::Follower | Role::Learner | Role::Candidate if behind > READY_LAG => {
             Some(format!("namespace {namespace} is {behind} entries behind"))
         }
         Role::Leader | Role::Follower | Role::Learner | Role::Candidate => None,
@@ -108,24 +108,24 @@ mod tests {
 
     #[test]
     fn a_node_whose_groups_have_leaders_is_ready() {
-        let ready = readiness(Guidance::Told, [("default", status())], []);
+        let ready = readiness(OrdersState::Known, [("default", status())], []);
         let expected = Ready { groups: 1, reasons: Vec::new() };
         assert_eq!(ready, expected);
     }
 
     #[test]
     fn a_node_without_groups_serves_nobody() {
-        assert!(!readiness(Guidance::Told, [], []).is_ready());
-        assert!(!readiness(Guidance::WaitsForDisco, [], []).is_ready());
-        assert!(!readiness(Guidance::WaitsToBeFormed, [], []).is_ready());
-        assert!(!readiness(Guidance::LeftOut, [], []).is_ready());
+        assert!(!readiness(OrdersState::Known, [], []).is_ready());
+        assert!(!readiness(OrdersState::WaitsForDisco, [], []).is_ready());
+        assert!(!readiness(OrdersState::WaitsToBeFormed, [], []).is_ready());
+        assert!(!readiness(OrdersState::LeftOut, [], []).is_ready());
     }
 
     #[test]
     fn a_group_without_a_leader_is_named() {
         let mut leaderless = status();
         leaderless.leader = None;
-        let ready = readiness(Guidance::Told, [("a", status()), ("b", leaderless)], []);
+        let ready = readiness(OrdersState::Known, [("a", status()), ("b", leaderless)], []);
         assert_eq!(ready.reasons, ["namespace b has no leader"]);
     }
 
@@ -135,7 +135,7 @@ mod tests {
         for quorum in [Quorum::Electing, Quorum::Lost] {
             for role in [Role::Leader, Role::Follower, Role::Learner] {
                 let lost = Status { role, quorum, ..status() };
-                let ready = readiness(Guidance::Told, [("a", lost)], []);
+                let ready = readiness(OrdersState::Known, [("a", lost)], []);
                 assert_eq!(ready.reasons, ["namespace a has no quorum"]);
             }
         }
@@ -145,7 +145,7 @@ mod tests {
     fn a_blank_replica_waits_for_its_leader() {
         let mut blank = status();
         blank.members.clear();
-        let ready = readiness(Guidance::Told, [("a", blank)], []);
+        let ready = readiness(OrdersState::Known, [("a", blank)], []);
         assert_eq!(ready.reasons, ["namespace a waits for its leader"]);
     }
 
@@ -153,13 +153,13 @@ mod tests {
     fn a_replica_that_is_behind_says_how_far() {
         let mut behind = status();
         behind.committed = 5_000;
-        let ready = readiness(Guidance::Told, [("a", behind)], []);
+        let ready = readiness(OrdersState::Known, [("a", behind)], []);
         assert_eq!(ready.reasons, ["namespace a is 4990 entries behind"]);
     }
 
     #[test]
     fn a_group_that_is_not_started_is_named() {
-        let ready = readiness(Guidance::Told, [], ["a"]);
+        let ready = readiness(OrdersState::Known, [], ["a"]);
         assert_eq!(ready.reasons, ["namespace a is not started"]);
     }
 

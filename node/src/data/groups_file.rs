@@ -3,9 +3,9 @@
 //! It lets the node start its groups while DISCO is away, and it is the note that tells a group
 //! which this disk never held from one whose store was lost:
 //!
-//! - [`Remembered::placed`] is set, durably, after the store has made room for the group and before
+//! - [`GroupEntry::placed`] is set, durably, after the store has made room for the group and before
 //!   the replica runs. A store without the room has lost it, and with it what the replica voted.
-//! - [`Remembered::held`] is set once the replica was seen to have voted or stored something, up to
+//! - [`GroupEntry::held`] is set once the replica was seen to have voted or stored something, up to
 //!   a second after it did. A store with the room and nothing in it has lost that. Without the note
 //!   the replica is one whose process ended before it had voted, as far as this directory knows.
 //!
@@ -33,14 +33,14 @@ const FORMAT: u32 = 1;
 
 /// The groups of this node, on disk.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(crate) struct GroupsFile {
     path: PathBuf,
     contents: Contents,
 }
 
 /// One group, as last heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
+pub(crate) struct GroupEntry {
     pub(crate) namespace: String,
     first_voters: Vec<MemberRow>,
     replicas: Vec<MemberRow>,
@@ -55,7 +55,7 @@ pub(crate) struct Remembered {
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
-pub enum CacheError {
+pub enum GroupsFileError {
     #[error("cannot read {path}")]
     Read {
         path: PathBuf,
@@ -86,7 +86,7 @@ struct Contents {
     format: u32,
     /// The mesh that the groups are of.
     mesh: Option<String>,
-    groups: BTreeMap<GroupId, Remembered>,
+    groups: BTreeMap<GroupId, GroupEntry>,
     nodes: Vec<PeerRow>,
 }
 
@@ -107,47 +107,47 @@ struct PeerRow {
     kv_address: Option<SocketAddr>,
 }
 
-impl Cache {
+impl GroupsFile {
     /// Reads what is remembered in a data directory; nothing on a first start.
     ///
     /// # Errors
     ///
     /// If there is a file and it cannot be understood.
-    pub(crate) fn load(directory: &Path) -> Result<Self, CacheError> {
+    pub(crate) fn load(directory: &Path) -> Result<Self, GroupsFileError> {
         let path = directory.join(FILE);
         let contents = match fs::read(&path) {
             Ok(bytes) => parse(&path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::empty(),
-            Err(source) => return Err(CacheError::Read { path, source }),
+            Err(source) => return Err(GroupsFileError::Read { path, source }),
         };
         Ok(Self { path, contents })
     }
 
     /// Remembers what DISCO orders, or the formation.
-    pub(crate) fn remember(&mut self, orders: &Orders) -> Result<(), CacheError> {
+    pub(crate) fn remember(&mut self, orders: &Orders) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
         contents.mesh = Some(orders.mesh.to_string());
         for (group, assignment) in &orders.assignments {
             let before = contents.groups.get(group);
-            let remembered = Remembered::from_assignment(assignment, before);
-            contents.groups.insert(*group, remembered);
+            let entry = GroupEntry::from_assignment(assignment, before);
+            contents.groups.insert(*group, entry);
         }
         contents.nodes = orders.peers.values().map(PeerRow::from_peer).collect();
         self.replace(contents)
     }
 
     /// Notes that the store has made room for a group's replica.
-    pub(crate) fn mark_placed(&mut self, group: GroupId) -> Result<(), CacheError> {
-        self.mark(group, |remembered| remembered.placed = true)
+    pub(crate) fn mark_placed(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
+        self.mark(group, |entry| entry.placed = true)
     }
 
     /// Notes that this node's replica of a group has something to remember.
-    pub(crate) fn mark_held(&mut self, group: GroupId) -> Result<(), CacheError> {
-        self.mark(group, |remembered| remembered.held = true)
+    pub(crate) fn mark_held(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
+        self.mark(group, |entry| entry.held = true)
     }
 
     /// Forgets a group that is no longer this node's business.
-    pub(crate) fn forget(&mut self, group: GroupId) -> Result<(), CacheError> {
+    pub(crate) fn forget(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
         contents.groups.remove(&group);
         self.replace(contents)
@@ -168,7 +168,7 @@ impl Cache {
             mesh: mesh.as_ref()?.parse().ok()?,
             assignments: groups
                 .iter()
-                .map(|(group, remembered)| (*group, remembered.to_assignment(*group)))
+                .map(|(group, entry)| (*group, entry.to_assignment(*group)))
                 .collect(),
             peers: nodes.iter().map(|row| (row.node_id, row.to_peer())).collect(),
             fresh: false,
@@ -178,22 +178,22 @@ impl Cache {
     fn mark(
         &mut self,
         group: GroupId,
-        note: impl FnOnce(&mut Remembered),
-    ) -> Result<(), CacheError> {
+        note: impl FnOnce(&mut GroupEntry),
+    ) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
-        if let Some(remembered) = contents.groups.get_mut(&group) {
-            note(remembered);
+        if let Some(entry) = contents.groups.get_mut(&group) {
+            note(entry);
         }
         self.replace(contents)
     }
 
     /// Persists first, so that nobody acts on what a crash would forget.
-    fn replace(&mut self, contents: Contents) -> Result<(), CacheError> {
+    fn replace(&mut self, contents: Contents) -> Result<(), GroupsFileError> {
         if contents == self.contents {
             return Ok(());
         }
         write(&self.path, &contents)
-            .map_err(|source| CacheError::Write { path: self.path.clone(), source })?;
+            .map_err(|source| GroupsFileError::Write { path: self.path.clone(), source })?;
         self.contents = contents;
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Contents {
     }
 }
 
-impl Remembered {
+impl GroupEntry {
     fn from_assignment(assignment: &Assignment, before: Option<&Self>) -> Self {
         Self {
             namespace: assignment.namespace.clone(),
@@ -265,15 +265,15 @@ fn members(rows: &[MemberRow]) -> Vec<Member> {
     members.collect()
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, CacheError> {
+fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, GroupsFileError> {
     #[derive(Deserialize)]
     struct Layout {
         format: u32,
     }
-    let malformed = |source| CacheError::Malformed { path: path.to_owned(), source };
+    let malformed = |source| GroupsFileError::Malformed { path: path.to_owned(), source };
     let layout: Layout = serde_json::from_slice(bytes).map_err(malformed)?;
     if layout.format > FORMAT {
-        return Err(CacheError::Newer { path: path.to_owned(), found: layout.format });
+        return Err(GroupsFileError::Newer { path: path.to_owned(), found: layout.format });
     }
     serde_json::from_slice(bytes).map_err(malformed)
 }
@@ -308,69 +308,69 @@ mod tests {
     #[test]
     fn what_is_remembered_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cache = Cache::load(directory.path()).unwrap();
-        assert_eq!(cache.orders(), None);
+        let mut groups_file = GroupsFile::load(directory.path()).unwrap();
+        assert_eq!(groups_file.orders(), None);
         let orders = orders();
-        cache.remember(&orders).unwrap();
-        cache.mark_placed(2).unwrap();
+        groups_file.remember(&orders).unwrap();
+        groups_file.mark_placed(2).unwrap();
 
-        let again = Cache::load(directory.path()).unwrap();
+        let again = GroupsFile::load(directory.path()).unwrap();
         assert_eq!(again.orders(), Some(orders));
         assert!(again.placed(2) && !again.held(2));
         assert!(!again.placed(3));
-        cache.mark_held(2).unwrap();
-        assert!(Cache::load(directory.path()).unwrap().held(2));
+        groups_file.mark_held(2).unwrap();
+        assert!(GroupsFile::load(directory.path()).unwrap().held(2));
     }
 
     #[test]
     fn what_is_remembered_survives_a_power_cut() {
         let image = powercut::cut(|directory| {
-            let mut cache = Cache::load(directory).unwrap();
-            cache.remember(&orders()).unwrap();
-            cache.mark_placed(2).unwrap();
+            let mut groups_file = GroupsFile::load(directory).unwrap();
+            groups_file.remember(&orders()).unwrap();
+            groups_file.mark_placed(2).unwrap();
         });
-        let again = Cache::load(image.path()).unwrap();
+        let again = GroupsFile::load(image.path()).unwrap();
         assert!(again.orders().is_some() && again.placed(2));
     }
 
     #[test]
     fn repeated_orders_keep_the_notes_of_having_held() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cache = Cache::load(directory.path()).unwrap();
-        cache.remember(&orders()).unwrap();
-        cache.mark_placed(2).unwrap();
-        cache.mark_held(2).unwrap();
-        cache.remember(&orders()).unwrap();
-        assert!(cache.placed(2) && cache.held(2));
+        let mut groups_file = GroupsFile::load(directory.path()).unwrap();
+        groups_file.remember(&orders()).unwrap();
+        groups_file.mark_placed(2).unwrap();
+        groups_file.mark_held(2).unwrap();
+        groups_file.remember(&orders()).unwrap();
+        assert!(groups_file.placed(2) && groups_file.held(2));
     }
 
     #[test]
     fn orders_without_a_group_do_not_forget_it() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cache = Cache::load(directory.path()).unwrap();
+        let mut groups_file = GroupsFile::load(directory.path()).unwrap();
         let orders = orders();
-        cache.remember(&orders).unwrap();
+        groups_file.remember(&orders).unwrap();
         let without = Orders { assignments: BTreeMap::new(), ..orders.clone() };
-        cache.remember(&without).unwrap();
-        assert_eq!(cache.orders(), Some(orders));
-        cache.forget(2).unwrap();
-        assert_eq!(cache.orders(), Some(without));
+        groups_file.remember(&without).unwrap();
+        assert_eq!(groups_file.orders(), Some(orders));
+        groups_file.forget(2).unwrap();
+        assert_eq!(groups_file.orders(), Some(without));
     }
 
     #[test]
     fn a_file_that_cannot_be_understood_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(FILE), "{\"format\": 1, \"gro").unwrap();
-        let refused = Cache::load(directory.path());
-        assert!(matches!(refused, Err(CacheError::Malformed { .. })), "{refused:?}");
+        let refused = GroupsFile::load(directory.path());
+        assert!(matches!(refused, Err(GroupsFileError::Malformed { .. })), "{refused:?}");
     }
 
     #[test]
     fn a_file_of_a_later_version_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(FILE), "{\"format\": 2}").unwrap();
-        let refused = Cache::load(directory.path());
-        assert!(matches!(refused, Err(CacheError::Newer { found: 2, .. })), "{refused:?}");
+        let refused = GroupsFile::load(directory.path());
+        assert!(matches!(refused, Err(GroupsFileError::Newer { found: 2, .. })), "{refused:?}");
     }
 
     fn orders() -> Orders {

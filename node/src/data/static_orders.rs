@@ -18,7 +18,7 @@ const GROUP: GroupId = 2;
 const NAMESPACE: &str = "default";
 
 /// The formation as orders: it is as final as a record that DISCO committed.
-pub(crate) fn orders(formation: &Formation) -> Option<Orders> {
+pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
     let Ok(mesh) = formation.mesh_id.parse::<MeshId>() else {
         warn!(mesh_id = formation.mesh_id, "a formation without a mesh id");
         return None;
@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn the_lowest_ids_vote_and_all_hold_a_replica_in_whatever_order_they_are_listed() {
-        let expected = orders(&formation([1, 2, 3, 4, 5, 6, 7])).unwrap();
-        let told = orders(&formation([7, 3, 5, 1, 6, 2, 4])).unwrap();
+        let expected = from_formation(&formation([1, 2, 3, 4, 5, 6, 7])).unwrap();
+        let told = from_formation(&formation([7, 3, 5, 1, 6, 2, 4])).unwrap();
         assert_eq!(told.assignments, expected.assignments);
         let assignment = &told.assignments[&GROUP];
         let ids = |members: &[Member]| members.iter().map(|it| it.node_id).collect::<Vec<_>>();
