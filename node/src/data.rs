@@ -44,7 +44,7 @@ pub use self::{groups_file::GroupsFileError, readiness::Ready};
 use crate::{
     etcd::Etcd,
     namespaces::{Absence, Namespaces},
-    session::{Introduction, Session, SessionError, SessionHandle, Told},
+    session::{DiscoState, Introduction, Session, SessionError, SessionHandle},
 };
 
 /// How long a replica's node must be down before another one takes its seat, unless told otherwise.
@@ -220,9 +220,9 @@ impl Data {
         tasks: &mut JoinSet<Result<(), SessionError>>,
         shutdown: &CancellationToken,
     ) -> Result<(), DataError> {
-        let mut told = match session {
-            Some(session) => session.told.clone(),
-            None => watch::Sender::new(Told::default()).subscribe(),
+        let mut disco = match session {
+            Some(session) => session.state.clone(),
+            None => watch::Sender::new(DiscoState::default()).subscribe(),
         };
         let mut formation = self.host.mesh().formation();
         formation.mark_changed();
@@ -236,9 +236,9 @@ impl Data {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = tasks.join_next() => return Ok(ended??),
                 failure = self.hosting.failed() => return Err(failure.into()),
-                Ok(()) = told.changed() => {
-                    let told = told.borrow_and_update().clone();
-                    self.follow_disco(told).await?;
+                Ok(()) = disco.changed() => {
+                    let disco = disco.borrow_and_update().clone();
+                    self.follow_disco(disco).await?;
                 }
                 Ok(()) = formation.changed(), if session.is_none() => self.follow_formation().await?,
                 Ok(()) = hosted.changed() => self.hosting.refresh()?,
@@ -257,12 +257,12 @@ impl Data {
         }
     }
 
-    async fn follow_disco(&mut self, told: Told) -> Result<(), DataError> {
-        if !told.is_live() {
+    async fn follow_disco(&mut self, disco: DiscoState) -> Result<(), DataError> {
+        if !disco.is_live() {
             self.hosting.forget_topology();
             return Ok(());
         }
-        match told.orders {
+        match disco.orders {
             Some(orders) => self.hosting.follow(&orders).await,
             None => Ok(()),
         }

@@ -16,24 +16,23 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{
-    ACCEPT_WITHIN, Open,
-    dial::{backoff, order},
-    open,
+    ACCEPT_WITHIN, AcceptedSession, open_session,
+    servers::{backoff, servers_to_try},
 };
 
 /// The longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Looks until there is a server with a quorum. Gives the session that was begun with it.
-pub(super) async fn find(
+pub(super) async fn find_quorum(
     host: Host,
     seeds: Vec<SocketAddr>,
     current: SocketAddr,
     hello: NodeHello,
-) -> Open {
+) -> AcceptedSession {
     let mut rounds = 0;
     loop {
-        if let Some(found) = look(&host, &seeds, current, &hello).await {
+        if let Some(found) = ask_all(&host, &seeds, current, &hello).await {
             return found;
         }
         sleep(pause(rounds, rand::random())).await;
@@ -42,15 +41,16 @@ pub(super) async fn find(
 }
 
 /// Asks every other server at once.
-async fn look(
+async fn ask_all(
     host: &Host,
     seeds: &[SocketAddr],
     current: SocketAddr,
     hello: &NodeHello,
-) -> Option<Open> {
+) -> Option<AcceptedSession> {
     let mesh = host.mesh().watch_id().borrow().clone()?;
-    let others =
-        order(seeds, host.mesh().book().hints(), None).into_iter().filter(|it| *it != current);
+    let others = servers_to_try(seeds, host.mesh().book().hints(), None)
+        .into_iter()
+        .filter(|it| *it != current);
     let mut asked: FuturesUnordered<_> =
         others.map(|address| ask(address, hello.clone(), &mesh)).collect();
     while let Some(answer) = asked.next().await {
@@ -61,8 +61,8 @@ async fn look(
     None
 }
 
-async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<Open> {
-    match timeout(ACCEPT_WITHIN, open(address, hello)).await {
+async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<AcceptedSession> {
+    match timeout(ACCEPT_WITHIN, open_session(address, hello)).await {
         Ok(Ok(open)) => is_fresh(&open, mesh).then_some(open),
         Ok(Err(status)) => {
             debug!(%address, %status, "no session with DISCO here");
@@ -72,7 +72,7 @@ async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<Ope
     }
 }
 
-fn is_fresh(open: &Open, mesh: &MeshId) -> bool {
+fn is_fresh(open: &AcceptedSession, mesh: &MeshId) -> bool {
     let meta = open.first.meta.as_ref();
     meta.is_some_and(|meta| meta.stale_for_ms == 0 && meta.mesh_id == mesh.as_str())
 }
@@ -80,5 +80,5 @@ fn is_fresh(open: &Open, mesh: &MeshId) -> bool {
 /// How long to wait after so many looks: as between rounds without a session, and longer, since
 /// there is one.
 pub(super) fn pause(rounds: u32, jitter: f64) -> Duration {
-    backoff(rounds, jitter).mul_f64(LONGEST_PAUSE.div_duration_f64(super::dial::LONGEST_BACKOFF))
+    backoff(rounds, jitter).mul_f64(LONGEST_PAUSE.div_duration_f64(super::servers::LONGEST_BACKOFF))
 }

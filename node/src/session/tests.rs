@@ -8,10 +8,10 @@ use tonic::Code;
 
 use super::{
     SessionError,
-    dial::{backoff, order},
     orders::{self, Assignment, NodeState, Orders, Peer},
     refused_by_all,
-    verdict::{Verdict, judge},
+    servers::{backoff, servers_to_try},
+    verdict::{Verdict, verdict_of},
 };
 
 const ALL_CODES: [Code; 17] = [
@@ -84,7 +84,7 @@ fn half_of_the_backoff_is_random() {
 fn every_disco_server_is_tried_once() {
     let seeds = [address(1), address(2)];
     let hints = vec![hint(2, "disco"), hint(3, "disco"), hint(4, "data")];
-    let mut tried = order(&seeds, hints, None);
+    let mut tried = servers_to_try(&seeds, hints, None);
     tried.sort_unstable();
     assert_eq!(tried, [address(1), address(2), address(3)]);
 }
@@ -93,7 +93,7 @@ fn every_disco_server_is_tried_once() {
 fn the_server_just_lost_is_tried_last() {
     let seeds: Vec<SocketAddr> = (1..=5).map(address).collect();
     for lost in &seeds {
-        assert_eq!(order(&seeds, Vec::new(), Some(*lost)).last(), Some(lost));
+        assert_eq!(servers_to_try(&seeds, Vec::new(), Some(*lost)).last(), Some(lost));
     }
 }
 
@@ -158,7 +158,7 @@ fn hints_that_cannot_be_read_are_left_out() {
 }
 
 fn codes(verdict: Verdict, accepted_before: bool) -> Vec<Code> {
-    ALL_CODES.into_iter().filter(|code| judge(*code, accepted_before) == verdict).collect()
+    ALL_CODES.into_iter().filter(|code| verdict_of(*code, accepted_before) == verdict).collect()
 }
 
 fn directive() -> Directive {

@@ -19,7 +19,7 @@ pub(crate) enum Verdict {
 /// malformed, and only a copy of its disk that was started elsewhere is news, since it votes under
 /// the same id. All other codes say something about the server or the way to it: `UNIMPLEMENTED` is
 /// a data node's mesh port, `UNAVAILABLE` a server without a quorum.
-pub(crate) fn judge(code: Code, accepted_before: bool) -> Verdict {
+pub(crate) fn verdict_of(code: Code, accepted_before: bool) -> Verdict {
     match code {
         Code::FailedPrecondition | Code::AlreadyExists => Verdict::Final,
         Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated

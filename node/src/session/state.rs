@@ -9,7 +9,7 @@ use super::orders::Orders;
 
 /// What DISCO has told, and whether it still does.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct DiscoState {
     /// The latest orders of this process's time; kept when the session is lost.
     pub(crate) orders: Option<Arc<Orders>>,
     pub(crate) link: Link,
@@ -32,7 +32,7 @@ pub(crate) enum Link {
     Unreached,
 }
 
-impl Told {
+impl DiscoState {
     pub(crate) fn is_live(&self) -> bool {
         self.link == Link::Live
     }

@@ -35,7 +35,7 @@ pub(crate) fn backoff(failed_rounds: u32, jitter: f64) -> Duration {
 }
 
 /// Every DISCO server that is known, each once, shuffled, the one just lost last.
-pub(crate) fn order(
+pub(crate) fn servers_to_try(
     seeds: &[SocketAddr],
     hints: Vec<Hint>,
     just_lost: Option<SocketAddr>,
