@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!              ┌────────────────────────────────────────────────────────────┐
-//!   KvCommand ─► machine ─► put / delete / txn (plan, check, run) / compact │─► KvReply
+//!   KvCommand ─► machine ─► put / delete / txn (pick, check, run) / compact │─► KvReply
 //!              │                │ Write                                     │
 //!              │                ▼                                           │
 //!              │   rows:  m  c:key  h:key+revision  r:revision              │

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     DEFAULT_NAMESPACE, NAMESPACE_METADATA, refusal,
-    scans::{Abandoned, Scans, Wanted},
+    scans::{Abandoned, CancellableRows, Scans},
 };
 use crate::{
     kv::{KvError, MAX_REQUEST_BYTES, Refusal},
@@ -100,7 +100,7 @@ impl Backend {
                 Err(Status::new(Code::from(refused.code), refused.message))
             }
             Some(outcome) => Ok(outcome),
-            None => Err(odd_reply()),
+            None => Err(unexpected_reply()),
         }
     }
 
@@ -124,7 +124,7 @@ impl Backend {
             Breadth::Many => {
                 let scan = move |abandoned: &Abandoned| {
                     let view = group.view()?;
-                    read(&Wanted { rows: &view, abandoned })
+                    read(&CancellableRows { rows: &view, abandoned })
                 };
                 self.scans.run(scan).await
             }
@@ -148,7 +148,7 @@ impl Backend {
     }
 
     /// A header as the machine gave it, with the rest.
-    pub(super) fn complete(
+    pub(super) fn full_header(
         &self,
         group: &Group,
         header: Option<ResponseHeader>,
@@ -182,6 +182,6 @@ impl Backend {
 }
 
 /// A reply of another version, or of another kind than the command.
-pub(super) fn odd_reply() -> Status {
+pub(super) fn unexpected_reply() -> Status {
     Status::internal("etcdserver: the reply does not belong to the request")
 }

@@ -45,7 +45,7 @@ impl Scans {
     ) -> Result<T, Status> {
         let broken = |_| Status::internal("etcdserver: the read broke off");
         let permit = self.0.clone().acquire_owned().await.map_err(|_| broken(()))?;
-        let caller = OnDrop(Abandoned::default());
+        let caller = AbandonOnDrop(Abandoned::default());
         let abandoned = caller.0.clone();
         let reading = spawn_blocking(move || {
             let answer = read(&abandoned);
@@ -63,21 +63,21 @@ impl Abandoned {
 }
 
 /// Marks a read as abandoned when its caller is dropped, or done.
-struct OnDrop(Abandoned);
+struct AbandonOnDrop(Abandoned);
 
-impl Drop for OnDrop {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Rows that can be read as long as somebody wants them.
-pub(super) struct Wanted<'a> {
+pub(super) struct CancellableRows<'a> {
     pub(super) rows: &'a dyn Read,
     pub(super) abandoned: &'a Abandoned,
 }
 
-impl Read for Wanted<'_> {
+impl Read for CancellableRows<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         self.rows.get(key)
     }
@@ -117,9 +117,9 @@ mod tests {
 
     #[test]
     fn a_scan_ends_when_its_caller_leaves() {
-        let (rows, caller) = (rows(100), OnDrop(Abandoned::default()));
+        let (rows, caller) = (rows(100), AbandonOnDrop(Abandoned::default()));
         let abandoned = caller.0.clone();
-        let wanted = Wanted { rows: &rows, abandoned: &abandoned };
+        let wanted = CancellableRows { rows: &rows, abandoned: &abandoned };
         let (mut caller, mut visited) = (Some(caller), 0);
         let scanned = wanted.scan(&[], None, false, &mut |_, _| {
             visited += 1;

@@ -4,7 +4,7 @@ use raft::rows::{Read, StorageError};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    layout::{Meta, Record, Revision, corrupt, history_ended, history_key},
+    layout::{KeyRecord, Meta, Revision, corrupt, history_ended, history_key},
     refusal::{KvError, Refusal},
     span::Span,
 };
@@ -52,7 +52,7 @@ fn hash_history(rows: &dyn Read, meta: &Meta, at: i64) -> Result<u64, StorageErr
     let mut bad = None;
     rows.scan(&start, Some(&end), false, &mut |row, bytes| {
         let (Some(ended), Some(record), Some(key)) =
-            (history_ended(row), Record::decode(bytes), history_key(row))
+            (history_ended(row), KeyRecord::decode(bytes), history_key(row))
         else {
             bad = Some(corrupt("history", row));
             return false;
@@ -66,7 +66,7 @@ fn hash_history(rows: &dyn Read, meta: &Meta, at: i64) -> Result<u64, StorageErr
     bad.map_or(Ok(sum), Err)
 }
 
-fn digest(key: &[u8], record: Record<'_>, ended: Option<Revision>) -> u64 {
+fn digest(key: &[u8], record: KeyRecord<'_>, ended: Option<Revision>) -> u64 {
     let ended = ended.unwrap_or_default();
     let mut hasher = Xxh3::new();
     hasher.update(&key.len().to_be_bytes());

@@ -3,7 +3,7 @@
 //! | row | key | value |
 //! |---|---|---|
 //! | meta | `m` | [`Meta`] |
-//! | current | `c` key | the [`Record`] that the key has |
+//! | current | `c` key | the [`KeyRecord`] that the key has |
 //! | history | `h` escaped-key `00 01` revision | a record that the key had until that revision |
 //! | change | `r` revision | one byte of kind, then the key that changed there |
 //!
@@ -133,7 +133,7 @@ impl Meta {
 ///
 /// Encoded as four varints and the value, which goes on to the end of the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(super) struct KeyRecord<'a> {
     pub(super) create_revision: i64,
     pub(super) mod_revision: i64,
     pub(super) version: i64,
@@ -141,7 +141,7 @@ pub(super) struct Record<'a> {
     pub(super) value: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> KeyRecord<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let head = self.head();
         let len: usize = head.iter().map(|field| encoded_len_varint(*field)).sum();

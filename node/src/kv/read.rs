@@ -13,7 +13,7 @@ use proto::{
 use raft::rows::{Read, StorageError};
 
 use super::{
-    layout::{Meta, Record, Revision, corrupt, history_ended, history_key},
+    layout::{KeyRecord, Meta, Revision, corrupt, history_ended, history_key},
     refusal::{KvError, Refusal},
     span::Span,
 };
@@ -41,7 +41,7 @@ pub(super) fn range_at(
 ) -> Result<RangeResponse, StorageError> {
     let order = Order::of(request);
     let limit = usize::try_from(request.limit).unwrap_or_default();
-    let wanted = Wanted {
+    let selection = Selection {
         // What is sorted or filtered afterwards cannot be cut before. One more than the limit
         // tells that there is more.
         keys: match limit {
@@ -56,9 +56,9 @@ pub(super) fn range_at(
     };
     let span = Span::new(&request.key, &request.range_end);
     let Found { mut kvs, count } = if at >= current {
-        find_current(rows, span, wanted)?
+        find_current(rows, span, selection)?
     } else {
-        find_at(rows, span, at, wanted)?
+        find_at(rows, span, at, selection)?
     };
     kvs.retain(|kv| passes_filters(request, kv));
     order.sort(&mut kvs);
@@ -81,13 +81,13 @@ pub(super) fn header(revision: i64) -> ResponseHeader {
 
 /// How much of what is found is kept.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct Selection {
     keys: usize,
     values: bool,
 }
 
-impl Wanted {
-    fn keep(self, kvs: &mut Vec<KeyValue>, key: &[u8], mut record: Record<'_>) {
+impl Selection {
+    fn push_to(self, kvs: &mut Vec<KeyValue>, key: &[u8], mut record: KeyRecord<'_>) {
         if kvs.len() < self.keys {
             if !self.values {
                 record.value = &[];
@@ -104,10 +104,14 @@ struct Found {
     count: i64,
 }
 
-fn find_current(rows: &dyn Read, span: Span<'_>, wanted: Wanted) -> Result<Found, StorageError> {
+fn find_current(
+    rows: &dyn Read,
+    span: Span<'_>,
+    selection: Selection,
+) -> Result<Found, StorageError> {
     let mut found = Found::default();
     span.each_current(rows, &mut |key, record| {
-        wanted.keep(&mut found.kvs, key, record);
+        selection.push_to(&mut found.kvs, key, record);
         found.count += 1;
         true
     })?;
@@ -120,19 +124,19 @@ fn find_at(
     rows: &dyn Read,
     span: Span<'_>,
     at: i64,
-    wanted: Wanted,
+    selection: Selection,
 ) -> Result<Found, StorageError> {
     let mut current = Found::default();
     span.each_current(rows, &mut |key, record| {
         if record.mod_revision <= at {
-            wanted.keep(&mut current.kvs, key, record);
+            selection.push_to(&mut current.kvs, key, record);
             current.count += 1;
         }
         true
     })?;
-    let ended = find_ended(rows, span, at, wanted)?;
+    let ended = find_ended(rows, span, at, selection)?;
     let mut kvs = merge(current.kvs, ended.kvs);
-    kvs.truncate(wanted.keys);
+    kvs.truncate(selection.keys);
     Ok(Found { kvs, count: current.count + ended.count })
 }
 
@@ -140,7 +144,7 @@ fn find_ended(
     rows: &dyn Read,
     span: Span<'_>,
     at: i64,
-    wanted: Wanted,
+    selection: Selection,
 ) -> Result<Found, StorageError> {
     let (start, end) = span.history(Revision { main: at.saturating_add(1), sub: 0 });
     let mut found = Found::default();
@@ -151,7 +155,7 @@ fn find_ended(
     // The records of a key follow one another: only the first one beyond `at` can hold there.
     let goes_on = !matches!(span, Span::Key(_));
     rows.scan(&start, Some(&end), false, &mut |row, bytes| {
-        let (Some(ended), Some(record)) = (history_ended(row), Record::decode(bytes)) else {
+        let (Some(ended), Some(record)) = (history_ended(row), KeyRecord::decode(bytes)) else {
             bad = Some(corrupt("history", row));
             return false;
         };
@@ -159,12 +163,12 @@ fn find_ended(
             return goes_on;
         }
         found.count += 1;
-        if found.kvs.len() < wanted.keys {
+        if found.kvs.len() < selection.keys {
             let Some(key) = history_key(row) else {
                 bad = Some(corrupt("history", row));
                 return false;
             };
-            wanted.keep(&mut found.kvs, &key, record);
+            selection.push_to(&mut found.kvs, &key, record);
         }
         goes_on
     })?;

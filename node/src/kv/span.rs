@@ -9,7 +9,7 @@ use raft::rows::{Read, StorageError};
 
 use super::layout::Revision;
 use super::layout::{
-    Record, corrupt, current_end, current_key, current_row, history_after, history_end,
+    KeyRecord, corrupt, current_end, current_key, current_row, history_after, history_end,
     history_from, history_row,
 };
 
@@ -46,13 +46,14 @@ impl<'a> Span<'a> {
     pub(super) fn each_current(
         &self,
         rows: &dyn Read,
-        visit: &mut dyn FnMut(&[u8], Record<'_>) -> bool,
+        visit: &mut dyn FnMut(&[u8], KeyRecord<'_>) -> bool,
     ) -> Result<(), StorageError> {
         let (start, end) = match self {
             Self::Key(key) => {
                 let row = current_row(key);
                 if let Some(bytes) = rows.get(&row)? {
-                    let record = Record::decode(&bytes).ok_or_else(|| corrupt("current", &row))?;
+                    let record =
+                        KeyRecord::decode(&bytes).ok_or_else(|| corrupt("current", &row))?;
                     visit(key, record);
                 }
                 return Ok(());
@@ -64,7 +65,7 @@ impl<'a> Span<'a> {
             return Ok(());
         }
         let mut bad = None;
-        rows.scan(&start, Some(&end), false, &mut |row, bytes| match Record::decode(bytes) {
+        rows.scan(&start, Some(&end), false, &mut |row, bytes| match KeyRecord::decode(bytes) {
             Some(record) => visit(current_key(row), record),
             None => {
                 bad = Some(corrupt("current", row));

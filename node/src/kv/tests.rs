@@ -16,7 +16,7 @@ use super::{
     compact::{compact, sweep_on},
     hash,
     layout::{
-        ChangeKind, Record, change_at, change_of, change_row, change_value, current_end,
+        ChangeKind, KeyRecord, change_at, change_of, change_row, change_value, current_end,
         current_key, current_row, history_after, history_end, history_ended, history_from,
         history_key, history_row,
     },
@@ -85,14 +85,14 @@ fn current_rows_are_in_the_order_of_keys() {
 
 #[test]
 fn records_changes_and_meta_read_as_they_were_written() {
-    let record = Record {
+    let record = KeyRecord {
         create_revision: 3,
         mod_revision: i64::MAX,
         version: 1,
         lease: -1,
         value: b"\0value",
     };
-    assert_eq!(Record::decode(&record.encode()), Some(record));
+    assert_eq!(KeyRecord::decode(&record.encode()), Some(record));
     let at = Revision { main: 9, sub: 2 };
     assert_eq!(change_at(&change_row(at)), Some(at));
     let value = change_value(ChangeKind::Delete, b"\0key");
@@ -105,8 +105,8 @@ fn records_changes_and_meta_read_as_they_were_written() {
 
 #[test]
 fn rows_that_this_code_did_not_write_are_told_apart() {
-    assert_eq!(Record::decode(&[0xFF]), None);
-    assert_eq!(Record::decode(&[]), None);
+    assert_eq!(KeyRecord::decode(&[0xFF]), None);
+    assert_eq!(KeyRecord::decode(&[]), None);
     assert_eq!(change_of(&[]), None);
     assert_eq!(change_of(&[9, b'a']), None);
     assert_eq!(change_at(b"r123"), None);

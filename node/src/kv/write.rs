@@ -11,7 +11,7 @@ use raft::rows::{Read, StorageError, Write};
 
 use super::{
     layout::{
-        ChangeKind, Meta, Record, Revision, change_row, change_value, corrupt, current_row,
+        ChangeKind, KeyRecord, Meta, Revision, change_row, change_value, corrupt, current_row,
         history_row,
     },
     read::{header, range_at},
@@ -39,11 +39,11 @@ impl<'a> Writer<'a> {
         let row = current_row(&request.key);
         let old_bytes = self.rows.get(&row)?;
         let old = match &old_bytes {
-            Some(bytes) => Some(Record::decode(bytes).ok_or_else(|| corrupt("current", &row))?),
+            Some(bytes) => Some(KeyRecord::decode(bytes).ok_or_else(|| corrupt("current", &row))?),
             None => None,
         };
         let at = self.next_revision();
-        let mut record = Record {
+        let mut record = KeyRecord {
             create_revision: old.map_or(at.main, |old| old.create_revision),
             mod_revision: at.main,
             version: old.map_or(0, |old| old.version) + 1,
