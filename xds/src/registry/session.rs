@@ -12,7 +12,7 @@
 //! whether there is one, if this server is cut off.
 
 mod directive;
-mod stay;
+mod node;
 
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 use tracing::Instrument;
 
-use self::stay::{Standing, Stay, Task};
+use self::node::{NodeCommand, RecordState, SessionNode};
 use crate::{
     leader::ProposeError,
     shared::{Formed, Shared},
@@ -50,22 +50,23 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// Pause after a proposal that failed.
 const RETRY: Duration = Duration::from_millis(500);
 
-type Work = Pin<Box<dyn Future<Output = (Task, Result<RegistryDone, ProposeError>)> + Send>>;
+type ProposalFuture =
+    Pin<Box<dyn Future<Output = (NodeCommand, Result<RegistryDone, ProposeError>)> + Send>>;
 
 /// See the module.
 pub(crate) struct Session {
     shared: Arc<Shared>,
     formed: Formed,
     number: u64,
-    stay: Stay,
+    node: SessionNode,
     reports: Streaming<NodeReport>,
     directives: mpsc::Sender<Result<Directive, Status>>,
     /// The last directive, without its meta, and whether the meta said that it is old.
-    told: Option<(Directive, bool)>,
+    last_sent: Option<(Directive, bool)>,
     /// The revision that the last directive named, and when.
-    told_revision: (u64, Instant),
+    sent_revision: (u64, Instant),
     /// The proposal under way.
-    work: Option<Work>,
+    proposal: Option<ProposalFuture>,
     retry_at: Instant,
     progress_at: Instant,
     /// Whether the last proposal found no leader or no quorum, which shows in the freshness of this
@@ -88,8 +89,8 @@ impl Session {
         mut reports: Streaming<NodeReport>,
         directives: mpsc::Sender<Result<Directive, Status>>,
     ) {
-        let stay = match welcome(&shared, &mut reports).await {
-            Ok(stay) => stay,
+        let node = match accept_hello(&shared, &mut reports).await {
+            Ok(node) => node,
             Err(status) => {
                 tracing::warn!(%status, "a node's session was refused");
                 let _ = directives.send(Err(status)).await;
@@ -97,19 +98,19 @@ impl Session {
             }
         };
         let number = shared.next_session();
-        let node_id = stay.node_id();
+        let node_id = node.node_id();
         let span =
             tracing::info_span!("session", session = number, node = format_args!("{node_id:016x}"));
         let session = Self {
             shared: Arc::clone(&shared),
             formed,
             number,
-            stay,
+            node,
             reports,
             directives,
-            told: None,
-            told_revision: (0, Instant::now()),
-            work: None,
+            last_sent: None,
+            sent_revision: (0, Instant::now()),
+            proposal: None,
             retry_at: Instant::now(),
             progress_at: Instant::now(),
             cut_off: false,
@@ -124,8 +125,8 @@ impl Session {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
             topology.mark_unchanged();
-            self.begin_work();
-            if let Err(end) = self.tell().await {
+            self.begin_proposal();
+            if let Err(end) = self.send_directive().await {
                 break end;
             }
             if let Err(end) = self.step(&mut topology, &mut looks).await {
@@ -147,43 +148,43 @@ impl Session {
         topology: &mut watch::Receiver<u64>,
         looks: &mut Interval,
     ) -> Result<(), End> {
-        let work = async {
-            match &mut self.work {
-                Some(work) => work.await,
+        let proposal = async {
+            match &mut self.proposal {
+                Some(proposal) => proposal.await,
                 None => pending().await,
             }
         };
         // A node in this process stops with it, and has yet to say so.
-        let stays = self.stay.node_id() == self.shared.host.identity().node_id;
+        let is_own_node = self.node.node_id() == self.shared.host.identity().node_id;
         tokio::select! {
-            () = self.shared.stopping.cancelled(), if !stays => Err(End::Stopping),
+            () = self.shared.stopping.cancelled(), if !is_own_node => Err(End::Stopping),
             () = self.directives.closed() => Err(End::Closed),
             report = self.reports.message() => match report {
-                Ok(Some(report)) => self.take(report),
+                Ok(Some(report)) => self.handle_report(report),
                 Ok(None) | Err(_) => Err(End::Closed),
             },
-            (task, outcome) = work => {
-                self.work = None;
-                self.settle(&task, outcome)
+            (command, outcome) = proposal => {
+                self.proposal = None;
+                self.finish_proposal(&command, outcome)
             }
             changed = topology.changed() => changed.map_err(|_| End::Stopping),
             _ = looks.tick() => Ok(()),
         }
     }
 
-    fn take(&mut self, report: NodeReport) -> Result<(), End> {
+    fn handle_report(&mut self, report: NodeReport) -> Result<(), End> {
         match report.report {
             Some(Report::Status(status)) => {
-                self.shared.reports.put(self.stay.node_id(), self.number, status.clone());
-                self.stay.report(status);
-                if let Standing::Recorded { lease_id, .. } = self.standing() {
-                    self.formed.renewals.renew_soon(lease_id, self.stay.node_id());
+                self.shared.reports.put(self.node.node_id(), self.number, status.clone());
+                self.node.report(status);
+                if let RecordState::Recorded { lease_id, .. } = self.record_state() {
+                    self.formed.renewals.renew_soon(lease_id, self.node.node_id());
                 }
                 Ok(())
             }
             Some(Report::Stopping(_)) => {
                 tracing::info!("the node stops");
-                self.stay.stop();
+                self.node.stop();
                 self.retry_at = Instant::now();
                 Ok(())
             }
@@ -197,31 +198,31 @@ impl Session {
     }
 
     /// Begins the next proposal, if one is missing and none is under way.
-    fn begin_work(&mut self) {
-        if self.work.is_some() || Instant::now() < self.retry_at {
+    fn begin_proposal(&mut self) {
+        if self.proposal.is_some() || Instant::now() < self.retry_at {
             return;
         }
         let progress_due = Instant::now() >= self.progress_at;
-        let task = self.shared.board.read(|registry| {
-            let progress = || progress_due.then(|| self.stay.progress_task(registry)).flatten();
-            self.stay.next_task(registry).or_else(progress)
+        let command = self.shared.board.read(|registry| {
+            let progress = || progress_due.then(|| self.node.progress_command(registry)).flatten();
+            self.node.next_command(registry).or_else(progress)
         });
-        let Some(task) = task else {
+        let Some(command) = command else {
             if progress_due {
                 self.progress_at = Instant::now() + PROGRESS;
             }
             return;
         };
         let proposals = self.formed.proposals.clone();
-        self.work = Some(Box::pin(async move {
-            let outcome = proposals.propose(task.clone().into_command()).await;
-            (task, outcome)
+        self.proposal = Some(Box::pin(async move {
+            let outcome = proposals.propose(command.clone().into_command()).await;
+            (command, outcome)
         }));
     }
 
-    fn settle(
+    fn finish_proposal(
         &mut self,
-        task: &Task,
+        command: &NodeCommand,
         outcome: Result<RegistryDone, ProposeError>,
     ) -> Result<(), End> {
         let error = match outcome {
@@ -231,11 +232,11 @@ impl Session {
             }
             Err(error) => error,
         };
-        let is_own_record = matches!(task, Task::Record(_));
-        if is_own_record && (error.is_refusal() || self.standing() == Standing::Unknown) {
+        let is_own_record = matches!(command, NodeCommand::Record(_));
+        if is_own_record && (error.is_refusal() || self.record_state() == RecordState::Unknown) {
             return Err(End::Refused(error.to_status()));
         }
-        tracing::debug!(%error, ?task, "a proposal for the node failed");
+        tracing::debug!(%error, task = ?command, "a proposal for the node failed");
         self.cut_off = !error.is_refusal();
         self.retry_at = Instant::now() + RETRY;
         Ok(())
@@ -245,25 +246,25 @@ impl Session {
     ///
     /// A node that is known but not recorded as it is gets one only while the registry cannot be
     /// written: without a quorum nothing changes, and what is known is what there is to know.
-    async fn tell(&mut self) -> Result<(), End> {
+    async fn send_directive(&mut self) -> Result<(), End> {
         let meta = self.shared.meta();
         let is_old = meta.stale_for_ms > 0;
-        let lease_id = match self.standing() {
-            Standing::Recorded { lease_id, .. } => lease_id,
-            Standing::Outdated if self.cut_off || is_old => 0,
-            Standing::Outdated | Standing::Unknown => return Ok(()),
+        let lease_id = match self.record_state() {
+            RecordState::Recorded { lease_id, .. } => lease_id,
+            RecordState::Outdated if self.cut_off || is_old => 0,
+            RecordState::Outdated | RecordState::Unknown => return Ok(()),
         };
         let ttl = self.formed.renewals.ttl(lease_id);
-        let next = Some((directive::of(&self.shared, &self.stay, ttl), is_old));
+        let next = Some((directive::of(&self.shared, &self.node, ttl), is_old));
         // Data nodes are the memory of DISCO's own group: they are told how far it has come.
-        let (revision, told_at) = self.told_revision;
-        let is_remembered = meta.revision == revision || told_at.elapsed() < PROGRESS;
-        if self.told == next && is_remembered {
+        let (revision, sent_at) = self.sent_revision;
+        let is_remembered = meta.revision == revision || sent_at.elapsed() < PROGRESS;
+        if self.last_sent == next && is_remembered {
             return Ok(());
         }
-        self.told = next;
-        self.told_revision = (meta.revision, Instant::now());
-        let Some((directive, _)) = &self.told else { return Ok(()) };
+        self.last_sent = next;
+        self.sent_revision = (meta.revision, Instant::now());
+        let Some((directive, _)) = &self.last_sent else { return Ok(()) };
         let message = Directive { meta: Some(meta), ..directive.clone() };
         match timeout(WRITE_DEADLINE, self.directives.send(Ok(message))).await {
             Ok(Ok(())) => Ok(()),
@@ -275,13 +276,16 @@ impl Session {
         }
     }
 
-    fn standing(&self) -> Standing {
-        self.shared.board.read(|registry| self.stay.standing(registry))
+    fn record_state(&self) -> RecordState {
+        self.shared.board.read(|registry| self.node.record_state(registry))
     }
 }
 
-/// Takes a node's hello, if it may stay.
-async fn welcome(shared: &Shared, reports: &mut Streaming<NodeReport>) -> Result<Stay, Status> {
+/// Takes a node's hello, if it may hold a session here.
+async fn accept_hello(
+    shared: &Shared,
+    reports: &mut Streaming<NodeReport>,
+) -> Result<SessionNode, Status> {
     let first = timeout(HELLO_PATIENCE, reports.message())
         .await
         .map_err(|_| Status::deadline_exceeded("a session begins with a hello"))??;
@@ -292,31 +296,31 @@ async fn welcome(shared: &Shared, reports: &mut Streaming<NodeReport>) -> Result
     if hello.node_id == 0 || hello.store_id == 0 {
         return Err(Status::invalid_argument("the node has no id or its store has none"));
     }
-    let stay = Stay::new(hello, rand::random_range(1..=u64::MAX))?;
+    let node = SessionNode::new(hello, rand::random_range(1..=u64::MAX))?;
     // Where the node is needs no quorum to be known.
-    if !is_of_another_store(shared, &stay) {
+    if !is_of_another_store(shared, &node) {
         shared.host.mesh().book().learn(Hint {
-            node_id: stay.node_id(),
-            boot_epoch: stay.boot_epoch(),
-            start: stay.start(),
-            moves: stay.moves(),
-            address: stay.mesh_address(),
+            node_id: node.node_id(),
+            boot_epoch: node.boot_epoch(),
+            start: node.start(),
+            moves: node.moves(),
+            address: node.mesh_address(),
             services: vec!["data".to_owned()],
         });
     }
-    Ok(stay)
+    Ok(node)
 }
 
 /// Whether somebody else is known under the node's id. Such a node will be refused, and until then
 /// nobody's messages must go to it.
-fn is_of_another_store(shared: &Shared, stay: &Stay) -> bool {
+fn is_of_another_store(shared: &Shared, node: &SessionNode) -> bool {
     let own = shared.host.identity();
-    let known = if stay.node_id() == own.node_id {
+    let known = if node.node_id() == own.node_id {
         Some(own.store_id)
     } else {
-        shared.board.read(|registry| Some(registry.node(stay.node_id())?.store_id))
+        shared.board.read(|registry| Some(registry.node(node.node_id())?.store_id))
     };
-    known.is_some_and(|store_id| store_id != stay.store_id())
+    known.is_some_and(|store_id| store_id != node.store_id())
 }
 
 fn check_mesh(shared: &Shared, hello: &NodeHello) -> Result<(), Status> {

@@ -1,4 +1,4 @@
-//! A data node's stay, as its session sees it: what the node said, and what the registry lacks.
+//! A data node, as its session sees it: what the node said, and what the registry lacks.
 //!
 //! Nothing is remembered of what was proposed. What remains to be done is read from the registry
 //! each time, so a command that was lost is proposed again, and one that took effect is not.
@@ -18,9 +18,9 @@ mod tests;
 /// A learner that is behind by no more than this many entries serves: it has received the data.
 const SERVING_LAG: u64 = 1_000;
 
-/// See the module.
+/// A data node in session.
 #[derive(Clone, Debug)]
-pub(crate) struct Stay {
+pub(crate) struct SessionNode {
     hello: NodeHello,
     mesh_address: SocketAddr,
     kv_address: SocketAddr,
@@ -32,7 +32,7 @@ pub(crate) struct Stay {
 
 /// How the registry has the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum RecordState {
     /// Not at all, or with another store.
     Unknown,
     /// From an earlier start, or down.
@@ -43,13 +43,13 @@ pub(crate) enum Standing {
 
 /// What remains to be done for the node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Task {
+pub(crate) enum NodeCommand {
     Record(RecordNode),
     Stop(SetNodeState),
     ReportLeader(ReportLeader),
 }
 
-impl Stay {
+impl SessionNode {
     /// # Errors
     ///
     /// The node's addresses are none.
@@ -101,25 +101,25 @@ impl Stay {
         self.mesh_address
     }
 
-    pub(crate) fn standing(&self, registry: &Registry) -> Standing {
+    pub(crate) fn record_state(&self, registry: &Registry) -> RecordState {
         let known = registry.node(self.node_id());
         match known.filter(|node| node.store_id == self.hello.store_id) {
-            None => Standing::Unknown,
-            Some(node) if self.is_recorded(node) => Standing::Recorded {
+            None => RecordState::Unknown,
+            Some(node) if self.is_recorded(node) => RecordState::Recorded {
                 lease_id: node.grant.lease_id,
                 stopping: node.state == NodeState::Stopping,
             },
-            Some(_) => Standing::Outdated,
+            Some(_) => RecordState::Outdated,
         }
     }
 
     /// The next thing to propose, most urgent first: who leads decides where traffic goes.
-    pub(crate) fn next_task(&self, registry: &Registry) -> Option<Task> {
-        let Standing::Recorded { lease_id, stopping } = self.standing(registry) else {
-            return Some(Task::Record(self.to_command()));
+    pub(crate) fn next_command(&self, registry: &Registry) -> Option<NodeCommand> {
+        let RecordState::Recorded { lease_id, stopping } = self.record_state(registry) else {
+            return Some(NodeCommand::Record(self.to_command()));
         };
         if self.stopping && !stopping {
-            return Some(Task::Stop(SetNodeState {
+            return Some(NodeCommand::Stop(SetNodeState {
                 node_id: self.node_id(),
                 lease_id,
                 state: NodeState::Stopping.into(),
@@ -128,14 +128,14 @@ impl Stay {
         let leads = self.status.groups.iter().filter(|it| it.role == "leader");
         leads
             .filter_map(|hosted| self.leader_report(registry.group(hosted.group)?, hosted))
-            .map(Task::ReportLeader)
+            .map(NodeCommand::ReportLeader)
             .next()
     }
 
     /// How far the groups have come that the node leads, if that is further than is recorded. It is
     /// always further while they are written, so the caller must not ask all the time.
-    pub(crate) fn progress_task(&self, registry: &Registry) -> Option<Task> {
-        let Standing::Recorded { .. } = self.standing(registry) else { return None };
+    pub(crate) fn progress_command(&self, registry: &Registry) -> Option<NodeCommand> {
+        let RecordState::Recorded { .. } = self.record_state(registry) else { return None };
         let leads = self.status.groups.iter().filter(|it| it.role == "leader");
         leads
             .filter_map(|hosted| {
@@ -146,7 +146,7 @@ impl Stay {
                 let is_news = group.progress.after(progress) != group.progress;
                 (is_current && is_news).then_some(report.1)
             })
-            .map(Task::ReportLeader)
+            .map(NodeCommand::ReportLeader)
             .next()
     }
 
@@ -212,7 +212,7 @@ impl Stay {
     }
 }
 
-impl Task {
+impl NodeCommand {
     pub(crate) fn into_command(self) -> Command {
         match self {
             Self::Record(it) => Command::RecordNode(it),
