@@ -39,16 +39,16 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tracing::Instrument;
 
-pub(crate) use self::elsewhere::watch_elsewhere;
+pub(crate) use self::elsewhere::watch_other_servers;
 use self::{
-    conversation::{Conversation, Line},
-    variant::{Delta, Sotw, Variant},
+    conversation::{StreamIo, StreamTask},
+    variant::{Delta, ProtocolVariant, Sotw},
 };
 use crate::{MESSAGE_LIMIT, shared::Shared};
 
 mod conversation;
 mod elsewhere;
-mod membership;
+mod mesh_check;
 mod text;
 mod variant;
 
@@ -93,20 +93,20 @@ impl AdsServer {
 impl Streams {
     /// Starts the task of a stream, unless what there is to serve may be old: an empty answer would
     /// tell a client to drop all it has.
-    fn open<V: Variant>(
+    fn open<V: ProtocolVariant>(
         &self,
         connection: Option<SocketAddr>,
         requests: Streaming<V::Request>,
     ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
         self.shared.admit_stream()?;
-        let connected = self.shared.clients.enter(connection)?;
+        let guard = self.shared.clients.open_stream(connection)?;
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
-        let stream = connected.number;
-        let line = Line { requests, responses, first_syncs: Arc::clone(&self.first_syncs) };
-        let conversation = Conversation::<V>::new(
+        let stream = guard.number;
+        let io = StreamIo { requests, responses, first_syncs: Arc::clone(&self.first_syncs) };
+        let conversation = StreamTask::<V>::new(
             self.control_plane_id.clone(),
-            line,
-            connected,
+            io,
+            guard,
             Arc::clone(&self.shared),
         );
         let span =
@@ -122,7 +122,7 @@ struct Method<V> {
     variant: PhantomData<V>,
 }
 
-impl<V: Variant> StreamingService<V::Request> for Method<V> {
+impl<V: ProtocolVariant> StreamingService<V::Request> for Method<V> {
     type Response = V::Response;
     type ResponseStream = ReceiverStream<Result<V::Response, Status>>;
     type Future =
@@ -139,7 +139,7 @@ fn answer<V, B>(
     request: http::Request<B>,
 ) -> BoxFuture<http::Response<Body>, Infallible>
 where
-    V: Variant,
+    V: ProtocolVariant,
     B: HttpBody + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {

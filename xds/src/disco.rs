@@ -176,7 +176,7 @@ impl Disco {
         let servers = formed.servers.clone();
         parts.spawn(part("servers", servers.run(group.clone(), stopping.clone())));
         let (watched, in_group) = (Arc::clone(&self.shared), formed.clone());
-        let watch = async move { ads::watch_elsewhere(&watched, &in_group).await };
+        let watch = async move { ads::watch_other_servers(&watched, &in_group).await };
         parts.spawn(part("watch over other servers", watch));
         let shared = Arc::clone(&self.shared);
         parts.spawn(async move { own_record::keep(&shared, &formed).await.map(|()| "own record") });

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    clients::{Clients, Outlook, SentAway},
+    clients::{Clients, Redirected, StreamPolicy},
     config::DiscoConfig,
     leader::{Proposals, Renewals, Reports, Servers},
     publish::{Board, Leases},
@@ -51,8 +51,8 @@ pub(crate) struct Shared {
     /// Somebody waits for a quorum to be asked.
     question: Notify,
     pub(crate) clients: Arc<Clients>,
-    sent_away: Mutex<SentAway>,
-    pub(crate) outlook: watch::Sender<Outlook>,
+    redirected: Mutex<Redirected>,
+    pub(crate) policy: watch::Sender<StreamPolicy>,
     sessions: AtomicU64,
 }
 
@@ -87,8 +87,8 @@ impl Shared {
             heard: watch::Sender::new(None),
             question: Notify::new(),
             clients: Arc::default(),
-            sent_away: Mutex::default(),
-            outlook: watch::Sender::default(),
+            redirected: Mutex::default(),
+            policy: watch::Sender::default(),
             sessions: AtomicU64::new(0),
         })
     }
@@ -122,13 +122,13 @@ impl Shared {
 
     /// Whether a client that holds something is served without a quorum, from whom nothing would be
     /// taken: if it has found no quorum elsewhere.
-    pub(crate) fn has_nowhere_to_go(&self, client: &str) -> bool {
-        *self.outlook.borrow() == Outlook::Nowhere
-            || self.sent_away().has_looked_around(client, self.now())
+    pub(crate) fn may_serve_stale(&self, client: &str) -> bool {
+        *self.policy.borrow() == StreamPolicy::ServeStale
+            || self.redirected().has_tried_others(client, self.now())
     }
 
-    fn sent_away(&self) -> MutexGuard<'_, SentAway> {
-        self.sent_away.lock().unwrap_or_else(PoisonError::into_inner)
+    fn redirected(&self) -> MutexGuard<'_, Redirected> {
+        self.redirected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Time since the start.

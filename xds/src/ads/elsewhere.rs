@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    clients::{Other, Outlook},
+    clients::{ServerQuorum, StreamPolicy},
     shared::{Formed, Shared},
 };
 
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows where the clients of this server should be.
-pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
+pub(crate) async fn watch_other_servers(shared: &Shared, formed: &Formed) {
     loop {
         tokio::select! {
             () = shared.stopping.cancelled() => return,
@@ -34,13 +34,13 @@ pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
             ask_others(shared, formed).await
         };
         let stale_for = shared.stale_for();
-        let outlook = Outlook::new(stale_for, shared.config.stale_streams_after, &others);
-        let before = *shared.outlook.borrow();
-        if outlook == before {
+        let policy = StreamPolicy::new(stale_for, shared.config.stale_streams_after, &others);
+        let before = *shared.policy.borrow();
+        if policy == before {
             continue;
         }
-        shared.outlook.send_replace(outlook);
-        if outlook == Outlook::Leave {
+        shared.policy.send_replace(policy);
+        if policy == StreamPolicy::Drain {
             let streams = shared.clients.figures(shared.now()).open;
             tracing::warn!(
                 streams,
@@ -53,7 +53,7 @@ pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
 }
 
 /// Asks the other members of the DISCO group.
-async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<Other> {
+async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<ServerQuorum> {
     let own_id = shared.host.identity().node_id;
     let members = formed.group.status().members;
     let others = members.iter().filter(|it| it.node_id != own_id);
@@ -61,29 +61,31 @@ async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<Other> {
     let asked = others.map(|it| {
         let (address, mesh) = (shared.host.mesh().book().address(it.node_id), mesh.as_deref());
         async move {
-            let Some(address) = address else { return Other::Silent };
-            timeout(PATIENCE, ask(address, mesh)).await.unwrap_or(Other::Silent)
+            let Some(address) = address else { return ServerQuorum::Silent };
+            timeout(PATIENCE, ask(address, mesh)).await.unwrap_or(ServerQuorum::Silent)
         }
     });
     join_all(asked).await
 }
 
-async fn ask(address: SocketAddr, mesh: Option<&str>) -> Other {
+async fn ask(address: SocketAddr, mesh: Option<&str>) -> ServerQuorum {
     match TcpStream::connect(address).await {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Other::Down,
-        Err(_) => return Other::Silent,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return ServerQuorum::Down;
+        }
+        Err(_) => return ServerQuorum::Silent,
     }
-    let Ok(channel) = endpoint(address).connect().await else { return Other::Silent };
+    let Ok(channel) = endpoint(address).connect().await else { return ServerQuorum::Silent };
     match RegistryClient::new(channel).list_groups(ListGroupsRequest {}).await {
         Ok(reply) => {
             let AnswerMeta { mesh_id, stale_for_ms, .. } =
                 reply.into_inner().meta.unwrap_or_default();
             match (mesh == Some(&*mesh_id), stale_for_ms) {
-                (true, 0) => Other::HasQuorum,
-                (true, _) | (false, _) => Other::NoQuorum,
+                (true, 0) => ServerQuorum::HasQuorum,
+                (true, _) | (false, _) => ServerQuorum::NoQuorum,
             }
         }
-        Err(_) => Other::NoQuorum,
+        Err(_) => ServerQuorum::NoQuorum,
     }
 }

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 use prost::Message;
 
 /// What differs between the variants: the messages, and which method of the machine takes them.
-pub(super) trait Variant: Send + 'static {
+pub(super) trait ProtocolVariant: Send + 'static {
     /// The variant's name in traces.
     const NAME: &'static str;
     const VARIANT: stream::Variant;
@@ -45,7 +45,7 @@ pub(super) enum Delta {}
 
 pub(super) enum Sotw {}
 
-impl Variant for Delta {
+impl ProtocolVariant for Delta {
     const NAME: &'static str = "delta";
     const VARIANT: stream::Variant = stream::Variant::Delta;
     type Request = DeltaDiscoveryRequest;
@@ -81,7 +81,7 @@ impl Variant for Delta {
     }
 }
 
-impl Variant for Sotw {
+impl ProtocolVariant for Sotw {
     const NAME: &'static str = "sotw";
     const VARIANT: stream::Variant = stream::Variant::Sotw;
     type Request = DiscoveryRequest;

@@ -11,17 +11,17 @@ use std::{collections::BTreeMap, time::Duration};
 use discovery::lease::Time;
 
 /// How long a client looks for a quorum elsewhere before it is served here.
-const LOOK_AROUND: Duration = Duration::from_secs(5);
+const TRY_OTHERS_FOR: Duration = Duration::from_secs(5);
 
 /// After so long a client that was sent away has found something, and is sent away again.
-const FORGOTTEN: Duration = Duration::from_secs(10 * 60);
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// Clients that are remembered to have been sent away. Beyond this the oldest are forgotten.
 const REMEMBERED: usize = 1 << 14;
 
 /// What is known of another DISCO server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Other {
+pub(crate) enum ServerQuorum {
     /// It answers, and hears a quorum.
     HasQuorum,
     /// It answers, and hears none.
@@ -33,49 +33,49 @@ pub(crate) enum Other {
 }
 
 /// Whether a client may find a quorum at one of these.
-fn may_have_quorum(others: &[Other]) -> bool {
-    others.iter().any(|it| matches!(it, Other::HasQuorum | Other::Silent))
+fn may_have_quorum(others: &[ServerQuorum]) -> bool {
+    others.iter().any(|it| matches!(it, ServerQuorum::HasQuorum | ServerQuorum::Silent))
 }
 
 /// Where the clients of this server should be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Outlook {
+pub(crate) enum StreamPolicy {
     /// Here: this server hears a quorum, as far as it knows.
     #[default]
-    Quorum,
+    Serve,
     /// Here, although there is no quorum, since it is known that no other server has one.
-    Nowhere,
+    ServeStale,
     /// This server has no quorum, and another may have one. Who is here may stay for a while.
-    Elsewhere,
+    Redirect,
     /// The same for so long that nobody should stay.
-    Leave,
+    Drain,
 }
 
-impl Outlook {
-    pub(crate) fn new(stale_for: Duration, leave_after: Duration, others: &[Other]) -> Self {
+impl StreamPolicy {
+    pub(crate) fn new(stale_for: Duration, leave_after: Duration, others: &[ServerQuorum]) -> Self {
         match (stale_for.is_zero(), may_have_quorum(others)) {
-            (true, _) => Self::Quorum,
-            (false, false) => Self::Nowhere,
-            (false, true) if leave_after.is_zero() || stale_for < leave_after => Self::Elsewhere,
-            (false, true) => Self::Leave,
+            (true, _) => Self::Serve,
+            (false, false) => Self::ServeStale,
+            (false, true) if leave_after.is_zero() || stale_for < leave_after => Self::Redirect,
+            (false, true) => Self::Drain,
         }
     }
 }
 
 /// Clients that were sent away, and when.
 #[derive(Debug, Default)]
-pub(crate) struct SentAway {
+pub(crate) struct Redirected {
     since: BTreeMap<String, Time>,
 }
 
-impl SentAway {
+impl Redirected {
     /// Whether a client has looked around since it was first sent away. Otherwise it is noted.
-    pub(crate) fn has_looked_around(&mut self, client: &str, now: Time) -> bool {
-        if self.since.get(client).is_some_and(|at| now >= *at + FORGOTTEN) {
+    pub(crate) fn has_tried_others(&mut self, client: &str, now: Time) -> bool {
+        if self.since.get(client).is_some_and(|at| now >= *at + FORGET_AFTER) {
             self.since.remove(client);
         }
         if let Some(at) = self.since.get(client) {
-            return now >= *at + LOOK_AROUND;
+            return now >= *at + TRY_OTHERS_FOR;
         }
         if self.since.len() >= REMEMBERED
             && let Some(oldest) =
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn clients_go_where_a_quorum_may_be() {
-        use Other::{Down, HasQuorum, NoQuorum, Silent};
+        use ServerQuorum::{Down, HasQuorum, NoQuorum, Silent};
 
         for (others, wanted) in [
-            (&[] as &[Other], false),
+            (&[] as &[ServerQuorum], false),
             (&[Down, Down], false),
             (&[NoQuorum, Down], false),
             (&[Silent, Down], true),
@@ -110,38 +110,38 @@ mod tests {
     #[test]
     fn nobody_leaves_a_quorum_or_before_the_time() {
         let secs = Duration::from_secs;
-        let (may, none) = (&[Other::Silent], &[Other::Down]);
+        let (may, none) = (&[ServerQuorum::Silent], &[ServerQuorum::Down]);
         for (stale_for, leave_after, others, wanted) in [
-            (0, 30, may, Outlook::Quorum),
-            (4, 30, may, Outlook::Elsewhere),
-            (30, 30, may, Outlook::Leave),
-            (99, 30, none, Outlook::Nowhere),
-            (99, 0, may, Outlook::Elsewhere),
+            (0, 30, may, StreamPolicy::Serve),
+            (4, 30, may, StreamPolicy::Redirect),
+            (30, 30, may, StreamPolicy::Drain),
+            (99, 30, none, StreamPolicy::ServeStale),
+            (99, 0, may, StreamPolicy::Redirect),
         ] {
-            let outlook = Outlook::new(secs(stale_for), secs(leave_after), others);
-            assert_eq!(outlook, wanted, "{stale_for} {leave_after} {others:?}");
+            let policy = StreamPolicy::new(secs(stale_for), secs(leave_after), others);
+            assert_eq!(policy, wanted, "{stale_for} {leave_after} {others:?}");
         }
     }
 
     #[test]
     fn a_client_is_sent_away_until_it_has_looked_around() {
-        let mut sent_away = SentAway::default();
+        let mut redirected = Redirected::default();
         let at = |secs| Duration::from_secs(secs);
-        assert!(!sent_away.has_looked_around("a", at(100)));
-        assert!(!sent_away.has_looked_around("a", at(104)));
-        assert!(sent_away.has_looked_around("a", at(105)));
-        assert!(!sent_away.has_looked_around("b", at(105)));
-        assert!(sent_away.has_looked_around("a", at(600)));
-        assert!(!sent_away.has_looked_around("a", at(701)), "that was another time");
+        assert!(!redirected.has_tried_others("a", at(100)));
+        assert!(!redirected.has_tried_others("a", at(104)));
+        assert!(redirected.has_tried_others("a", at(105)));
+        assert!(!redirected.has_tried_others("b", at(105)));
+        assert!(redirected.has_tried_others("a", at(600)));
+        assert!(!redirected.has_tried_others("a", at(701)), "that was another time");
     }
 
     #[test]
     fn a_crowd_is_not_remembered_for_ever() {
-        let mut sent_away = SentAway::default();
+        let mut redirected = Redirected::default();
         for client in 0..REMEMBERED + 10 {
-            sent_away.has_looked_around(&client.to_string(), Duration::from_millis(client as u64));
+            redirected.has_tried_others(&client.to_string(), Duration::from_millis(client as u64));
         }
-        assert_eq!(sent_away.since.len(), REMEMBERED);
-        assert!(!sent_away.since.contains_key("0"));
+        assert_eq!(redirected.since.len(), REMEMBERED);
+        assert!(!redirected.since.contains_key("0"));
     }
 }
