@@ -179,7 +179,7 @@ impl Disco {
         let watch = async move { ads::watch_other_servers(&watched, &in_group).await };
         parts.spawn(part("watch over other servers", watch));
         let shared = Arc::clone(&self.shared);
-        parts.spawn(async move { own_record::keep(&shared, &formed).await.map(|()| "own record") });
+        parts.spawn(async move { own_record::run(&shared, &formed).await.map(|()| "own record") });
         let disco = self.clone();
         parts.spawn(part("readiness", async move { disco.watch(group, was_blank).await }));
         match parts.join_next().await {
@@ -280,7 +280,7 @@ async fn catch_up(shared: &Shared, group: &Group) {
 async fn probe_quorum(shared: &Shared, group: &Group) {
     tokio::select! {
         () = sleep(PROBE_EVERY) => {}
-        () = shared.asked_for_quorum() => {}
+        () = shared.quorum_wanted() => {}
     }
     while !ask_quorum(shared, group, PROBE_PATIENCE).await {
         sleep(PROBE_RETRY).await;

@@ -59,7 +59,7 @@ impl RegistryService {
 
     /// Lets a caller in that means this mesh, or says nothing of a mesh. Addresses are handed out
     /// again, so a caller may reach another mesh than it knows.
-    fn admit_of(&self, mesh_id: &str) -> Result<&Formed, Status> {
+    fn admit_for_mesh(&self, mesh_id: &str) -> Result<&Formed, Status> {
         let formed = self.shared.admit()?;
         let ours = self.shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         let ours = ours.unwrap_or_default();
@@ -74,7 +74,7 @@ impl RegistryService {
     /// How long the lease lasts of a registration that stands already, word for word.
     ///
     /// Only if a quorum's leader has renewed it: elsewhere it may have ended unheard.
-    async fn renew_standing(
+    async fn renew_unchanged(
         &self,
         formed: &Formed,
         command: &RegisterInstance,
@@ -85,7 +85,7 @@ impl RegistryService {
         stands.then_some((lease_id, ttl))
     }
 
-    async fn register_anew(
+    async fn propose_registration(
         &self,
         formed: &Formed,
         command: RegisterInstance,
@@ -115,7 +115,7 @@ impl RegistryService {
                 {
                     let heard = formed.renewals.heard(lease_id).await;
                     let left = heard.map_or_else(|| formed.renewals.ttl(lease_id), |it| it.left);
-                    tell_of_holder(&mut status, heard.map(|it| it.ago), left);
+                    add_holder_metadata(&mut status, heard.map(|it| it.ago), left);
                 }
                 Err(status)
             }
@@ -132,13 +132,13 @@ impl Registry for RegistryService {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterReply>, Status> {
         let RegisterRequest { instance, lease_id, ttl_ms, mesh_id, start } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let lease_drawn = lease_id == 0;
         let lease_id = if lease_drawn { rand::random_range(1..=u64::MAX) } else { lease_id };
         let command = RegisterInstance { instance, lease_id, ttl_ms, start, lease_drawn };
-        let (lease_id, ttl) = match self.renew_standing(formed, &command).await {
+        let (lease_id, ttl) = match self.renew_unchanged(formed, &command).await {
             Some(standing) => standing,
-            None => self.register_anew(formed, command).await?,
+            None => self.propose_registration(formed, command).await?,
         };
         let meta = Some(self.shared.meta());
         Ok(Response::new(RegisterReply { meta, lease_id, ttl_ms: millis(ttl) }))
@@ -147,7 +147,7 @@ impl Registry for RegistryService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let forwarded = is_forwarded(&request);
         let RenewRequest { lease_ids, mesh_id, reports } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         if lease_ids.len() > MAX_RENEWALS {
             return Err(Status::invalid_argument(format!("renew at most {MAX_RENEWALS} at once")));
         }
@@ -156,7 +156,7 @@ impl Registry for RegistryService {
         } else {
             formed.renewals.renew(&lease_ids).await
         };
-        let meta = if counted { self.shared.meta() } else { self.shared.meta_unheard() };
+        let meta = if counted { self.shared.meta() } else { self.shared.meta_without_leader() };
         let meta = Some(meta);
         Ok(Response::new(RenewReply { meta, unknown, ttl_ms: millis(ttl) }))
     }
@@ -167,7 +167,7 @@ impl Registry for RegistryService {
     ) -> Result<Response<SetHealthReply>, Status> {
         let SetHealthRequest { service, id, lease_id, health, mesh_id, reason, since_unix_ms } =
             request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = SetInstanceHealth { service, id, lease_id, health, reason, since_unix_ms };
         let proposed = Command::SetInstanceHealth(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -184,7 +184,7 @@ impl Registry for RegistryService {
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterReply>, Status> {
         let DeregisterRequest { service, id, lease_id, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = DeregisterInstance { service, id, lease_id };
         let proposed = Command::DeregisterInstance(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -201,7 +201,7 @@ impl Registry for RegistryService {
         request: Request<DeregisterSilentRequest>,
     ) -> Result<Response<DeregisterSilentReply>, Status> {
         let DeregisterSilentRequest { service, zone, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = DeregisterSilent { service, zone };
         let proposed = Command::DeregisterSilent(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -216,7 +216,7 @@ impl Registry for RegistryService {
         request: Request<RemoveServiceRequest>,
     ) -> Result<Response<RemoveServiceReply>, Status> {
         let RemoveServiceRequest { name, force, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = RemoveService { name, force, if_empty: false };
         let proposed = Command::RemoveService(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -233,7 +233,7 @@ impl Registry for RegistryService {
     ) -> Result<Response<RemoveMemberReply>, Status> {
         let forwarded = is_forwarded(&request);
         let RemoveMemberRequest { node_id, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         if forwarded && !self.shared.leases.leads() {
             return Err(Status::unavailable("this server does not lead the disco group"));
         }
@@ -255,7 +255,7 @@ impl Registry for RegistryService {
             Some(LeaseLive { lease_id, heard_ms_ago: millis(ago), left_ms: millis(left) })
         });
         let leases = leases.collect();
-        let live = Live::here(&self.shared, formed);
+        let live = Live::local(&self.shared, formed);
         Ok(Response::new(live.into_proto(self.shared.meta(), leases)))
     }
 
@@ -307,13 +307,13 @@ impl Registry for RegistryService {
         let formed = self.shared.admit()?;
         let (live, meta) = Live::of_leader(&self.shared, formed).await;
         let mut groups = self.shared.board.read(|registry| registry.list_groups(&live.nodes));
-        groups.iter_mut().for_each(name_leader);
+        groups.iter_mut().for_each(fill_leader_role);
         Ok(Response::new(ListGroupsReply { meta: Some(meta), groups }))
     }
 }
 
 /// Who leads is replicated, so it is known also of nodes whose sessions are elsewhere.
-fn name_leader(group: &mut wire::GroupSummary) {
+fn fill_leader_role(group: &mut wire::GroupSummary) {
     let leader_id = group.record.as_ref().map_or(0, |record| record.leader_id);
     for replica in &mut group.replicas {
         if replica.role.is_empty() && replica.node_id == leader_id {
@@ -324,7 +324,7 @@ fn name_leader(group: &mut wire::GroupSummary) {
 
 /// Tells who is refused how its id's holder is, so that it can tell one that lives from one that has
 /// died and will have to give way.
-fn tell_of_holder(status: &mut Status, heard_ago: Option<Duration>, left: Duration) {
+fn add_holder_metadata(status: &mut Status, heard_ago: Option<Duration>, left: Duration) {
     let metadata = status.metadata_mut();
     if let Some(ago) = heard_ago {
         metadata.insert(HOLDER_HEARD_MS, MetadataValue::from(millis(ago)));

@@ -47,9 +47,9 @@ pub(crate) struct Shared {
     pub(crate) formed: OnceLock<Formed>,
     started: Instant,
     /// When a quorum was last asked that then confirmed this server to have everything.
-    heard: watch::Sender<Option<Instant>>,
+    quorum_at: watch::Sender<Option<Instant>>,
     /// Somebody waits for a quorum to be asked.
-    question: Notify,
+    quorum_request: Notify,
     pub(crate) clients: Arc<Clients>,
     redirected: Mutex<Redirected>,
     pub(crate) policy: watch::Sender<StreamPolicy>,
@@ -84,8 +84,8 @@ impl Shared {
             stopping: CancellationToken::new(),
             formed: OnceLock::new(),
             started: Instant::now(),
-            heard: watch::Sender::new(None),
-            question: Notify::new(),
+            quorum_at: watch::Sender::new(None),
+            quorum_request: Notify::new(),
             clients: Arc::default(),
             redirected: Mutex::default(),
             policy: watch::Sender::default(),
@@ -108,16 +108,16 @@ impl Shared {
 
     /// Waits until a quorum that was asked after some moment has confirmed that this server has
     /// everything, or until it is clear that there is none.
-    pub(crate) async fn confirmed_after(&self, moment: Instant, patience: Duration) -> bool {
-        let mut heard = self.heard.subscribe();
-        self.question.notify_one();
-        let confirmed = heard.wait_for(|asked| asked.is_some_and(|it| it >= moment));
+    pub(crate) async fn wait_for_quorum_after(&self, moment: Instant, patience: Duration) -> bool {
+        let mut quorum_at = self.quorum_at.subscribe();
+        self.quorum_request.notify_one();
+        let confirmed = quorum_at.wait_for(|asked| asked.is_some_and(|it| it >= moment));
         matches!(timeout(patience, confirmed).await, Ok(Ok(_)))
     }
 
     /// Waits until somebody wants a quorum to be asked.
-    pub(crate) async fn asked_for_quorum(&self) {
-        self.question.notified().await;
+    pub(crate) async fn quorum_wanted(&self) {
+        self.quorum_request.notified().await;
     }
 
     /// Whether a client that holds something is served without a quorum, from whom nothing would be
@@ -162,7 +162,7 @@ impl Shared {
 
     /// Takes note that a quorum, asked at that time, confirmed that this server had everything.
     pub(crate) fn note_quorum(&self, asked: Instant) {
-        self.heard.send_replace(Some(asked));
+        self.quorum_at.send_replace(Some(asked));
     }
 
     /// Which mesh answers, and how fresh what it says is.
@@ -179,8 +179,8 @@ impl Shared {
 
     /// The same for an answer that a leader should have had a part in and had not: then this server
     /// has no quorum, although it may have had one a moment ago.
-    pub(crate) fn meta_unheard(&self) -> AnswerMeta {
-        let stale_for_ms = millis(self.unheard_for()).max(1);
+    pub(crate) fn meta_without_leader(&self) -> AnswerMeta {
+        let stale_for_ms = millis(self.since_quorum()).max(1);
         AnswerMeta { stale_for_ms, ..self.meta() }
     }
 
@@ -198,8 +198,12 @@ impl Shared {
 
     /// For how long this server has had no quorum; zero while it has one.
     pub(crate) fn stale_for(&self) -> Duration {
-        let unheard = self.unheard_for();
-        if unheard > QUORUM_FRESH || !self.has_caught_up() { unheard } else { Duration::ZERO }
+        let since_quorum = self.since_quorum();
+        if since_quorum > QUORUM_FRESH || !self.has_caught_up() {
+            since_quorum
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// How long ago a quorum was last asked that confirmed this server to have everything; since the
@@ -207,8 +211,8 @@ impl Shared {
     ///
     /// It must be asked: a follower that lost its leader keeps the last one that it knew, if nobody
     /// is elected in its place. Who leads alone is its own quorum.
-    fn unheard_for(&self) -> Duration {
-        match self.heard() {
+    fn since_quorum(&self) -> Duration {
+        match self.quorum_confirmed_at() {
             None => self.started.elapsed(),
             Some(_) if self.leads_alone() => Duration::ZERO,
             Some(asked) => asked.elapsed(),
@@ -216,11 +220,11 @@ impl Shared {
     }
 
     fn has_caught_up(&self) -> bool {
-        self.heard().is_some()
+        self.quorum_confirmed_at().is_some()
     }
 
-    fn heard(&self) -> Option<Instant> {
-        *self.heard.borrow()
+    fn quorum_confirmed_at(&self) -> Option<Instant> {
+        *self.quorum_at.borrow()
     }
 
     fn leads_alone(&self) -> bool {

@@ -252,7 +252,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
             return Ok(());
         }
         if self.confirmed.is_none() {
-            let asked = self.shared.confirmed_after(self.opened, CONFIRMATION_PATIENCE);
+            let asked = self.shared.wait_for_quorum_after(self.opened, CONFIRMATION_PATIENCE);
             let confirmed = tokio::select! {
                 () = self.io.responses.closed() => return Err(End::Closed),
                 confirmed = asked => confirmed,

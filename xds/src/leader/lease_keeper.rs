@@ -25,7 +25,7 @@ const PROPOSE_PATIENCE: Duration = Duration::from_secs(2);
 const PROPOSALS_AT_ONCE: usize = 32;
 
 /// How often silent owners are told of while there are any.
-const REMIND: Duration = Duration::from_secs(60);
+const LOG_SILENCE_EVERY: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ pub(crate) struct LeaseKeeper {
     leases: Leases,
     frozen: bool,
     /// When it was last told that owners are silent.
-    told_silent: Option<Instant>,
+    silence_logged_at: Option<Instant>,
 }
 
 impl LeaseKeeper {
     pub(crate) const fn new(group: Group, board: Board, leases: Leases) -> Self {
-        Self { group, board, leases, frozen: false, told_silent: None }
+        Self { group, board, leases, frozen: false, silence_logged_at: None }
     }
 
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
@@ -60,7 +60,7 @@ impl LeaseKeeper {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 _ = until => {}
-                () = self.keep() => {}
+                () = self.expire_leases() => {}
             }
             self.leases.resign();
             if stopping.is_cancelled() {
@@ -69,7 +69,7 @@ impl LeaseKeeper {
         }
     }
 
-    async fn keep(&mut self) {
+    async fn expire_leases(&mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -147,11 +147,11 @@ impl LeaseKeeper {
     /// Tells each minute of owners who stay silent.
     fn report_silence(&mut self) {
         let silent = self.leases.silent();
-        let is_due = self.told_silent.is_none_or(|told| told.elapsed() >= REMIND);
+        let is_due = self.silence_logged_at.is_none_or(|told| told.elapsed() >= LOG_SILENCE_EVERY);
         if silent == 0 {
-            self.told_silent = None;
+            self.silence_logged_at = None;
         } else if is_due {
-            self.told_silent = Some(Instant::now());
+            self.silence_logged_at = Some(Instant::now());
             tracing::warn!(
                 silent,
                 "silent instances are kept, and end slowly unless their owners are heard; \

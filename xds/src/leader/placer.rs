@@ -87,9 +87,9 @@ impl Placer {
             return false;
         }
         for proposal in self.missing() {
-            describe(&proposal);
+            log_proposal(&proposal);
             match self.group.write(proposal.encode_to_vec().into(), PATIENCE).await {
-                Ok(applied) => report_refusal(&applied.reply),
+                Ok(applied) => log_refusal(&applied.reply),
                 Err(error) => {
                     tracing::warn!(%error, "a placement did not come through");
                     return false;
@@ -100,7 +100,7 @@ impl Placer {
     }
 }
 
-fn describe(proposal: &RegistryCommand) {
+fn log_proposal(proposal: &RegistryCommand) {
     match &proposal.command {
         Some(Command::DecideGroup(decision)) => tracing::info!(
             namespace = decision.namespace,
@@ -117,7 +117,7 @@ fn describe(proposal: &RegistryCommand) {
     }
 }
 
-fn report_refusal(reply: &[u8]) {
+fn log_refusal(reply: &[u8]) {
     if let Ok(RegistryReply { outcome: Some(Outcome::Refused(refusal)) }) =
         RegistryReply::decode(reply)
     {

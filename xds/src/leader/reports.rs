@@ -20,10 +20,10 @@ use tokio::time::Instant;
 
 /// See the module. Clones share the reports.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reports(Arc<Mutex<Known>>);
+pub(crate) struct Reports(Arc<Mutex<ReportTable>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct ReportTable {
     /// By node.
     reports: BTreeMap<u64, Report>,
     progress: BTreeMap<GroupId, Progress>,
@@ -83,12 +83,12 @@ impl Reports {
         self.lock().progress.get(&group).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, ReportTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl ReportTable {
     fn take(&mut self, node_id: u64, source: Source, status: NodeStatus) {
         for hosted in status.groups.iter().filter(|it| it.role == "leader") {
             let known = self.progress.entry(hosted.group).or_default();

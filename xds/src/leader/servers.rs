@@ -33,12 +33,12 @@ const MISSES: u32 = 3;
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
     host: Host,
-    known: Arc<Mutex<BTreeMap<u64, Known>>>,
+    known: Arc<Mutex<BTreeMap<u64, KnownServer>>>,
 }
 
 /// What is known of another server.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct KnownServer {
     /// Calls missed since the last answer; none before the first call has ended.
     missed: Option<u32>,
     /// Kept as long as the address is the same.
@@ -70,7 +70,7 @@ impl Servers {
     /// Whether none of the last calls to a server was answered.
     pub(crate) fn is_down(&self, node_id: u64) -> bool {
         let known = self.lock();
-        known.get(&node_id).and_then(Known::is_up) == Some(false)
+        known.get(&node_id).and_then(KnownServer::is_up) == Some(false)
     }
 
     /// Calls the others, until `stopping`.
@@ -115,12 +115,12 @@ impl Servers {
         channel
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, KnownServer>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl KnownServer {
     fn note(&mut self, answered: bool) {
         let missed = self.missed.unwrap_or(0);
         self.missed = Some(if answered { 0 } else { missed.saturating_add(1) });
@@ -158,7 +158,7 @@ mod tests {
     /// D15: on a bad network every fifth call is lost, and nobody is down.
     #[test]
     fn a_server_is_down_after_several_missed_calls_and_up_after_one_answer() {
-        let mut known = Known::default();
+        let mut known = KnownServer::default();
         assert_eq!(known.is_up(), None, "nothing is known of it");
         for answered in [false, true, true, false, false, true] {
             known.note(answered);

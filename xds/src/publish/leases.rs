@@ -25,11 +25,11 @@ pub(crate) struct Leases {
     started: Instant,
     /// How long an owner may be silent before its lease ends in the slow lane.
     patience: Duration,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<LeaderLeases>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LeaderLeases {
     /// Present while this server leads.
     table: Option<LeaseTable>,
     /// Leases renewed since the last round of expiries was drawn up. Their owners were heard
@@ -90,7 +90,7 @@ impl Leases {
     pub(crate) fn renew(&self, lease_ids: &[u64]) -> Option<Renewed> {
         let now = self.now();
         let mut state = self.lock();
-        let State { table, heard } = &mut *state;
+        let LeaderLeases { table, heard } = &mut *state;
         let table = table.as_mut()?;
         let mut unknown = Vec::new();
         let mut shortest = None;
@@ -149,7 +149,7 @@ impl Leases {
         self.started.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LeaderLeases> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

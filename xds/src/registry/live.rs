@@ -20,7 +20,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// What this server itself knows.
-    pub(crate) fn here(shared: &Shared, formed: &Formed) -> Self {
+    pub(crate) fn local(shared: &Shared, formed: &Formed) -> Self {
         let servers = formed.servers.statuses(&formed.group.status());
         Self { servers, nodes: shared.reports.all() }
     }
@@ -28,13 +28,13 @@ impl Live {
     /// What the leader knows, with how fresh an answer made of it is.
     pub(crate) async fn of_leader(shared: &Shared, formed: &Formed) -> (Self, AnswerMeta) {
         if shared.leases.leads() {
-            return (Self::here(shared, formed), shared.meta());
+            return (Self::local(shared, formed), shared.meta());
         }
         match formed.renewals.ask_live(Vec::new()).await {
             Ok(reply) => (Self::from_proto(reply), shared.meta()),
             Err(status) => {
                 tracing::debug!(%status, "answering without the leader");
-                (Self::here(shared, formed), shared.meta_unheard())
+                (Self::local(shared, formed), shared.meta_without_leader())
             }
         }
     }

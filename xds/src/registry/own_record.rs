@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// # Errors
 ///
 /// The mesh knows of a later start of this server.
-pub(crate) async fn keep(shared: &Shared, formed: &Formed) -> Result<(), DiscoError> {
+pub(crate) async fn run(shared: &Shared, formed: &Formed) -> Result<(), DiscoError> {
     let mut topology = shared.board.topology();
     loop {
         topology.mark_unchanged();

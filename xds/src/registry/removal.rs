@@ -28,7 +28,7 @@ pub(crate) async fn remove_member(
     }
     let mut done = RegistryDone::default();
     if votes {
-        leave_group(shared, formed, node_id).await?;
+        remove_from_group(shared, formed, node_id).await?;
         done.existed = true;
     }
     if is_server {
@@ -52,7 +52,7 @@ pub(crate) async fn remove_member(
 }
 
 /// Takes a server that is down out of the DISCO group.
-async fn leave_group(shared: &Shared, formed: &Formed, node_id: u64) -> Result<(), Status> {
+async fn remove_from_group(shared: &Shared, formed: &Formed, node_id: u64) -> Result<(), Status> {
     let status = formed.group.status();
     if node_id == shared.host.identity().node_id || !formed.servers.is_down(node_id) {
         return Err(Status::aborted(format!("server {node_id:016x} is alive: stop it first")));
