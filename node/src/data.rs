@@ -11,10 +11,11 @@
 //!                        └─► session: reports     Ready: what is waited for
 //! ```
 //!
-//! On shutdown DISCO is told first, so that no new traffic comes; then leaderships are handed over.
-//! The groups run on, so that calls which are under way or still come are forwarded to the next
-//! leader; the host closes them once the listeners have let go of every call. The node's seat in its
-//! groups stays: a stop is not a leave. Listeners and host must outlive [`Data::run`].
+//! On shutdown the node first tells DISCO, so that no new traffic comes, and then hands over its
+//! leaderships. The groups run on, so that calls which are under way or still arrive are forwarded
+//! to the next leader. The host closes the groups once the listeners have finished every call. The
+//! node stays a member of its groups: a stop is not a leave. Listeners and host must outlive
+//! [`Data::run`].
 
 mod goodbye;
 mod groups_file;
@@ -47,13 +48,13 @@ use crate::{
     session::{DiscoState, Introduction, Session, SessionError, SessionHandle},
 };
 
-/// How long a replica's node must be down before another one takes its seat, unless told otherwise.
+/// How long a voter's node must be down before a learner replaces it, by default.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(600);
 
 /// How often groups that could not be started are tried again, and readiness is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a stopping node waits for DISCO to have noted it.
+/// How long a stopping node waits for DISCO to record that it stops.
 const NOTE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the data service is told at its start.
@@ -73,7 +74,7 @@ pub struct DataConfig {
     pub name: String,
     /// Of the program, for people.
     pub version: String,
-    /// How long a voter's node must be down before a learner takes its seat.
+    /// How long a voter's node must be down before a learner replaces it.
     pub replace_after: Duration,
 }
 
@@ -114,7 +115,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether another start of this node counts in the mesh.
+    /// Whether the mesh knows a later start of this node, so that this one must not go on.
     pub const fn is_overtaken(&self) -> bool {
         matches!(self, Self::Session(SessionError::RolledBack { .. }))
     }
@@ -153,7 +154,7 @@ impl Data {
         Ok(Self { host, config, hosting, namespaces, ready: watch::Sender::new(Ready::starting()) })
     }
 
-    /// The namespaces that are here, for the services that clients call.
+    /// The namespaces of this node, for the services that clients call.
     pub fn namespaces(&self) -> Namespaces {
         self.namespaces.clone()
     }
@@ -227,7 +228,8 @@ impl Data {
         let mut formation = self.host.mesh().formation();
         formation.mark_changed();
         let mut hosted = self.hosting.hosted();
-        // Before anything that is told from elsewhere: notes of another mesh must not be mixed in.
+        // What the disk remembers is started first: if it is of another mesh, the node must end
+        // before orders of this mesh are written into the same file.
         self.hosting.start_missing().await?;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -276,7 +278,7 @@ impl Data {
         self.hosting.follow(&orders).await
     }
 
-    /// Tells callers why there is no namespace, and whether one may come by itself.
+    /// Publishes why there is no namespace, and whether one may come without a person's help.
     fn publish_absence(&self, ready: &Ready, has_disco: bool) {
         let lasting = match self.orders_state(has_disco) {
             OrdersState::WaitsToBeFormed | OrdersState::LeftOut => true,

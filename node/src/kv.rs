@@ -18,15 +18,15 @@
 //!              └────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The rows are the store; nothing is kept in memory but the machine's counters. The module
-//! `layout` says what the rows are. All of this is pure: no clock, no IO, no async; the same commands give the
+//! The rows are the store; only the machine's counters are kept in memory. The module `layout` says
+//! what the rows are. All of this is pure, without clock, IO or async: the same commands give the
 //! same rows and the same replies on every replica.
 //!
 //! A refusal depends only on the command and the rows, and is a reply. It is given before the first
 //! row is written, so a refused command changes nothing.
 //!
 //! Left out: leases (a put that names one is refused), watches (the change rows are there for
-//! them), and who may do what.
+//! them), and permissions.
 
 mod compact;
 mod hash;

@@ -48,11 +48,12 @@ pub struct Advice {
 }
 
 impl Advice {
-    /// The advice of somebody who hears the members too: `heard` says how long ago a member last
-    /// answered, and `leading_for` for how long the leader has been listening.
+    /// Lets no node be down for longer than it has been silent towards the leader. `heard` is how
+    /// long ago each member last answered; a member that has not answered yet is silent for
+    /// `leading_for`, since the leader began to listen.
     ///
-    /// DISCO hears of a node by another way than its group does, and that way may be broken alone. A
-    /// node that answers its leader is not gone, whatever DISCO says.
+    /// DISCO reaches a node on another path than the group does, and either may fail alone. A node
+    /// that answers its leader is alive, whatever DISCO says.
     #[must_use]
     pub fn capped_by_silence(
         mut self,
@@ -80,9 +81,9 @@ pub struct AdvisedNode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     Up,
-    /// Stops, or was not heard of for a while; expected back.
+    /// It stops, or its state is not known; it is expected back.
     Away,
-    /// Listed as down, and not heard by the leader, without a break for this long.
+    /// DISCO has listed it as down, and the leader has not heard it, for this long without a break.
     Down(Duration),
 }
 
@@ -93,7 +94,7 @@ pub enum Step {
     AddLearner(Member),
     /// Make exactly these the voters.
     SetVoters { voters: BTreeSet<NodeId>, reason: Reason },
-    /// Forget a learner.
+    /// Remove a learner.
     Remove(NodeId),
 }
 
@@ -117,8 +118,8 @@ pub fn next_step(
         return None;
     }
     if status.joint {
-        // The members of a joint membership vote in either set; all of them together are the one
-        // set that is surely a superset of what was wanted. Surplus voters stay.
+        // The voters of both sets together contain every voter that was wanted, whichever set is
+        // the later one. Surplus voters keep their seats.
         return Some(Step::SetVoters {
             voters: voters(status).map(|it| it.node_id).collect(),
             reason: Reason::FinishJoint,
@@ -150,7 +151,7 @@ fn voters(status: &Status) -> impl Iterator<Item = &MemberStatus> {
     status.members.iter().filter(|it| it.voter)
 }
 
-/// A leader's look at its group and at DISCO's advice.
+/// Compares the status of a group with DISCO's advice, on the group's leader.
 struct StepPlanner<'a> {
     status: &'a Status,
     advice: &'a Advice,
@@ -247,7 +248,7 @@ impl StepPlanner<'_> {
     }
 
     fn is_dead(&self, id: NodeId) -> bool {
-        // The leader decides, so whatever is said of its node, it is not dead.
+        // The leader runs this code, so its node is alive, whatever DISCO says.
         self.status.leader != Some(id)
             && matches!(self.presence(id), Some(Presence::Down(since)) if since >= self.replace_after)
     }

@@ -1,16 +1,17 @@
-//! A data node's stay with DISCO, as the client of `Registry.Session`.
+//! A data node's session with DISCO: the client side of `Registry.Session`.
 //!
 //! The node says who it is, then how its groups are: every third of its lease, and at once when a
 //! group's leader or its own role changes. DISCO answers with orders: the groups to host, the
 //! nodes that share them, and addresses, which go into the book. The latest orders and whether the
 //! session is alive are published to the rest of the node.
 //!
-//! Any DISCO server will do. The session tries the seeds and every DISCO server in the book, in
-//! random order, until one accepts; when that one is lost it goes to another, and when that one has
-//! lost its quorum, to one that has not, if there is one. While none answers the node serves what it
-//! has. Losing DISCO is never an error here. Being refused is, if the node's own mesh refuses it, or
-//! if every seed does: one server of another mesh at one address ends nothing, since the others may
-//! be the node's own.
+//! Any DISCO server will do. The node tries the seeds and every DISCO server in the book, in random
+//! order, until one accepts it. When that server is lost, the node goes to another; when it has
+//! lost its quorum, the node goes to one that has a quorum, if there is one. While no server
+//! answers, the node serves what it has: losing DISCO is never an error.
+//!
+//! A refusal is an error if it comes from the node's own mesh, or if every seed refuses the node. A
+//! single server of another mesh ends nothing, since other seeds may belong to the node's own.
 
 mod elsewhere;
 mod orders;
@@ -49,11 +50,12 @@ use self::{
     verdict::{Verdict, verdict_of},
 };
 
-/// How long a DISCO server may take from the first byte to the first directive. It commits the
-/// node's record in between, perhaps through another leader than it thought.
+/// How long a DISCO server may take from the first byte to the first directive. In between it
+/// commits the node's record, perhaps after a change of leader.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Reports on their way to DISCO. A report that finds no room is dropped: a later one says more.
+/// Reports that wait to be sent. A report that finds no room is dropped, since the next one
+/// replaces it.
 const REPORT_QUEUE: usize = 4;
 
 /// Rounds without a session before the log says so: a few seconds.
@@ -143,20 +145,20 @@ struct AppliedDirective {
 /// The search for a server with a quorum.
 type Search = Pin<Box<dyn Future<Output = AcceptedSession> + Send>>;
 
-/// What came of a session.
+/// What follows an exchange.
 enum Next {
-    /// Another one has taken its place.
+    /// A session with another server has taken its place.
     Moved(Box<AcceptedSession>),
     Ended(Ended),
 }
 
-/// Why one stay ended.
+/// Why a session ended.
 enum Ended {
     /// Try another server.
     Lost(Status),
     /// This server will never accept the node; another one may.
     Refused(SessionError),
-    /// Try none.
+    /// Try no server: the node must stop.
     Fatal(SessionError),
 }
 
@@ -237,8 +239,8 @@ impl Session {
         }
     }
 
-    /// From dialing a server to the end of the session with it, or with the one that took its place,
-    /// whose address is left behind.
+    /// Runs a session from dialing the server to its end. If the session moves to another server,
+    /// `address` becomes that server's.
     async fn run_session(&mut self, address: &mut SocketAddr) -> Ended {
         let hello = match self.hello() {
             Ok(hello) => hello,
@@ -258,7 +260,7 @@ impl Session {
         }
     }
 
-    /// Holds an accepted session.
+    /// Sends reports and applies directives until the session ends or moves.
     async fn exchange(&mut self, session: AcceptedSession) -> Next {
         let AcceptedSession { address, reports, mut directives, first } = session;
         let mut applied = match self.apply_directive(first, address) {
@@ -331,10 +333,10 @@ impl Session {
         send(reports, Report::Status(report::status(&hosted)));
     }
 
-    /// Takes a directive in: mesh first, then addresses, then orders.
+    /// Applies a directive: the mesh first, then the addresses, then the orders.
     ///
-    /// Orders never go back: those of a server without a quorum count only if none of a later
-    /// revision are there.
+    /// Orders never go back: those of a server without a quorum are left out if the node has some
+    /// of a later revision.
     fn apply_directive(
         &self,
         directive: Directive,
@@ -407,7 +409,7 @@ impl Session {
         }
     }
 
-    /// Notes that the session ended. Says whether there was one.
+    /// Notes that the session ended. Returns whether there was one.
     fn mark_lost(&self) -> bool {
         self.state.send_if_modified(|state| state.link == Link::Live && state.set_link(Link::Lost))
     }
@@ -428,8 +430,8 @@ impl SessionHandle {
     }
 }
 
-/// Why the node ends, if every seed has refused it in this round. A seed that does not answer may be
-/// of the node's own mesh.
+/// The refusal that ends the node: one of them, if every seed has refused it in this round. A seed
+/// that does not answer may be of the node's own mesh.
 fn refused_by_all(
     seeds: &[SocketAddr],
     mut refusals: BTreeMap<SocketAddr, SessionError>,
@@ -450,7 +452,7 @@ async fn open_session(address: SocketAddr, hello: NodeHello) -> Result<AcceptedS
     Ok(AcceptedSession { address, reports, directives, first })
 }
 
-/// The end of a search; never, if there is none.
+/// Waits for the result of a search; for ever, if there is none.
 async fn search_result(search: &mut Option<Search>) -> AcceptedSession {
     match search {
         Some(search) => search.await,

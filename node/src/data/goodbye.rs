@@ -1,7 +1,8 @@
-//! Stopping without leaving: leaderships are handed over, and the groups run on until nobody has a
-//! call here any more.
+//! How a node that stops hands its leaderships over. It stays a member, and its groups run on until
+//! the last call here has ended.
 //!
-//! Every wait is bounded. A node that cannot hand over stops all the same: the others elect.
+//! Every wait is bounded. A node that cannot hand a leadership over stops all the same, and the
+//! other members elect a leader.
 
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ async fn hand_over_one(group: &Group, own_id: NodeId, topology: &Topology) {
             return;
         }
         let mut statuses = group.watch_status();
-        // The watch ends with the group, and then there is nothing left to wait for.
+        // The watch fails only when the group has stopped, and then there is nothing to wait for.
         let taken = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != own_id);
         let _ = statuses.wait_for(|status| taken(status.leader)).await;
         info!(namespace, successor = %mesh::node_hex(successor), "handed the leadership over");

@@ -1,16 +1,19 @@
 //! What the data directory remembers about the groups of this node (`groups.json`).
 //!
-//! It lets the node start its groups while DISCO is away, and it is the note that tells a group
-//! which this disk never held from one whose store was lost:
+//! The node starts its groups from this file while DISCO is away. Two notes in it tell a store that
+//! has lost a group from one that never held it:
 //!
 //! - [`GroupEntry::placed`] is set, durably, after the store has made room for the group and before
-//!   the replica runs. A store without the room has lost it, and with it what the replica voted.
-//! - [`GroupEntry::held`] is set once the replica was seen to have voted or stored something, up to
-//!   a second after it did. A store with the room and nothing in it has lost that. Without the note
-//!   the replica is one whose process ended before it had voted, as far as this directory knows.
+//!   the replica runs. If the note is set and the store has no room for the group, the store has
+//!   lost it, and with it the votes of the replica.
+//! - [`GroupEntry::held`] is set at most a second after the replica has first voted or stored
+//!   something. If the note is set and the room in the store is empty, its contents were lost. If
+//!   the note is not set, the process ended before the replica had voted, as far as this directory
+//!   knows.
 //!
-//! The file is replaced as a whole and synced before anybody acts on it. One that cannot be read
-//! stops the node: to guess that nothing was held could let a burnt replica vote.
+//! The file is replaced as a whole, and synced before the node acts on it. A file that cannot be
+//! read stops the node: if the node assumed that it had held nothing, a replica that has lost its
+//! votes could vote again.
 
 use std::{
     collections::BTreeMap,
@@ -38,7 +41,7 @@ pub(crate) struct GroupsFile {
     contents: Contents,
 }
 
-/// One group, as last heard.
+/// One group, as it was last ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GroupEntry {
     pub(crate) namespace: String,
@@ -123,7 +126,7 @@ impl GroupsFile {
         Ok(Self { path, contents })
     }
 
-    /// Remembers what DISCO orders, or the formation.
+    /// Remembers orders, of DISCO or of the formation.
     pub(crate) fn remember(&mut self, orders: &Orders) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
         contents.mesh = Some(orders.mesh.to_string());
@@ -146,7 +149,7 @@ impl GroupsFile {
         self.mark(group, |entry| entry.held = true)
     }
 
-    /// Forgets a group that is no longer this node's business.
+    /// Forgets a group that this node no longer hosts.
     pub(crate) fn forget(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
         contents.groups.remove(&group);
@@ -187,7 +190,8 @@ impl GroupsFile {
         self.replace(contents)
     }
 
-    /// Persists first, so that nobody acts on what a crash would forget.
+    /// Writes the file before it changes the memory, so that the node never acts on what a crash
+    /// would undo.
     fn replace(&mut self, contents: Contents) -> Result<(), GroupsFileError> {
         if contents == self.contents {
             return Ok(());
@@ -240,7 +244,7 @@ impl PeerRow {
         }
     }
 
-    /// How a node was is not remembered: nobody is up or down on the word of a file.
+    /// The state of a node is not remembered: whether it is up or down, only DISCO can say.
     fn to_peer(&self) -> Peer {
         Peer {
             node_id: self.node_id,
@@ -285,7 +289,7 @@ fn write(path: &Path, contents: &Contents) -> io::Result<()> {
     file::replace(directory, DRAFT, FILE, &bytes)
 }
 
-/// Ids as people see them everywhere: 16 hexadecimal digits.
+/// Ids are written as people see them everywhere: as 16 hexadecimal digits.
 mod hex {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 

@@ -1,9 +1,9 @@
 //! The groups of this node: which run, which should, and what each of them needs beside it.
 //!
-//! Orders are followed in one direction: remembered on disk, then asked about ([`start::decide`]),
-//! then started, then published to readers and to the session. A group that could not be started is
-//! tried again; one that may not be started ends the node, since its disk is not what the mesh
-//! takes it for.
+//! An ordered group is first remembered on disk, then checked by [`start::decide`], then started,
+//! and then published to readers and to the session. A group that could not be started is tried
+//! again. A group that must not be started ends the node, since its disk is not the one that the
+//! mesh expects.
 
 use std::{
     collections::BTreeMap,
@@ -43,7 +43,7 @@ pub(crate) struct Hosting {
     groups: BTreeMap<GroupId, Running>,
     namespaces: Namespaces,
     own_member: OwnMember,
-    /// The same groups, for the session; marked as changed when one has news.
+    /// The same groups, for the session; marked as changed when a status changes that is reported.
     hosted: watch::Sender<Vec<Group>>,
     topology: watch::Sender<Topology>,
     replace_after: Duration,
@@ -91,7 +91,8 @@ impl Hosting {
         }
     }
 
-    /// Follows orders: hosts what they ask for, and ends what neither they nor the group want.
+    /// Follows orders: hosts the groups that they name, and stops those that they no longer name
+    /// once the group itself has removed this node.
     pub(crate) async fn follow(&mut self, orders: &Orders) -> Result<(), DataError> {
         self.groups_file.remember(orders)?;
         self.orders = Some(orders.clone());
@@ -110,7 +111,7 @@ impl Hosting {
         Ok(())
     }
 
-    /// Notes what the replicas have come to, and tells readers who the members are.
+    /// Notes which replicas hold something, and publishes the members of each group.
     pub(crate) fn refresh(&mut self) -> Result<(), DataError> {
         for (id, Running { group, .. }) in &self.groups {
             if !self.groups_file.held(*id) && !group.is_blank() {
@@ -122,7 +123,7 @@ impl Hosting {
         Ok(())
     }
 
-    /// DISCO is away: its advice is no longer followed.
+    /// Stops following DISCO's advice, since DISCO is away.
     pub(crate) fn forget_topology(&self) {
         self.topology.send_modify(Topology::forget);
     }
@@ -134,12 +135,14 @@ impl Hosting {
         self.groups.into_values().map(|running| running.group).collect()
     }
 
-    /// Resolves when a watcher or a reconciler panicked: without it the group would seem to live on.
+    /// Resolves when a watcher or a reconciler has panicked: its group would go on without it,
+    /// unnoticed.
     pub(crate) async fn failed(&mut self) -> JoinError {
         first_failure(&mut self.tasks).await
     }
 
-    /// The groups, marked as changed whenever one has news: a leader, a role, a membership.
+    /// The groups, marked as changed whenever the leader, the role or the membership of one
+    /// changes.
     pub(crate) fn hosted(&self) -> watch::Receiver<Vec<Group>> {
         self.hosted.subscribe()
     }
@@ -170,8 +173,9 @@ impl Hosting {
         }
         let failed = |source| DataError::StartGroup { group: id, source };
         self.host.make_room(id, &assignment.namespace).await.map_err(failed)?;
-        // The replica votes from the moment it runs, so the note comes first; and after the room,
-        // so that a store without it is one that lost it.
+        // The note comes before the replica runs, since a replica votes as soon as it runs. It
+        // comes after the room is made, so that a noted group without room is one that the store
+        // has lost.
         self.groups_file.mark_placed(id)?;
         let group = self
             .host
@@ -195,8 +199,7 @@ impl Hosting {
         group.initialize(&assignment.first_voters).await
     }
 
-    /// Whether and how the group is hosted, as far as this disk, the orders and the other members
-    /// say.
+    /// Decides from this disk, the orders and the other members whether and how to host a group.
     async fn decide(&self, assignment: &Assignment) -> Result<Start, DataError> {
         let identity = self.host.identity();
         let stored = self.host.stored_replica(assignment.group)?;
@@ -252,7 +255,7 @@ impl Hosting {
         self.publish();
     }
 
-    /// Stops replicas that DISCO no longer asks for, if their group agrees.
+    /// Stops replicas that DISCO no longer asks for and that their group has removed.
     async fn stop_unassigned(&mut self) -> Result<(), DataError> {
         let Some(orders) = self.orders.as_ref().filter(|orders| orders.fresh) else {
             return Ok(());
@@ -346,7 +349,7 @@ fn own_membership(status: &Status, own_id: NodeId) -> Membership {
     }
 }
 
-/// Waits for a task that did not end as it should. While there are none, there is nothing to tell.
+/// Waits for a task that panicked. It never returns while all tasks run or end as they should.
 async fn first_failure(tasks: &mut JoinSet<()>) -> JoinError {
     loop {
         match tasks.join_next().await {
@@ -362,7 +365,8 @@ async fn run_until_stopped(stop: CancellationToken, task: impl Future<Output = (
     stop.run_until_cancelled(task).await;
 }
 
-/// Marks the hosted groups as changed whenever this one has news worth a report, until it stops.
+/// Marks the hosted groups as changed whenever the reported part of a group's status changes, until
+/// the group stops.
 async fn notify_changes(group: Group, hosted: watch::Sender<Vec<Group>>) {
     let mut status = group.watch_status();
     let mut told = reported(&status.borrow_and_update());

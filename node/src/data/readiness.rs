@@ -4,8 +4,8 @@ use raft::{Quorum, Role, Status};
 
 /// Whether the node serves every group that it hosts.
 ///
-/// Readiness is for those who route traffic. Nothing in the mesh waits for it: a node that is not
-/// ready is still found, dialed and voted with.
+/// Readiness is for what routes traffic. The mesh does not depend on it: a node that is not ready
+/// is still found and dialed, and it still votes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// How many groups the node hosts.
@@ -25,7 +25,7 @@ impl Ready {
     }
 }
 
-/// Where the node's orders come from, and whether any came.
+/// Whether the node has orders, and if not, what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OrdersState {
     /// Told what to host, by DISCO, by the formation or by what the disk remembers.
@@ -36,7 +36,7 @@ pub(crate) enum OrdersState {
     LeftOut,
 }
 
-/// What a replica may lack of its leader's commits and still count as caught up.
+/// How many committed entries a ready replica may still have to apply.
 const READY_LAG: u64 = 1_000;
 
 pub(crate) fn readiness<'a>(
@@ -81,7 +81,7 @@ fn not_ready_reason(namespace: &str, status: &Status) -> Option<String> {
     if status.members.is_empty() {
         return Some(format!("namespace {namespace} waits for its leader"));
     }
-    // Not how long ago, which would be news every second.
+    // The reason leaves out for how long, since it would otherwise change every second.
     if status.quorum != Quorum::Held {
         return Some(format!("namespace {namespace} has no quorum"));
     }
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(ready.reasons, ["namespace b has no leader"]);
     }
 
-    /// A follower goes on naming the leader that it lost, and a leader that is cut off itself.
+    /// A follower still names the leader that it lost, and a leader that is cut off names itself.
     #[test]
     fn a_group_without_a_quorum_is_named_whoever_seems_to_lead() {
         for quorum in [Quorum::Electing, Quorum::Lost] {

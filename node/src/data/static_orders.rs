@@ -2,7 +2,7 @@
 //!
 //! All of them hold a replica. The first voters are three of them, or five of five and more: those
 //! with the lowest ids, which is the same choice on every server. The leader adds the others as
-//! learners. The voters stay: nobody says who is down, so nobody is replaced.
+//! learners. A voter is never replaced, since without DISCO nothing tells which nodes are down.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const GROUP: GroupId = 2;
 
 const NAMESPACE: &str = "default";
 
-/// The formation as orders: it is as final as a record that DISCO committed.
+/// Turns a formation into orders. It is as final as a group that DISCO has decided.
 pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
     let Ok(mesh) = formation.mesh_id.parse::<MeshId>() else {
         warn!(mesh_id = formation.mesh_id, "a formation without a mesh id");
@@ -42,7 +42,8 @@ pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
     })
 }
 
-/// How many of so many servers vote. Always odd: one more tolerates no further failure.
+/// How many of `servers` vote. Always an odd number: one voter more would not tolerate another
+/// failure.
 const fn voters_of(servers: usize) -> usize {
     match servers {
         0 => 0,
@@ -60,11 +61,11 @@ fn peer(member: &FormationMember) -> Peer {
     Peer {
         node_id: member.node_id,
         name: node_hex(member.node_id),
-        // Where it was when the mesh was formed; the book knows where it is.
+        // The formation has the address at the time of forming; the book has the current one.
         mesh_address: None,
         kv_address: None,
         zone: String::new(),
-        // Nobody says who is down.
+        // Without DISCO nothing tells that a node is down.
         state: NodeState::Up,
     }
 }

@@ -52,7 +52,7 @@ pub(super) enum Freshness {
 pub(super) enum Breadth {
     /// A few rows, which are read at once.
     Few,
-    /// Maybe all rows: read on a thread that may take its time.
+    /// Maybe all rows, which are read on a thread that may block.
     Many,
 }
 
@@ -147,7 +147,7 @@ impl Backend {
         }
     }
 
-    /// A header as the machine gave it, with the rest.
+    /// Adds what the machine leaves out of a header: it knows only the revision.
     pub(super) fn full_header(
         &self,
         group: &Group,
@@ -157,7 +157,7 @@ impl Backend {
         Some(ResponseHeader { revision, ..self.header(group) })
     }
 
-    /// Etcd's clusters are numbers; the mesh's id is not.
+    /// The mesh id as a number, as etcd's cluster ids are.
     fn cluster_id(&self) -> u64 {
         self.mesh.borrow().as_ref().map_or(0, |mesh| xxh3_64(mesh.to_string().as_bytes()))
     }
@@ -165,7 +165,7 @@ impl Backend {
     fn not_hosted(&self, namespace: &str) -> Status {
         let names = self.namespaces.names();
         if names.is_empty() {
-            // A reason to try elsewhere or again.
+            // Clients of etcd try again after this code, here or at another node.
             let reasons = self.namespaces.waits_for();
             let because = if reasons.is_empty() { "" } else { ": " };
             return Status::unavailable(format!(

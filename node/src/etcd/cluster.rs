@@ -1,4 +1,4 @@
-//! The etcd Cluster service: who the members of a namespace are. Changing them is the mesh's work.
+//! The etcd Cluster service: who the members of a namespace are. Only the mesh changes them.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::backend::Backend;
 use crate::namespaces::MemberAddress;
 
-/// Who the members of a namespace's group are. The mesh decides that; clients may look.
+/// The members of a namespace's group, for clients to read. The mesh decides who they are.
 #[derive(Debug)]
 pub struct ClusterService {
     backend: Backend,

@@ -1,4 +1,5 @@
-//! The etcd KV service: writes go to the leader, reads are linearizable unless told otherwise.
+//! The etcd KV service: writes go to the leader; reads are linearizable unless a request says
+//! otherwise.
 
 use proto::{
     etcdserverpb::{
@@ -112,7 +113,7 @@ fn freshness(serializable: bool) -> Freshness {
     if serializable { Freshness::Serializable } else { Freshness::Linearizable }
 }
 
-/// How much a range may look at. Only the present of one key is one row for certain.
+/// How much a range may look at. Only a read of one key at the latest revision is surely one row.
 fn breadth(request: &RangeRequest) -> Breadth {
     if request.range_end.is_empty() && request.revision <= 0 { Breadth::Few } else { Breadth::Many }
 }

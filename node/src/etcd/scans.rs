@@ -1,9 +1,9 @@
 //! Reads that may take long: on threads of their own, few at once, and given up when their caller
 //! leaves.
 //!
-//! Without a bound a burst of large ranges would take every thread that may block, and commands are
-//! applied on such threads. Without giving up, what callers have long forgotten would go on to use
-//! the processors.
+//! Without a bound, a burst of large ranges would take every thread that may block, and commands
+//! are applied on such threads. If reads were not given up, those whose callers have left would
+//! still use the processors.
 
 use std::{
     num::NonZero,
@@ -38,7 +38,7 @@ impl Scans {
         Self(Arc::new(Semaphore::new(processors * PER_PROCESSOR)))
     }
 
-    /// Reads when there is room. A caller that leaves while it waits leaves nothing behind.
+    /// Reads once there is room. If the caller leaves while it waits, the read never begins.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Abandoned) -> Result<T, KvError> + Send + 'static,
@@ -71,7 +71,7 @@ impl Drop for AbandonOnDrop {
     }
 }
 
-/// Rows that can be read as long as somebody wants them.
+/// Rows whose scans end when the caller of the read has left.
 pub(super) struct CancellableRows<'a> {
     pub(super) rows: &'a dyn Read,
     pub(super) abandoned: &'a Abandoned,
@@ -94,7 +94,7 @@ impl Read for CancellableRows<'_> {
             given_up = self.abandoned.is_set();
             !given_up && visit(key, value)
         })?;
-        // Nobody reads this error.
+        // The caller has left, so this error is not read.
         if given_up { Err(StorageError::new("the caller has left")) } else { Ok(()) }
     }
 }

@@ -9,14 +9,13 @@
 //!
 //! A revision is 12 bytes: main as u64 and sub as u32, big-endian, so that rows are in its order.
 //!
-//! A history row is named for the revision that *ended* the record. A record is therefore the
-//! key's at revision `at` exactly if it began at or before `at` and ended after it, and the one for
-//! a key is the first history row beyond `at`. A deletion needs no row of its own: where a record
-//! ended and none began, there is none. A compaction may drop every record that ended at or before
-//! its revision.
+//! The key of a history row contains the revision that *ended* the record. So the record of a key
+//! at revision `at` is the one that began at or before `at` and ended after it; in the history it
+//! is the first row of the key beyond `at`. A deletion needs no row of its own: it ends a record,
+//! and no other begins. A compaction may remove every record that ended at or before its revision.
 //!
-//! Change rows list what happened in order. They find the history rows that a compaction drops
-//! without a scan of the others.
+//! Change rows list what happened in order. With them a compaction finds the history rows to be
+//! removed without a scan of the others.
 //!
 //! Keys are any bytes. In a current row the key is last and stands as it is. In a history row
 //! something follows it, so each `00` in it is written `00 FF` and `00 01` ends it: no key's rows
@@ -84,7 +83,7 @@ impl Default for Meta {
 }
 
 impl Meta {
-    /// What the rows say; the beginning if there are none.
+    /// Reads the counters from the rows; the initial ones if there are no rows.
     pub fn load(rows: &dyn Read) -> Result<Self, StorageError> {
         let Some(bytes) = rows.get(META)? else { return Ok(Self::default()) };
         Self::decode(&bytes).ok_or_else(|| corrupt("meta", META))
@@ -94,12 +93,12 @@ impl Meta {
         rows.put(META.to_vec(), self.encode());
     }
 
-    /// Counts a row that comes.
+    /// Counts a row that is added.
     pub(super) fn grow(&mut self, bytes: usize) {
         self.size = self.size.saturating_add(bytes as u64);
     }
 
-    /// Counts a row that goes.
+    /// Counts a row that is removed.
     pub(super) fn shrink(&mut self, bytes: usize) {
         self.size = self.size.saturating_sub(bytes as u64);
     }
@@ -207,7 +206,7 @@ pub(super) fn current_key(row: &[u8]) -> &[u8] {
     row.strip_prefix(&[CURRENT]).unwrap_or_default()
 }
 
-/// Of the record of `key` that ended at `ended`.
+/// The row of the record of `key` that ended at `ended`.
 pub(super) fn history_row(key: &[u8], ended: Revision) -> Vec<u8> {
     let mut row = history_from(key);
     row.extend(KEY_END);

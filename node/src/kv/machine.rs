@@ -22,15 +22,15 @@ use super::{
     write::{Writer, admit_put},
 };
 
-/// The level of commands that this version knows. Raised with every kind of command, and every field
-/// of one, that an earlier version would leave out.
+/// The level of commands that this version knows. It is raised with every kind of command, and with
+/// every field of a command, that an earlier version would ignore.
 const LEVEL: u32 = 1;
 
 /// Applies [`KvCommand`]s to a namespace's rows and answers with [`KvReply`]s.
 ///
-/// It keeps the counters and nothing else. What a command may not do is a reply. Bytes that are no
-/// command which this version knows are of a later version, and stop the replica: whoever leads
-/// proposes only what it knows itself.
+/// It keeps the counters and nothing else. A refused command is answered with a reply. Bytes that
+/// this version does not know as a command come from a later version, and they stop the replica. A
+/// leader proposes only what it knows itself.
 #[derive(Debug)]
 pub struct KvMachine {
     meta: Meta,

@@ -18,7 +18,7 @@ use super::{
     span::Span,
 };
 
-/// Answers a range from rows that nothing changes meanwhile.
+/// Answers a range from rows that do not change meanwhile.
 ///
 /// The header has the revision and no more.
 pub fn range(rows: &dyn Read, request: &RangeRequest) -> Result<RangeResponse, KvError> {
@@ -32,7 +32,7 @@ pub fn range(rows: &dyn Read, request: &RangeRequest) -> Result<RangeResponse, K
     Ok(range_at(rows, request, at, meta.revision)?)
 }
 
-/// Answers a range at revision `at`, which is there to be read, while `current` is the latest.
+/// Answers a range at revision `at`, which must be readable; `current` is the latest revision.
 pub(super) fn range_at(
     rows: &dyn Read,
     request: &RangeRequest,
@@ -42,8 +42,8 @@ pub(super) fn range_at(
     let order = Order::of(request);
     let limit = usize::try_from(request.limit).unwrap_or_default();
     let selection = Selection {
-        // What is sorted or filtered afterwards cannot be cut before. One more than the limit
-        // tells that there is more.
+        // Keys that are sorted or filtered afterwards must all be found first. Otherwise one key
+        // beyond the limit shows whether there are more.
         keys: match limit {
             _ if request.count_only => 0,
             0 => usize::MAX,
@@ -74,7 +74,7 @@ pub(super) fn range_at(
     Ok(RangeResponse { header: Some(header(current)), kvs, more, count })
 }
 
-/// A header as the machine knows it: the servers' part is added where the answer leaves.
+/// A header as the machine knows it; the etcd service adds the fields of the server.
 pub(super) fn header(revision: i64) -> ResponseHeader {
     ResponseHeader { revision, ..ResponseHeader::default() }
 }
@@ -97,7 +97,7 @@ impl Selection {
     }
 }
 
-/// Keys in order, and how many there are with those that were not kept.
+/// The keys that were kept, in order, and the number of all that were found.
 #[derive(Debug, Default)]
 struct Found {
     kvs: Vec<KeyValue>,
@@ -118,8 +118,8 @@ fn find_current(
     Ok(found)
 }
 
-/// A key's record at an older revision is its current one if that is old enough, else the one in
-/// its history that began at or before and ended after. It cannot be both.
+/// The record of a key at an older revision is its current record, if that began by then; else it
+/// is the record in its history that began by then and ended later. At most one of the two exists.
 fn find_at(
     rows: &dyn Read,
     span: Span<'_>,
@@ -152,7 +152,8 @@ fn find_ended(
     if end <= start {
         return Ok(found);
     }
-    // The records of a key follow one another: only the first one beyond `at` can hold there.
+    // The records of a key do not overlap, so only the first row beyond `at` can be the record at
+    // `at`.
     let goes_on = !matches!(span, Span::Key(_));
     rows.scan(&start, Some(&end), false, &mut |row, bytes| {
         let (Some(ended), Some(record)) = (history_ended(row), KeyRecord::decode(bytes)) else {
@@ -175,7 +176,7 @@ fn find_ended(
     bad.map_or(Ok(found), Err)
 }
 
-/// Two lists in the order of their keys, without a key in common, as one.
+/// Merges two lists that are sorted by key and have no key in common.
 fn merge(left: Vec<KeyValue>, right: Vec<KeyValue>) -> Vec<KeyValue> {
     if left.is_empty() || right.is_empty() {
         return if left.is_empty() { right } else { left };
@@ -228,8 +229,8 @@ impl Order {
         }
     }
 
-    /// Whether the first keys found may not be the first in this order. Etcd cuts before it sorts if
-    /// a target is named without an order.
+    /// Whether all keys must be found before they are sorted and cut. Etcd cuts first if a request
+    /// names a target without an order.
     fn needs_all(self, asked: SortOrder) -> bool {
         self != Self::AsFound && asked != SortOrder::None
     }

@@ -78,11 +78,11 @@ impl<'a> Span<'a> {
 
 /// Keys that a number of spans cover together.
 ///
-/// A transaction may have very many operations in nested ones, so they are not compared pairwise.
+/// Nested transactions may hold very many operations, so the spans are not compared pairwise.
 #[derive(Debug, Default)]
 pub(super) struct SpanSet<'a> {
     keys: BTreeSet<&'a [u8]>,
-    /// Ends by starts; no two touch.
+    /// The end of each range by its start; no two ranges touch.
     ranges: BTreeMap<&'a [u8], &'a [u8]>,
     from: Option<&'a [u8]>,
 }
@@ -116,8 +116,8 @@ impl<'a> SpanSet<'a> {
     }
 
     fn insert_range(&mut self, mut start: &'a [u8], mut end: &'a [u8]) {
-        // Ranges that touch this one become part of it: first one that begins before, then those
-        // that begin within.
+        // Ranges that touch this one become part of it: first the one that begins before it, then
+        // those that begin within it.
         if let Some((before, its_end)) = self.range_before(start)
             && its_end >= start
         {

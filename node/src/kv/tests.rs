@@ -25,7 +25,7 @@ use super::{
     write::Writer,
 };
 
-/// Every key of up to three of the bytes that encodings stumble over.
+/// Every key of up to three bytes, of those bytes that are special in an encoding.
 fn awkward_keys() -> BTreeSet<Vec<u8>> {
     let bytes = [0x00, 0x01, 0x02, b'a', 0xFE, 0xFF];
     let mut keys = BTreeSet::from([Vec::new()]);

@@ -33,7 +33,7 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
     })
 }
 
-/// Whether the transaction only reads, and all its reads may be of a replica's own state.
+/// Whether the transaction only reads, and each of its reads is serializable.
 pub fn is_serializable(request: &TxnRequest) -> bool {
     branches(request).all(|op| match &op.request {
         Some(Request::RequestRange(range)) => range.serializable,
@@ -42,8 +42,8 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
     })
 }
 
-/// Answers a transaction that [`is_read_only`] from rows that nothing changes meanwhile. An
-/// operation that would write is left out.
+/// Answers a transaction that [`is_read_only`] from rows that do not change meanwhile. An operation
+/// that would write has no response.
 pub fn read_txn(rows: &dyn Read, request: &TxnRequest) -> Result<TxnResponse, KvError> {
     let meta = Meta::load(rows)?;
     let path = TxnPath::of(rows, request)?;
@@ -120,7 +120,7 @@ impl<'a> TxnPath<'a> {
         Ok(())
     }
 
-    /// The revision that a range names must have been there before the transaction.
+    /// The revision that a range names must be readable before the transaction.
     fn check_ranges(&self, meta: &Meta) -> Result<(), Refusal> {
         for op in &self.ops {
             match op {
@@ -200,8 +200,8 @@ impl<'a> TxnOp<'a> {
     }
 }
 
-/// Whether a compare holds for every key that it names. Without any such key it is decided on a
-/// key with all zeros, except that a value cannot be compared with a missing one: that never holds.
+/// Whether a compare holds for every key that it names. If there is no such key, it is decided on a
+/// record of zeros; but a compare of values then never holds.
 fn holds(rows: &dyn Read, compare: &Compare) -> Result<bool, StorageError> {
     let mut found = false;
     let mut all = true;
@@ -216,8 +216,8 @@ fn holds(rows: &dyn Read, compare: &Compare) -> Result<bool, StorageError> {
     Ok(compare.target != CompareTarget::Value as i32 && holds_for(compare, KeyRecord::default()))
 }
 
-/// A target without its operand, or with that of another target, is compared with zero. What a
-/// later protocol may add to targets is equal to anything, and to results holds: etcd's choice.
+/// As in etcd, a target without its operand, or with the operand of another target, is compared
+/// with zero. A target of a later protocol counts as equal, and a result of a later protocol holds.
 fn holds_for(compare: &Compare, record: KeyRecord<'_>) -> bool {
     use TargetUnion::{CreateRevision, Lease, ModRevision, Value, Version};
 

@@ -44,8 +44,8 @@ impl Reconciler {
     pub(crate) async fn run(mut self) {
         loop {
             let pause = if self.reconcile_once().await { SETTLE } else { LOOK_EVERY };
-            // Advice that changed is looked at right away; a publisher that is gone leaves the
-            // periodic look.
+            // Changed advice is acted on at once. If its publisher is gone, the periodic look
+            // remains.
             tokio::select! {
                 Ok(()) = self.topology.changed() => {}
                 () = sleep(pause) => {}
@@ -53,7 +53,7 @@ impl Reconciler {
         }
     }
 
-    /// Whether a step was taken.
+    /// Takes the next step, if there is one. Returns whether it was taken.
     async fn reconcile_once(&mut self) -> bool {
         let status = self.group.status();
         if status.role != Role::Leader {
@@ -77,7 +77,7 @@ impl Reconciler {
         }
     }
 
-    /// What DISCO advises, as far as this leader has heard no better of its members.
+    /// What DISCO advises, corrected by what this leader has heard from the members.
     fn advice(&mut self, status: &Status) -> Option<Advice> {
         let term = status.term;
         let now = Instant::now();

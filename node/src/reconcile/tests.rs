@@ -42,7 +42,7 @@ fn a_joint_membership_is_finished_first() {
     assert_eq!(step(&status, &advice), expected);
 }
 
-/// S6: DISCO and a node may be cut off from each other while the group has its voter.
+/// S6: DISCO and a node may be cut off from each other while the node still answers its group.
 #[test]
 fn a_voter_that_answers_its_leader_keeps_its_seat_whatever_disco_says() {
     let status = leader([voter(1), voter(2), voter(3), learner(4, 0)]);

@@ -1,8 +1,8 @@
 //! What DISCO has told about groups and nodes, and for how long.
 //!
-//! How long a node has been down is measured here, on one machine's monotonic clock, from the
-//! moment DISCO first said so; a session that ends ends the measurement. Wall clocks are never
-//! compared, and while DISCO is away or without a quorum nobody is dead.
+//! How long a node has been down is measured here, on this machine's monotonic clock, from the
+//! moment DISCO first said so. Wall clocks are never compared. The measurement ends with the
+//! session, so no node is dead while DISCO is away or without a quorum.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Advice, AdvisedNode, Presence};
 use crate::session::{Assignment, NodeState, Orders};
 
-/// The latest orders with a memory of since when nodes are down.
+/// The groups and nodes of the latest orders, and since when each node has its state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Topology {
     assignments: BTreeMap<GroupId, Assignment>,
@@ -27,7 +27,7 @@ struct ObservedNode {
 }
 
 impl Topology {
-    /// Takes what DISCO says now.
+    /// Takes over what DISCO says now.
     pub(crate) fn follow(&mut self, orders: &Orders, now: Instant) {
         if !orders.fresh {
             self.forget();
@@ -45,7 +45,7 @@ impl Topology {
         }
     }
 
-    /// Knows nothing from here on: the session ended.
+    /// Forgets everything: the session has ended, or its server has no quorum.
     pub(crate) fn forget(&mut self) {
         self.assignments.clear();
         self.nodes.clear();
@@ -67,7 +67,7 @@ impl ObservedNode {
         let presence = match self.state {
             NodeState::Up => Presence::Up,
             NodeState::Away => Presence::Away,
-            // A person has said so: there is nothing to wait for.
+            // A person has removed the node, so it is not waited for.
             NodeState::Removed => Presence::Down(Duration::MAX),
             NodeState::Down => Presence::Down(now.saturating_duration_since(self.since)),
         };

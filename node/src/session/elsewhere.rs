@@ -1,10 +1,10 @@
-//! Looking for a DISCO server that has a quorum, while the one in session has none.
+//! The search for a DISCO server that has a quorum, while the one in session has none.
 //!
-//! A server that was cut off from the others cannot tell that from the end of all quorums: the
-//! reports that it takes may be heard by nobody, and the node's lease runs out elsewhere. So the
-//! node asks the others, by beginning a session with each. The first whose directive is fresh gets
-//! the node; the session with the old server is kept until then. If there is none, because DISCO
-//! has no quorum at all, nothing changes and the node looks again later.
+//! A server without a quorum cannot know whether the other servers have one. If they have, the
+//! node's reports reach no leader, and its lease expires. So the node begins a session with each of
+//! the other servers, and moves to the first one whose directive is fresh. Until then it keeps the
+//! session with the old server. If no server has a quorum, nothing changes, and the node asks again
+//! later.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,10 +20,10 @@ use super::{
     servers::{backoff, servers_to_try},
 };
 
-/// The longest pause between two looks.
+/// The longest pause between two rounds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Looks until there is a server with a quorum. Gives the session that was begun with it.
+/// Asks all servers until one has a quorum, and returns the session that was begun with it.
 pub(super) async fn find_quorum(
     host: Host,
     seeds: Vec<SocketAddr>,
@@ -77,8 +77,8 @@ fn is_fresh(open: &AcceptedSession, mesh: &MeshId) -> bool {
     meta.is_some_and(|meta| meta.stale_for_ms == 0 && meta.mesh_id == mesh.as_str())
 }
 
-/// How long to wait after so many looks: as between rounds without a session, and longer, since
-/// there is one.
+/// How long to wait after so many rounds: it grows like the backoff without a session, but to a
+/// longer pause, since the node has a session.
 pub(super) fn pause(rounds: u32, jitter: f64) -> Duration {
     backoff(rounds, jitter).mul_f64(LONGEST_PAUSE.div_duration_f64(super::servers::LONGEST_BACKOFF))
 }

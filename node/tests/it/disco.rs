@@ -1,6 +1,6 @@
-//! The other end of a session, reduced to the conversation: it orders every node that says hello to
-//! host one group alone, and tells the test what the node said. It has a quorum until it is told
-//! otherwise.
+//! A DISCO server that only holds sessions: it orders every node that says hello to host one group
+//! alone, and passes on to the test what the node said. It has a quorum until the test takes it
+//! away.
 //!
 //! What DISCO really does with a session is tested end to end, with the real one.
 
@@ -29,14 +29,14 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use crate::server::PATIENCE;
 
-/// Reports that the test has not looked at.
+/// Reports that the test has not received yet.
 const REPORTS: usize = 1024;
 
 pub(crate) struct Disco {
     pub(crate) address: SocketAddr,
     reports: mpsc::Receiver<Report>,
     has_quorum: watch::Sender<bool>,
-    /// There until it is killed or dropped.
+    /// None once the server was killed or dropped.
     runtime: Option<Runtime>,
 }
 
@@ -67,7 +67,7 @@ impl Disco {
         self.has_quorum.send_replace(has_quorum);
     }
 
-    /// Waits until a node that is in session here reports, which it does not while it only asks.
+    /// Waits for a status report. A node sends one only to the server that it stays with.
     pub(crate) async fn hears_status(&mut self) {
         self.hears(|report| matches!(report, Report::Status(_)).then_some(())).await;
     }

@@ -334,7 +334,7 @@ impl Node {
     }
 }
 
-/// The directory, once the threads of a host before have let go of it.
+/// Opens the directory once the threads of the host before have unlocked it.
 async fn unlocked(path: &Path, services: &BTreeSet<String>) -> DataDir {
     let opened = async {
         let mut look = tokio::time::interval(Duration::from_millis(10));

@@ -129,7 +129,7 @@ impl Server {
         self.directory
     }
 
-    /// Ends the server without a word, and gives its directory back.
+    /// Ends the server without notice, and gives its directory back.
     pub(crate) async fn kill(self) -> PathBuf {
         drop(self.host);
         end(self.runtime).await;
@@ -192,7 +192,7 @@ impl Server {
         .await;
     }
 
-    /// Repeats what is answered by "not now" until it is answered by something else.
+    /// Repeats a call for as long as the answer is UNAVAILABLE.
     async fn until_available<T>(
         &self,
         call: impl AsyncFn(&mut KvClient<tonic::transport::Channel>) -> Result<T, tonic::Status>,
@@ -243,7 +243,7 @@ pub(crate) async fn form(servers: &[&Server]) {
     }
 }
 
-/// Opens a host, waiting for the process before it to have let go of the directory.
+/// Opens a host once the process before it has unlocked the directory.
 pub(crate) async fn open_host(
     directory: PathBuf,
     advertise: SocketAddr,

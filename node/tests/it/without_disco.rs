@@ -248,7 +248,7 @@ fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
     servers.iter().map(|server| server.mesh_address).collect()
 }
 
-/// A directory that was formed and has hosted nothing.
+/// Forms a mesh in a directory that has hosted no group yet. Returns the mesh id.
 async fn formed_alone(directory: &TempDir) -> String {
     let address = Ports::bind().mesh_address();
     let host = open_host(directory.path().to_owned(), address, Vec::new()).await;

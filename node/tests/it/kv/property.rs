@@ -31,7 +31,7 @@ fn random_requests_are_answered_as_by_the_model() {
     }
 }
 
-/// Two replicas with one log, of which one is started anew all the time.
+/// Two replicas with the same log, of which one restarts after every command.
 #[test]
 fn replicas_have_the_same_rows_and_hashes() {
     for seed in 100..106 {
