@@ -1,6 +1,7 @@
 //! The clients that are connected, as an operator sees them.
 //!
-//! A stream writes about itself here, so that counting does not ask thousands of tasks.
+//! Each stream keeps its own entry up to date, so that counting needs no answer from thousands of
+//! tasks.
 
 mod stream_policy;
 
@@ -24,17 +25,17 @@ const MOST_STREAMS: usize = 1 << 14;
 /// Streams that one connection of a client may have open. A client needs one.
 const MOST_STREAMS_OF_A_CONNECTION: usize = 100;
 
-/// No time: nothing is unanswered.
+/// Stands for no time, when nothing is unanswered.
 const NEVER: u64 = u64::MAX;
 
-/// A resource that a client does not take.
+/// A resource that a client rejects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedResource {
     pub client: String,
     pub kind: ResourceType,
     /// `*` for a whole set.
     pub name: String,
-    /// The client's words.
+    /// The client's reason, as it gave it.
     pub reason: String,
 }
 
@@ -44,9 +45,9 @@ pub(crate) struct StreamFigures {
     pub(crate) open: usize,
     /// Streams whose client has not answered a response for long.
     pub(crate) unanswered: usize,
-    /// How long the response that waits longest for its answer has waited.
+    /// How long the oldest unanswered response has waited.
     pub(crate) oldest_unanswered: Time,
-    /// Resources that clients do not take.
+    /// Resources that clients reject at present.
     pub(crate) rejected: usize,
     /// Responses that were rejected since the start.
     pub(crate) rejections: u64,
@@ -68,15 +69,15 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     client: Mutex<String>,
-    /// When the response was sent that has waited longest, in milliseconds of the server's clock.
+    /// When the oldest unanswered response was sent, in milliseconds since the server's start.
     unanswered_since: AtomicU64,
     rejected: Mutex<Vec<Rejected>>,
 }
 
-/// A resource that a client does not take: its type, its name, and the client's reason.
+/// A resource that a client rejects: its type, its name, and the client's reason.
 type Rejected = (ResourceType, Arc<str>, Arc<str>);
 
-/// One stream in the table. It leaves when this is dropped.
+/// One stream in the table, which is removed from it when this is dropped.
 #[derive(Debug)]
 pub(crate) struct StreamGuard {
     clients: Arc<Clients>,
@@ -138,7 +139,7 @@ impl Clients {
         figures
     }
 
-    /// What clients do not take, at most so many.
+    /// The resources that clients reject, at most `limit`.
     pub(crate) fn rejected(&self, limit: usize) -> Vec<RejectedResource> {
         let entries: Vec<Arc<Entry>> = lock(&self.table).entries.values().cloned().collect();
         let mut found = Vec::new();

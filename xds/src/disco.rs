@@ -34,11 +34,11 @@ use crate::{
 /// What the DISCO group is called.
 const NAMESPACE: &str = "disco";
 
-/// How long a server that starts looks for a quorum before it answers from what it has. Discovery it
-/// serves only once it has caught up.
+/// How long a server that starts waits for a quorum before it answers from what it has. It serves
+/// discovery only once it has caught up.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often a server finds out whether there is a quorum, which nobody announces.
+/// How often a server asks whether there is a quorum.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a quorum may take to answer.
@@ -47,7 +47,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a quorum that did not answer is asked again.
 const PROBE_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a stop waits for streams to end and for the leadership to be handed over, each.
+/// How long a stop waits for streams to end, and then for the leadership to be handed over.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The `disco` service of one server. Clones are handles to it.
@@ -55,13 +55,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Disco {
     shared: Arc<Shared>,
     readiness: watch::Sender<Readiness>,
-    /// Taken by the run.
+    /// Taken by [`Disco::run`].
     publisher: Arc<Mutex<Option<Publisher>>>,
 }
 
 impl Disco {
-    /// The service, before it runs: its gRPC services can be given to a listener, and turn callers
-    /// away until the server belongs to a mesh and knows what there is.
+    /// The service, before it runs. Its gRPC services can be given to a listener; they refuse
+    /// callers until the server belongs to a mesh and has something to answer from.
     pub fn start(host: Host, config: DiscoConfig) -> Self {
         let (publisher, board) = Publisher::new();
         let (readiness, ready) = watch::channel(Readiness::not_formed());
@@ -72,17 +72,17 @@ impl Disco {
         Self { shared, readiness, publisher: Arc::new(Mutex::new(Some(publisher))) }
     }
 
-    /// Whether the server serves and is well, to be followed.
+    /// Whether the server answers, serves and is ready.
     pub fn ready(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
 
-    /// What the service counts now.
+    /// The present figures of the service.
     pub fn figures(&self) -> Figures {
         Figures::of(&self.shared)
     }
 
-    /// The resources that clients of this server do not take, at most so many.
+    /// The resources that clients of this server reject, at most `limit`.
     pub fn rejected_resources(&self, limit: usize) -> Vec<RejectedResource> {
         self.shared.clients.rejected(limit)
     }
@@ -107,7 +107,7 @@ impl Disco {
     ///
     /// # Errors
     ///
-    /// The service ended by itself: the process must end too.
+    /// If the service ended by itself. The process must end then too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DiscoError> {
         let publisher = self.publisher.lock().await.take().ok_or(DiscoError::Running)?;
         let ended = tokio::select! {
@@ -146,16 +146,15 @@ impl Disco {
         self.supervise(formed, was_blank).await
     }
 
-    /// Whether and how this server takes part in its group, as far as its disk and the other members
-    /// say. It votes from the moment the group runs, so that comes first.
+    /// Decides from the disk and the other members whether and how this server takes part in its
+    /// group. This comes before the group runs, since the server votes as soon as it runs.
     async fn decide(&self, voters: &[Member]) -> Result<Start, DiscoError> {
         let host = &self.shared.host;
         let is_blank = host.stored_replica(DISCO_GROUP)?.is_none_or(|stored| stored.is_blank);
         let disk = if is_blank { Disk::Blank } else { Disk::Holding };
         let others = voters.iter().map(|voter| voter.node_id);
         let (disk, membership) = host.compare(DISCO_GROUP, NAMESPACE, disk, others).await?;
-        // The formation is the decision, and the only one: it does not say whether the others have
-        // begun.
+        // The formation names the first voters; it does not say whether the group was formed since.
         match decide(disk, Record::FirstVoter { formed: false }, membership) {
             Start::Refuse(refusal) => Err(DiscoError::Unfit(refusal)),
             start @ (Start::Form | Start::Resume | Start::AwaitLeader | Start::Leave) => Ok(start),
@@ -201,7 +200,8 @@ impl Disco {
             if let Some(formation) = formation.borrow_and_update().clone() {
                 return Ok(formation);
             }
-            // Joined by the data service of this process, or told of by other DISCO servers.
+            // The data service of this process may have joined a mesh, or other DISCO servers may
+            // have named one.
             let joined = mesh.borrow_and_update().clone();
             if let Some(mesh) = joined.or_else(|| met.borrow_and_update().clone()) {
                 tracing::warn!(%mesh, "this server is not among those that formed the mesh");
@@ -215,11 +215,11 @@ impl Disco {
         }
     }
 
-    /// Opens the gates once there is something to answer and to serve, and tells whether there is a
-    /// quorum.
+    /// Keeps the readiness up to date: when the server begins to answer and to serve, and whether
+    /// there is a quorum.
     ///
-    /// A server that was blank has nothing to answer from, which is not the same as knowing that
-    /// there is nothing.
+    /// A server that was blank does not answer before it has caught up: it has nothing to answer
+    /// from, and an empty answer would be wrong.
     async fn watch(&self, group: Group, was_blank: bool) {
         let mut status = group.watch_status();
         let mut caught_up = Box::pin(catch_up(&self.shared, &group));
@@ -238,7 +238,7 @@ impl Disco {
                 changed
             });
             tokio::select! {
-                // A doubt is not announced.
+                // A doubt of the replica is not announced by the status watch.
                 _ = looks.tick() => {}
                 () = &mut caught_up, if !serving => (answering, serving) = (true, true),
                 () = &mut patience, if !answering && !was_blank => {
@@ -265,18 +265,18 @@ impl Disco {
     }
 }
 
-/// Waits until this server knows what was known when it started, however long that takes.
+/// Waits until this server has everything from before its start, however long that takes.
 ///
-/// A server that has been away, or replays a long log, would take its clients back to what it last
-/// knew.
+/// Otherwise a server that was away, or that replays a long log, would take its clients back to an
+/// earlier state.
 async fn catch_up(shared: &Shared, group: &Group) {
     while !ask_quorum(shared, group, CATCH_UP_PATIENCE).await {
         sleep(PROBE_RETRY).await;
     }
 }
 
-/// After a while, or as soon as somebody wants to know, asks whether there is a quorum, until there
-/// is one.
+/// Asks whether there is a quorum until there is one. The first question comes after a while, or as
+/// soon as a stream needs the answer.
 async fn probe_quorum(shared: &Shared, group: &Group) {
     tokio::select! {
         () = sleep(PROBE_EVERY) => {}
@@ -287,7 +287,7 @@ async fn probe_quorum(shared: &Shared, group: &Group) {
     }
 }
 
-/// Whether a quorum confirms that this server has everything.
+/// Asks a quorum to confirm that this server has everything, and returns whether it does.
 async fn ask_quorum(shared: &Shared, group: &Group, patience: Duration) -> bool {
     let asked = Instant::now();
     let index = match group.read_barrier(patience).await {
@@ -304,8 +304,7 @@ async fn ask_quorum(shared: &Shared, group: &Group, patience: Duration) -> bool 
     confirmed
 }
 
-/// Gives the leadership to the voter that is least behind, so that nobody has to wait for an
-/// election.
+/// Hands the leadership over to the voter that is least behind, so that no election is needed.
 async fn hand_over(group: &Group) {
     let status = group.status();
     if status.role != Role::Leader {

@@ -1,10 +1,10 @@
-//! Whether this server may answer, and whether it is well.
+//! Whether this server may answer, and whether it is ready.
 //!
-//! There are three steps. A server *answers* reads of the registry and holds sessions from what it
-//! knew when it stopped, if nobody tells it more: answers say how old they are, and data nodes must
-//! find each other without a quorum. It *serves* streams of discovery only once a quorum has
-//! confirmed that it knows what there was to know when it started, since a client takes what it is
-//! sent for the latest, and drops the rest. Either stays so. It is *ready* while it serves and has a
+//! There are three steps. A server *answers* reads of the registry and holds sessions, if need be
+//! from what it knew when it stopped: answers say how old they are, and data nodes must find each
+//! other without a quorum. It *serves* streams of discovery once a quorum has confirmed that it has
+//! everything from before its start, since a client takes what it is sent for the latest state and
+//! drops the rest. These two never become false again. It is *ready* while it serves and has a
 //! leader.
 
 use mesh::MeshId;
@@ -12,7 +12,7 @@ use raft::Doubt;
 use tokio::sync::watch;
 use tonic::Status;
 
-/// How the disco service is, for health checks and operators.
+/// The readiness of the disco service, for health checks and operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// It answers reads of the registry and holds sessions. Once true it stays so.
@@ -26,7 +26,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Whether the server is as it should be.
+    /// Whether the server serves and has a leader with a quorum.
     pub const fn is_ready(&self) -> bool {
         self.serving && self.has_leader
     }
@@ -73,7 +73,7 @@ impl Readiness {
     }
 }
 
-/// Turns callers away while there is nothing to answer them with.
+/// Refuses callers while the server has nothing to answer from.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(watch::Receiver<Readiness>);
 

@@ -1,7 +1,7 @@
 //! The registry over gRPC: wire types in, commands out.
 //!
-//! Writes go to the group, wherever its leader is, and are answered once this replica has applied
-//! them. Reads are of this replica's own state, and say how fresh it is.
+//! Writes go to the group, through its leader, and are answered once this replica has applied them.
+//! Reads are answered from this replica's own state, and say how fresh it is.
 
 mod live;
 pub(crate) mod own_record;
@@ -35,18 +35,18 @@ use crate::{
     shared::{Formed, Shared, millis},
 };
 
-/// With a refused registration: how long ago the holder of the id was heard, and how long its lease
-/// lasts without another sign of it.
+/// Metadata of a refused registration: how long ago the holder of the id was heard, and how long
+/// its lease lasts if it is not renewed.
 const HOLDER_HEARD_MS: &str = "quorate-holder-heard-ms-ago";
 const HOLDER_LEFT_MS: &str = "quorate-holder-left-ms";
 
-/// How long a registration looks for a quorum that was not heard of late.
+/// How long a registration waits for a quorum if this server had none before.
 const STALE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Leases in one renewal. A caller with more renews in parts.
+/// The most leases in one renewal. A caller with more must renew them in parts.
 const MAX_RENEWALS: usize = 100_000;
 
-/// See the module.
+/// The gRPC service of the registry.
 #[derive(Clone, Debug)]
 pub(crate) struct RegistryService {
     shared: Arc<Shared>,
@@ -57,8 +57,8 @@ impl RegistryService {
         Self { shared }
     }
 
-    /// Lets a caller in that means this mesh, or says nothing of a mesh. Addresses are handed out
-    /// again, so a caller may reach another mesh than it knows.
+    /// Admits a caller that names this mesh, or none. Addresses are used again, so a caller may
+    /// reach a server of another mesh than its own.
     fn admit_for_mesh(&self, mesh_id: &str) -> Result<&Formed, Status> {
         let formed = self.shared.admit()?;
         let ours = self.shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
@@ -71,9 +71,11 @@ impl RegistryService {
         )))
     }
 
-    /// How long the lease lasts of a registration that stands already, word for word.
+    /// Renews the lease of a registration that exists already in exactly these terms. Returns the
+    /// lease and how long it lasts.
     ///
-    /// Only if a quorum's leader has renewed it: elsewhere it may have ended unheard.
+    /// None if no leader with a quorum has renewed it, since the lease may have ended without this
+    /// server's knowledge.
     async fn renew_unchanged(
         &self,
         formed: &Formed,
@@ -312,7 +314,7 @@ impl Registry for RegistryService {
     }
 }
 
-/// Who leads is replicated, so it is known also of nodes whose sessions are elsewhere.
+/// Fills in the role of a group's leader if its node has not reported it: who leads is replicated.
 fn fill_leader_role(group: &mut wire::GroupSummary) {
     let leader_id = group.record.as_ref().map_or(0, |record| record.leader_id);
     for replica in &mut group.replicas {
@@ -322,8 +324,8 @@ fn fill_leader_role(group: &mut wire::GroupSummary) {
     }
 }
 
-/// Tells who is refused how its id's holder is, so that it can tell one that lives from one that has
-/// died and will have to give way.
+/// Tells a refused caller about the holder of the id, so that it can tell a live holder from one
+/// that has died and whose lease will end.
 fn add_holder_metadata(status: &mut Status, heard_ago: Option<Duration>, left: Duration) {
     let metadata = status.metadata_mut();
     if let Some(ago) = heard_ago {

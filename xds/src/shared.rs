@@ -27,12 +27,12 @@ use crate::{
     ready::Gate,
 };
 
-/// A server that heard of a quorum within this time has one: it asks twice a second, and an election
-/// takes a second or two. Less than a third of the usual lease, so that who renews here in vain has
-/// the time to renew elsewhere.
+/// A server whose quorum was confirmed within this time counts as having one: it asks twice a
+/// second, and an election takes a second or two. It is less than a third of the usual lease, so
+/// that an owner that renews here in vain has time to renew at another server.
 const QUORUM_FRESH: Duration = Duration::from_secs(3);
 
-/// What there is from the start.
+/// What the parts share from the start of the process.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) host: Host,
@@ -46,9 +46,9 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     pub(crate) formed: OnceLock<Formed>,
     started: Instant,
-    /// When a quorum was last asked that then confirmed this server to have everything.
+    /// When a quorum was asked that last confirmed that this server has everything.
     quorum_at: watch::Sender<Option<Instant>>,
-    /// Somebody waits for a quorum to be asked.
+    /// Notified when a quorum is to be asked at once.
     quorum_request: Notify,
     pub(crate) clients: Arc<Clients>,
     redirected: Mutex<Redirected>,
@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     sessions: AtomicU64,
 }
 
-/// What there is once the server belongs to a mesh.
+/// What the parts share once the server belongs to a mesh.
 #[derive(Clone, Debug)]
 pub(crate) struct Formed {
     pub(crate) group: Group,
@@ -93,21 +93,21 @@ impl Shared {
         })
     }
 
-    /// Lets a caller of the registry in, or tells it why not.
+    /// Admits a caller of the registry, or says why not.
     pub(crate) fn admit(&self) -> Result<&Formed, Status> {
         self.gate.check()?;
         self.check_stopping()?;
         self.formed.get().ok_or_else(|| Status::unavailable("this server belongs to no mesh yet"))
     }
 
-    /// Lets a stream of discovery in, or tells the client why not.
+    /// Admits a stream of discovery, or says why not.
     pub(crate) fn admit_stream(&self) -> Result<(), Status> {
         self.gate.check_streams()?;
         self.check_stopping()
     }
 
-    /// Waits until a quorum that was asked after some moment has confirmed that this server has
-    /// everything, or until it is clear that there is none.
+    /// Waits until a quorum that was asked at `moment` or later has confirmed that this server has
+    /// everything. False if that does not happen within `patience`.
     pub(crate) async fn wait_for_quorum_after(&self, moment: Instant, patience: Duration) -> bool {
         let mut quorum_at = self.quorum_at.subscribe();
         self.quorum_request.notify_one();
@@ -115,13 +115,14 @@ impl Shared {
         matches!(timeout(patience, confirmed).await, Ok(Ok(_)))
     }
 
-    /// Waits until somebody wants a quorum to be asked.
+    /// Waits until a quorum is to be asked at once.
     pub(crate) async fn quorum_wanted(&self) {
         self.quorum_request.notified().await;
     }
 
-    /// Whether a client that holds something is served without a quorum, from whom nothing would be
-    /// taken: if it has found no quorum elsewhere.
+    /// Whether a client is served without a quorum, given that it would lose nothing that it holds:
+    /// only if it has found no quorum at other servers. Otherwise the client is noted as
+    /// redirected.
     pub(crate) fn may_serve_stale(&self, client: &str) -> bool {
         *self.policy.borrow() == StreamPolicy::ServeStale
             || self.redirected().has_tried_others(client, self.now())
@@ -148,8 +149,8 @@ impl Shared {
         Ok(())
     }
 
-    /// How far a data group had come, as its leaders told: what is recorded, and what they have said
-    /// here since.
+    /// How far a data group had come by its leaders' reports: by what is recorded, and by what they
+    /// have reported here since.
     pub(crate) fn progress(&self, group: GroupId) -> Option<GroupProgress> {
         let recorded = self.board.read(|registry| Some(registry.group(group)?.progress.clone()))?;
         let told = self.reports.progress(group).unwrap_or_default();
@@ -160,12 +161,12 @@ impl Shared {
         self.sessions.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes note that a quorum, asked at that time, confirmed that this server had everything.
+    /// Notes that a quorum, asked at that time, has confirmed that this server has everything.
     pub(crate) fn note_quorum(&self, asked: Instant) {
         self.quorum_at.send_replace(Some(asked));
     }
 
-    /// Which mesh answers, and how fresh what it says is.
+    /// Which mesh answers, and how fresh the answer is.
     pub(crate) fn meta(&self) -> AnswerMeta {
         let mesh_id = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         let status = self.formed.get().map(|formed| formed.group.status());
@@ -177,16 +178,16 @@ impl Shared {
         }
     }
 
-    /// The same for an answer that a leader should have had a part in and had not: then this server
-    /// has no quorum, although it may have had one a moment ago.
+    /// The same for an answer that was made without the leader, although it needs one: this server
+    /// has no quorum, even if it had one a moment ago.
     pub(crate) fn meta_without_leader(&self) -> AnswerMeta {
         let stale_for_ms = millis(self.since_quorum()).max(1);
         AnswerMeta { stale_for_ms, ..self.meta() }
     }
 
-    /// What the group lacks, as far as this server knows, to be led by a leader with a quorum.
+    /// What the group lacks, as far as this server knows: a quorum, or a leader.
     pub(crate) fn lacks(&self, status: &GroupStatus) -> Option<&'static str> {
-        // Not how long ago, which would be news every second.
+        // The answer leaves out for how long, since it would otherwise change every second.
         if status.quorum != Quorum::Held || !self.stale_for().is_zero() {
             Some("quorum")
         } else if status.leader.is_none() {
@@ -206,11 +207,11 @@ impl Shared {
         }
     }
 
-    /// How long ago a quorum was last asked that confirmed this server to have everything; since the
-    /// start, if none was.
+    /// How long ago the quorum was asked that last confirmed that this server has everything; the
+    /// time since the start, if there was none.
     ///
-    /// It must be asked: a follower that lost its leader keeps the last one that it knew, if nobody
-    /// is elected in its place. Who leads alone is its own quorum.
+    /// The quorum must be asked: a follower that has lost its leader goes on naming it until
+    /// another one is elected. A leader that is the only voter is its own quorum.
     fn since_quorum(&self) -> Duration {
         match self.quorum_confirmed_at() {
             None => self.started.elapsed(),

@@ -23,33 +23,35 @@ use crate::{
     shared::Shared,
 };
 
-/// How long a client may leave a response untaken. One that takes longer is stuck: its stream is
-/// closed, and it gets the latest state when it comes back. Long enough for the largest response
-/// on a slow line.
+/// How long a client may take to read a response. After that its stream is closed, and it gets the
+/// latest state when it comes back. It is long enough for the largest response on a slow line.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a client may leave a response unanswered before it is warned of.
+/// How long a client may leave a response unanswered before a warning is logged.
 const ANSWER_WARNING: Duration = Duration::from_secs(30);
 
-/// How long a client may leave a response unanswered that holds back others. Then its stream is of no
-/// use: it is ended, and the client gets the latest state when it comes back. Much longer than an
-/// Envoy with thousands of clusters takes.
+/// How long a client may leave a response unanswered that holds back others. After that the stream
+/// is of no use: it is ended, and the client gets the latest state when it comes back. It is much
+/// longer than an Envoy with thousands of clusters takes.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a stop waits for the first request of a stream that was sent nothing yet. A client whose
 /// stream ends before that counts it as a failed connection (gRFC A57).
 const FIRST_RESPONSE_GRACE: Duration = Duration::from_millis(500);
 
-/// How long the reason for the end of a stream may wait for room behind the response before it.
+/// How long the status that ends a stream may wait for room behind the response before it.
 const FINAL_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a client that holds something waits for a quorum to confirm that this server has as much.
+/// How long a client that holds resources waits for a quorum to confirm that this server has
+/// everything.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Streams that are ended since this server has no quorum end over this time, not all at once.
+/// The time over which streams are ended when this server has no quorum, so that not all end at
+/// once.
 const DRAIN_WITHIN: Duration = Duration::from_secs(4);
 
-/// How long a client that found no quorum elsewhere is served, before it is sent to look again.
+/// How long a client that found no quorum at other servers is served, before it must try them
+/// again.
 const STALE_STREAM_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// One ADS stream and its connection.
@@ -61,20 +63,21 @@ pub(super) struct StreamTask<V: ProtocolVariant> {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     policy: watch::Receiver<StreamPolicy>,
     opened: Instant,
-    /// Whether a quorum that was asked after the stream began has confirmed this server, once that is
-    /// known.
+    /// Whether a quorum that was asked after the stream began has confirmed that this server has
+    /// everything; none until a quorum was asked.
     confirmed: Option<bool>,
-    /// Held until the first responses are under way.
+    /// The place among [`StreamIo::first_syncs`], held until the connection has taken the first
+    /// responses.
     first_sync: Option<OwnedSemaphorePermit>,
     sent_any: bool,
     warned: bool,
-    /// When the stream is to end since this server has no quorum.
+    /// When the stream is to end because this server has no quorum.
     drain_at: Option<Instant>,
     /// When the stream ends at the latest, and why, once that is decided.
     stop_by: Option<(Instant, End)>,
 }
 
-/// What goes to the client and comes from it.
+/// What the task receives from its client and sends to it.
 pub(super) struct StreamIo<V: ProtocolVariant> {
     pub(super) requests: Streaming<V::Request>,
     pub(super) responses: mpsc::Sender<Result<V::Response, Status>>,
@@ -84,7 +87,7 @@ pub(super) struct StreamIo<V: ProtocolVariant> {
 /// Why a stream ended.
 #[derive(Clone)]
 enum End {
-    /// The client is done with it, or gone.
+    /// The client has closed it, or is gone.
     Closed,
     /// The client does not read.
     Stuck,
@@ -92,9 +95,9 @@ enum End {
     Unanswered,
     /// The server stops.
     Stopping,
-    /// The client may find a quorum elsewhere.
+    /// The client may find a quorum at another server.
     Draining,
-    /// The client broke the protocol, is to look elsewhere, or the connection failed.
+    /// The client broke the protocol or must try another server, or the connection failed.
     Failed(Status),
 }
 
@@ -151,7 +154,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
         let _ = timeout(FINAL_STATUS_TIMEOUT, self.io.responses.send(Err(final_status))).await;
     }
 
-    /// Waits for something to happen and asks the machine what to say to it.
+    /// Waits for the next event and returns the machine's responses to it.
     async fn step(&mut self) -> Result<Vec<Response>, End> {
         if let Some((_, end)) = self.stop_by.take_if(|_| self.sent_any) {
             return Err(end);
@@ -161,7 +164,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
         let deadline = self.next_deadline();
         let now = Instant::now;
         tokio::select! {
-            // A stop comes last: what the client is owed is sent before.
+            // The stop of the server comes last, so that the client is sent what it is owed before.
             biased;
             () = self.io.responses.closed() => Err(End::Closed),
             request = self.io.requests.message() => match request {
@@ -194,20 +197,21 @@ impl<V: ProtocolVariant> StreamTask<V> {
         }
     }
 
-    /// Send first, then end: what is to be sent to a client that was sent nothing yet has a moment.
+    /// Ends the stream at once if the client was sent a response. If not, the client has a moment
+    /// to be sent its first one.
     fn end_soon(&mut self, end: End) -> Vec<Response> {
         self.stop_by = Some((Instant::now() + FIRST_RESPONSE_GRACE, end));
         Vec::new()
     }
 
-    /// Spreads streams over a time.
+    /// The part of a time that this stream waits, so that streams are spread over it.
     fn stagger(&self, time: Duration) -> Duration {
         const SHARES: u64 = 64;
         let share = u32::try_from(self.guard.number % SHARES).unwrap_or(0);
         time * share / 64
     }
 
-    /// Servers of another mesh at the same addresses have nothing for this client.
+    /// Refuses a client of another mesh, which may have had servers at the same addresses.
     fn check_mesh(&self, request: &V::Request) -> Result<(), End> {
         let Some(node) = V::node(request) else { return Ok(()) };
         let ours = self.shared.host.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default();
@@ -245,7 +249,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
         Ok(responses)
     }
 
-    /// Lets a client that holds something go on only if this server is sure to take nothing from it.
+    /// Refuses a client that holds resources, unless it is sure that this server takes it back to
+    /// no earlier state.
     async fn check_not_behind(&mut self, request: &V::Request) -> Result<(), End> {
         let is_first = self.stream.is_first(V::type_url(request));
         if self.confirmed == Some(true) || !is_first || self.claim(request) == Claim::Nothing {
@@ -278,7 +283,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
         V::claim(request, &self.snapshots.borrow())
     }
 
-    /// When time alone makes something happen.
+    /// When something happens without an event from outside.
     fn next_deadline(&self) -> Option<Instant> {
         let unanswered = self.stream.unanswered_since().map(|it| it.1);
         let warning = unanswered.filter(|_| !self.warned).map(|at| at + ANSWER_WARNING);
@@ -323,7 +328,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
                 self.guard.count_rejection();
                 let (client, resources) = (Untrusted(id), Few(names));
                 let reason = Untrusted(reason);
-                // Otherwise the culprits are looked for, and told of when they are found.
+                // Otherwise the stream searches for the rejected resources and logs them once it
+                // has found them.
                 if names.is_empty() {
                     tracing::warn!(%client, r#type = %kind, %reason, "rejected what it had accepted");
                 } else {
@@ -344,7 +350,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
         }
     }
 
-    /// Tells the operator of what has changed.
+    /// Logs and counts for operators what has changed.
     fn publish_notices(&mut self) {
         let since = self.stream.unanswered_since().map(|it| it.1);
         self.warned &= since.is_some();
@@ -397,7 +403,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
         Ok(())
     }
 
-    /// Sends a response, or waits until the connection has taken those before.
+    /// Sends a response once there is room for it; without a response, only waits until the
+    /// connection has taken those before.
     async fn send_one(&self, message: Option<V::Response>) -> Result<(), End> {
         let room = match timeout(WRITE_DEADLINE, self.io.responses.reserve()).await {
             Ok(Ok(room)) => room,
@@ -429,7 +436,7 @@ fn status_of(violation: &Violation) -> Status {
     }
 }
 
-/// A request that cannot be decoded is the client's fault, which tonic does not tell.
+/// A request that cannot be decoded is the client's fault; tonic gives it the code INTERNAL.
 fn as_client_error(status: Status) -> Status {
     if status.code() == Code::Internal {
         return Status::invalid_argument(status.message());

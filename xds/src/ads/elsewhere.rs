@@ -18,10 +18,10 @@ use crate::{
 /// How long another server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is looked at whether this server has a quorum, and whether others may.
+/// How often this server checks whether it has a quorum, and if not, whether others may have one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Follows where the clients of this server should be.
+/// Keeps the stream policy of this server up to date.
 pub(crate) async fn watch_other_servers(shared: &Shared, formed: &Formed) {
     loop {
         tokio::select! {

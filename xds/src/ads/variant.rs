@@ -28,7 +28,7 @@ pub(super) trait ProtocolVariant: Send + 'static {
 
     fn message(response: &Response) -> Self::Response;
 
-    /// Who asks, which a stream says once.
+    /// The client's node, which a stream needs to name only once.
     fn node(request: &Self::Request) -> Option<&Node>;
 
     /// The type that the request is of.

@@ -1,22 +1,22 @@
-//! Whether clients of a server without a quorum have somewhere to go.
+//! What a server without a quorum does with its clients.
 //!
-//! A server that is cut off from the majority serves what was true, and does not know for how long.
-//! A client of it is better off at a server with a quorum, if there is one. Whether there is one, a
-//! server that is cut off cannot know: who is silent may be dead, or beyond a cut that the client is
-//! not behind. So a client is sent to look unless all others are known to be of no use. If it comes
-//! back, having found none, it is served what is there, as far as that takes nothing from it.
+//! A server that is cut off from the majority serves a state that may be out of date. Its clients
+//! are better off at a server with a quorum, if there is one. The server cannot know that: a silent
+//! server may be dead, or it may be unreachable from here and reachable for the client. So a client
+//! is redirected unless it is known that no other server has a quorum. A client that comes back has
+//! found none; it is served what there is here, if it loses nothing by that.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use discovery::lease::Time;
 
-/// How long a client looks for a quorum elsewhere before it is served here.
+/// How long a client must have been redirected before it is served here without a quorum.
 const TRY_OTHERS_FOR: Duration = Duration::from_secs(5);
 
-/// After so long a client that was sent away has found something, and is sent away again.
+/// How long a redirected client is remembered. One that comes back later is redirected again.
 const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
 
-/// Clients that are remembered to have been sent away. Beyond this the oldest are forgotten.
+/// How many redirected clients are remembered. Beyond this the oldest are forgotten.
 const REMEMBERED: usize = 1 << 14;
 
 /// What is known of another DISCO server.
@@ -26,28 +26,29 @@ pub(crate) enum ServerQuorum {
     HasQuorum,
     /// It answers, and hears none.
     NoQuorum,
-    /// Its machine says that nobody listens there.
+    /// Its machine refuses the connection: no process listens there.
     Down,
-    /// Nothing was heard of it.
+    /// It does not answer.
     Silent,
 }
 
-/// Whether a client may find a quorum at one of these.
+/// Whether one of these servers may have a quorum.
 fn may_have_quorum(others: &[ServerQuorum]) -> bool {
     others.iter().any(|it| matches!(it, ServerQuorum::HasQuorum | ServerQuorum::Silent))
 }
 
-/// Where the clients of this server should be.
+/// What this server does with streams, by whether it and other servers have a quorum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum StreamPolicy {
-    /// Here: this server hears a quorum, as far as it knows.
+    /// Serve them: this server has a quorum, as far as it knows.
     #[default]
     Serve,
-    /// Here, although there is no quorum, since it is known that no other server has one.
+    /// Serve them although there is no quorum, since it is known that no other server has one.
     ServeStale,
-    /// This server has no quorum, and another may have one. Who is here may stay for a while.
+    /// Redirect clients that open a stream: this server has no quorum, and another may have one.
+    /// Open streams go on for a while.
     Redirect,
-    /// The same for so long that nobody should stay.
+    /// The same, for so long that open streams are ended too.
     Drain,
 }
 
@@ -62,14 +63,15 @@ impl StreamPolicy {
     }
 }
 
-/// Clients that were sent away, and when.
+/// Clients that were redirected, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Redirected {
     since: BTreeMap<String, Time>,
 }
 
 impl Redirected {
-    /// Whether a client has looked around since it was first sent away. Otherwise it is noted.
+    /// Whether a client has had the time to try other servers since it was first redirected. A
+    /// client that is not remembered is noted as redirected now.
     pub(crate) fn has_tried_others(&mut self, client: &str, now: Time) -> bool {
         if self.since.get(client).is_some_and(|at| now >= *at + FORGET_AFTER) {
             self.since.remove(client);

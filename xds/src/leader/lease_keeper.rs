@@ -1,8 +1,9 @@
 //! Ends leases that nobody renews.
 //!
-//! Runs on every server and does something on the leader. What ends a lease is a command; it is
-//! proposed only after a quorum has confirmed, *after* the deadline, that this server still leads:
-//! one that was cut off or asleep may have missed renewals that another leader heard.
+//! Runs on every server and acts on the leader. A lease is ended by a command. The command is
+//! proposed only after a quorum has confirmed, *after* the lease's deadline, that this server still
+//! leads: a server that was cut off or suspended may have missed renewals that another leader has
+//! counted.
 
 use std::time::Duration;
 
@@ -24,17 +25,17 @@ const PROPOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Proposals under way at once.
 const PROPOSALS_AT_ONCE: usize = 32;
 
-/// How often silent owners are told of while there are any.
+/// How often silent owners are logged while there are any.
 const LOG_SILENCE_EVERY: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// Ends the leases of the registry on the group's leader.
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
     group: Group,
     board: Board,
     leases: Leases,
     frozen: bool,
-    /// When it was last told that owners are silent.
+    /// When it was last logged that owners are silent.
     silence_logged_at: Option<Instant>,
 }
 
@@ -129,7 +130,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Tells whose lease ends.
+    /// Logs whose lease ends.
     fn report_end(&self, lease_id: u64) {
         let instances: Vec<(String, String)> = self.board.read(|registry| {
             let instances = registry.instances_of_lease(lease_id);
@@ -144,7 +145,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Tells each minute of owners who stay silent.
+    /// Logs once a minute how many owners are silent.
     fn report_silence(&mut self) {
         let silent = self.leases.silent();
         let is_due = self.silence_logged_at.is_none_or(|told| told.elapsed() >= LOG_SILENCE_EVERY);

@@ -1,8 +1,8 @@
 //! Decides where data groups live, on the leader.
 //!
-//! What is missing is read from the registry after each change; see
-//! [`placement`]. Nothing is proposed without a quorum that has just
-//! confirmed this server, so a server that was cut off decides nothing from what it last knew.
+//! After each change of the topology it reads from the registry which placements are missing; see
+//! [`placement`]. It proposes nothing before a quorum has confirmed that this server leads, so a
+//! server that was cut off decides nothing from an old state.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::publish::Board;
 
-/// How long nodes that start together are waited for after one of them was recorded, so that a
-/// group's first voters are chosen among all of them.
+/// How long to wait for more nodes after one was recorded, so that a group's first voters are
+/// chosen among all nodes that start together.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Pause after a proposal that did not come through.
+/// Pause after a proposal that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long a quorum may take to confirm this server, and then to store a command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Places data groups, on the group's leader.
 #[derive(Debug)]
 pub(crate) struct Placer {
     group: Group,
@@ -75,13 +75,14 @@ impl Placer {
         self.board.read(|registry| placement::proposals(registry, self.voters_wanted))
     }
 
-    /// Proposes what is missing. False if that did not come through.
+    /// Proposes what is missing. Returns false if that failed.
     async fn place(&self) -> bool {
         if let Err(error) = self.group.confirm_leadership(PATIENCE).await {
             tracing::debug!(%error, "nothing is placed without a quorum");
             return false;
         }
-        // A decision is made once: it is read from what every earlier leader has decided.
+        // A decision is made only once, so this server must first have applied what every earlier
+        // leader has decided.
         if let Err(error) = self.group.read_barrier(PATIENCE).await {
             tracing::debug!(%error, "nothing is placed before the registry has caught up");
             return false;

@@ -1,8 +1,8 @@
-//! How the DISCO servers are, as seen from this one.
+//! Which DISCO servers are up, as seen from this one.
 //!
-//! They hold no leases, so nothing says who is up. Each server calls the others every second, at the
-//! address in the book. One is up if the server of that id answered any of the last few calls: a
-//! single call is lost also on a network that is merely bad.
+//! They hold no leases, so the registry cannot tell which are up. Each server calls the others
+//! every second, at their addresses in the book. A server is up if it answered one of the last few
+//! calls: one lost call is no sign, since a bad network loses single calls.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long a server may take to say who it is: long enough for a few lost packets.
 const IDENTIFY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A server that has missed so many calls in a row is down.
+/// A server that has missed this many calls in a row is down.
 const MISSES: u32 = 3;
 
 /// Keeps calling the other servers. Clones share what is known.
@@ -67,7 +67,7 @@ impl Servers {
         members.collect()
     }
 
-    /// Whether none of the last calls to a server was answered.
+    /// Whether a server has answered none of the last calls.
     pub(crate) fn is_down(&self, node_id: u64) -> bool {
         let known = self.lock();
         known.get(&node_id).and_then(KnownServer::is_up) == Some(false)

@@ -1,8 +1,8 @@
 //! Removing a member of the mesh that will not come back.
 //!
-//! Three things may have to go: the vote of a DISCO server, its record, and the record of a data
-//! node. The vote goes first, by a change of the DISCO group's membership, and only if the voters
-//! that are left have a majority that is up. A data node's replicas are the business of their groups.
+//! Three things may have to be removed: the vote of a DISCO server, its record, and the record of a
+//! data node. The vote is removed first, by a change of the DISCO group's membership, and only if a
+//! majority of the remaining voters is up. A data node's replicas are removed by their groups.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::shared::{Formed, Shared};
 
-/// Removes whatever there is of the member.
+/// Removes everything that the mesh has of the member.
 pub(crate) async fn remove_member(
     shared: &Shared,
     formed: &Formed,

@@ -1,15 +1,16 @@
-//! Sessions: a data node's standing conversation with DISCO.
+//! The server side of a data node's session with DISCO.
 //!
-//! The node says who and how it is; the session sees to it that the registry says the same, and
-//! tells the node which groups it hosts and where everybody is, once at the start and again when
-//! that changes. All of it is level-triggered: what to propose and what to tell are read from the
-//! registry, so a session can break anywhere and be begun again anywhere.
+//! The node reports who it is and how its groups are. The session brings the registry's record of
+//! the node up to date, and tells the node which groups it hosts and where the other nodes are, at
+//! the start and whenever that changes. What to propose and what to send are read from the registry
+//! each time, so a session can break at any point and begin again at any server.
 //!
-//! A session that breaks changes nothing. The node's lease decides, as that of every instance.
+//! A session that breaks changes nothing. The node's lease decides whether the node is up, as for
+//! every instance.
 //!
-//! Without a quorum sessions go on: nodes must find each other, also for hours. A directive says
-//! then that it is old, and the node looks for a server that has a quorum; only the node can tell
-//! whether there is one, if this server is cut off.
+//! Sessions go on without a quorum, since nodes must find each other even then. A directive then
+//! says that it is old, and the node searches for a server with a quorum. If this server is cut
+//! off, only the node can find out whether there is one.
 
 mod directive;
 mod node;
@@ -34,17 +35,19 @@ use crate::{
 /// How long a node may take to say who it is.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a node may leave a directive untaken before its session is closed.
+/// How long a node may take to read a directive before its session is closed.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Directives made but not yet taken by the connection.
+/// Directives that the connection has not taken yet.
 pub(crate) const DIRECTIVE_QUEUE: usize = 1;
 
-/// How often a session looks at what nobody announces: addresses learned without the registry.
+/// How often a session checks for changes that are not announced: addresses that the book has
+/// learned.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often it is recorded how far a node's groups have come, while they are written. What they
-/// acknowledged since is remembered by the members that run, and by this server if it was told.
+/// How often the progress of a node's groups is recorded while they are written. What they
+/// acknowledge in between is remembered by the members that run, and by this server if it was
+/// reported here.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 /// Pause after a proposal that failed.
@@ -53,7 +56,7 @@ const RETRY: Duration = Duration::from_millis(500);
 type ProposalFuture =
     Pin<Box<dyn Future<Output = (NodeCommand, Result<RegistryDone, ProposeError>)> + Send>>;
 
-/// See the module.
+/// One session, from the node's hello to its end.
 pub(crate) struct Session {
     shared: Arc<Shared>,
     formed: Formed,
@@ -61,16 +64,17 @@ pub(crate) struct Session {
     node: SessionNode,
     reports: Streaming<NodeReport>,
     directives: mpsc::Sender<Result<Directive, Status>>,
-    /// The last directive, without its meta, and whether the meta said that it is old.
+    /// The directive that was last sent, without its meta, and whether the meta said that it is
+    /// old.
     last_sent: Option<(Directive, bool)>,
-    /// The revision that the last directive named, and when.
+    /// The revision that the last directive named, and when it was sent.
     sent_revision: (u64, Instant),
     /// The proposal under way.
     proposal: Option<ProposalFuture>,
     retry_at: Instant,
     progress_at: Instant,
-    /// Whether the last proposal found no leader or no quorum, which shows in the freshness of this
-    /// server only later.
+    /// Whether the last proposal found no leader or no quorum. The staleness of this server shows
+    /// that only later.
     cut_off: bool,
 }
 
@@ -154,7 +158,8 @@ impl Session {
                 None => pending().await,
             }
         };
-        // A node in this process stops with it, and has yet to say so.
+        // The session of this process's own node goes on, since that node has yet to report that it
+        // stops.
         let is_own_node = self.node.node_id() == self.shared.host.identity().node_id;
         tokio::select! {
             () = self.shared.stopping.cancelled(), if !is_own_node => Err(End::Stopping),
@@ -242,10 +247,11 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a directive, if what it says differs from the last, or whether it is old.
+    /// Sends a directive, if its content or its staleness differs from the last one.
     ///
-    /// A node that is known but not recorded as it is gets one only while the registry cannot be
-    /// written: without a quorum nothing changes, and what is known is what there is to know.
+    /// A node whose record is outdated gets a directive only while the registry cannot be written:
+    /// its record cannot be brought up to date then, and the node must find the others all the
+    /// same.
     async fn send_directive(&mut self) -> Result<(), End> {
         let meta = self.shared.meta();
         let is_old = meta.stale_for_ms > 0;
@@ -256,7 +262,8 @@ impl Session {
         };
         let ttl = self.formed.renewals.ttl(lease_id);
         let next = Some((directive::of(&self.shared, &self.node, ttl), is_old));
-        // Data nodes are the memory of DISCO's own group: they are told how far it has come.
+        // Data nodes remember how far DISCO's own group has come, so they are told its revision
+        // from time to time.
         let (revision, sent_at) = self.sent_revision;
         let is_remembered = meta.revision == revision || sent_at.elapsed() < PROGRESS;
         if self.last_sent == next && is_remembered {
@@ -297,7 +304,7 @@ async fn accept_hello(
         return Err(Status::invalid_argument("the node has no id or its store has none"));
     }
     let node = SessionNode::new(hello, rand::random_range(1..=u64::MAX))?;
-    // Where the node is needs no quorum to be known.
+    // The node's address can be learned without a quorum.
     if !is_of_another_store(shared, &node) {
         shared.host.mesh().book().learn(Hint {
             node_id: node.node_id(),
@@ -311,8 +318,8 @@ async fn accept_hello(
     Ok(node)
 }
 
-/// Whether somebody else is known under the node's id. Such a node will be refused, and until then
-/// nobody's messages must go to it.
+/// Whether the node's id is known with another store. Such a node will be refused, and until then
+/// no messages must be sent to it.
 fn is_of_another_store(shared: &Shared, node: &SessionNode) -> bool {
     let own = shared.host.identity();
     let known = if node.node_id() == own.node_id {

@@ -158,7 +158,7 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     stream.receive_endpoints("orders", &["10.0.0.1:80", "10.0.0.2:80"]).await;
 }
 
-/// They may have seen more at another server.
+/// Such clients may have seen a later state at another server.
 async fn clients_that_hold_something_are_sent_elsewhere(server: &Server) {
     let mut delta = Delta::open(server).await.unwrap();
     let has = BTreeMap::from([("payments".to_owned(), "1".to_owned())]);
@@ -173,7 +173,7 @@ async fn clients_that_hold_something_are_sent_elsewhere(server: &Server) {
     }
 }
 
-/// U2: every server answers every question alike, wherever a node has its session.
+/// U2: all servers answer a question alike, at whichever server a node has its session.
 #[tokio::test]
 async fn every_server_knows_what_a_node_reported_to_any() {
     let mesh = Mesh::start().await;
@@ -250,7 +250,7 @@ async fn streams_leave_a_server_that_is_cut_off_from_the_majority() {
     elsewhere.subscribe(CLUSTER, &["*"], has.clone()).await;
     assert_eq!(elsewhere.receive().await.resources, [], "it has everything");
 
-    // Had it found nobody, it would be served here, since it holds nothing else than what is here.
+    // Once it has had the time to try others, it is served here, since it would lose nothing.
     eventually("it is served what is there", || async {
         let mut back = Delta::open(cut).await.unwrap();
         back.subscribe(CLUSTER, &["*"], has.clone()).await;
@@ -311,7 +311,7 @@ async fn a_client_that_comes_back_is_not_taken_back() {
         clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
     assert!(has.contains_key("payments"));
 
-    // The server has heard a quorum a moment ago, and lacks a cluster that the client has.
+    // The server's quorum was confirmed a moment ago, yet it lacks a cluster that the client has.
     let mut back = Delta::open(behind).await.unwrap();
     back.subscribe(CLUSTER, &["*"], has).await;
     let refused = back.receive_raw().await.expect_err("payments is taken away");
@@ -389,7 +389,7 @@ async fn a_server_that_was_away_serves_no_discovery_before_it_has_caught_up() {
     let mut registry = server.registry();
     let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
     assert!(reply.services.is_empty() && reply.meta.unwrap().stale_for_ms > 0);
-    // Data nodes find each other all the same, also one that was started again.
+    // Data nodes still find each other, even one that was started again.
     let restarted = NodeHello { boot_epoch: 2, ..hello(1) };
     let mut node = NodeClient::open(server, restarted).await.unwrap();
     let directive = node.try_directive().await.unwrap();
@@ -425,7 +425,7 @@ async fn a_node_whose_server_is_cut_off_stays_up_at_the_others() {
     assert_eq!(fresh.meta.unwrap().stale_for_ms, 0);
     cut.cut_off();
 
-    // Who renews there is told that nobody counts, before anything ends.
+    // An owner that renews there is told that the renewal was not counted, before any lease ends.
     eventually("the leader cannot be told", || async {
         let mut registry = cut.registry();
         let renewed = registry.renew(renew(&[lease_id])).await.unwrap();
@@ -444,7 +444,7 @@ async fn a_node_whose_server_is_cut_off_stays_up_at_the_others() {
         (tokio::time::Instant::now() > deadline).then_some(())
     })
     .await;
-    // The session at the server without a quorum goes on, since there might be none.
+    // The session at the server without a quorum goes on, since no other server might have one.
     node.report(Vec::new()).await;
     assert_eq!(state_of(cut, 1).await, "up");
     let refused = cut.registry().register(request).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What a data node is told.
+//! The directives that data nodes are sent.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,7 +7,7 @@ use proto::quorate::v1::{AddressHint, Directive};
 use super::node::{RecordState, SessionNode};
 use crate::shared::{Shared, millis};
 
-/// The directive for a node as the registry and the book are, without its meta.
+/// The directive for a node by the present registry and book, without its meta.
 pub(super) fn of(shared: &Shared, node: &SessionNode, ttl: Duration) -> Directive {
     let node_id = node.node_id();
     let mut directive = shared.board.read(|registry| {
@@ -17,7 +17,7 @@ pub(super) fn of(shared: &Shared, node: &SessionNode, ttl: Duration) -> Directiv
         let mut members = registry.list_members(&Default::default());
         members.retain(|it| hosts.contains(&it.node_id));
         for group in &mut groups {
-            // It changes all the time, and nodes ask for it when they need it.
+            // Progress changes all the time, and nodes ask for it when they need it.
             group.progress = None;
         }
         let record_state = node.record_state(registry);
@@ -36,7 +36,7 @@ pub(super) fn of(shared: &Shared, node: &SessionNode, ttl: Duration) -> Directiv
     directive
 }
 
-/// Puts a later address in the place of the registry's: the book learns without a quorum.
+/// Replaces the registry's address by a later one from the book, which learns without a quorum.
 fn use_later_address(shared: &Shared, hint: &mut AddressHint) {
     if let Some(known) = shared.host.mesh().book().hint(hint.node_id)
         && known.boot_epoch >= hint.boot_epoch

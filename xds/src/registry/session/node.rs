@@ -1,7 +1,7 @@
 //! A data node, as its session sees it: what the node said, and what the registry lacks.
 //!
-//! Nothing is remembered of what was proposed. What remains to be done is read from the registry
-//! each time, so a command that was lost is proposed again, and one that took effect is not.
+//! What was proposed is not remembered. What remains to be done is read from the registry each
+//! time, so a command that was lost is proposed again, and one that took effect is not.
 
 use std::net::SocketAddr;
 
@@ -24,20 +24,20 @@ pub(crate) struct SessionNode {
     hello: NodeHello,
     mesh_address: SocketAddr,
     kv_address: SocketAddr,
-    /// The lease to ask for, unless another holds.
+    /// The lease to ask for, if the registry has none of the node.
     lease_id: u64,
     stopping: bool,
     status: NodeStatus,
 }
 
-/// How the registry has the node.
+/// How the registry's record of the node compares with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordState {
-    /// Not at all, or with another store.
+    /// There is none, or it is of another store.
     Unknown,
-    /// From an earlier start, or down.
+    /// It is of an earlier start, or says that the node is down, or differs otherwise.
     Outdated,
-    /// As it is.
+    /// It is up to date.
     Recorded { lease_id: u64, stopping: bool },
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum NodeCommand {
 impl SessionNode {
     /// # Errors
     ///
-    /// The node's addresses are none.
+    /// If an address of the node is not IP:PORT.
     pub(crate) fn new(hello: NodeHello, lease_id: u64) -> Result<Self, Status> {
         let parse = |what: &str, text: &str| {
             text.parse::<SocketAddr>().map_err(|_| {
@@ -113,7 +113,7 @@ impl SessionNode {
         }
     }
 
-    /// The next thing to propose, most urgent first: who leads decides where traffic goes.
+    /// The next command to propose, if any: the record of the node, then its stop, then a leader.
     pub(crate) fn next_command(&self, registry: &Registry) -> Option<NodeCommand> {
         let RecordState::Recorded { lease_id, stopping } = self.record_state(registry) else {
             return Some(NodeCommand::Record(self.to_command()));
@@ -132,8 +132,8 @@ impl SessionNode {
             .next()
     }
 
-    /// How far the groups have come that the node leads, if that is further than is recorded. It is
-    /// always further while they are written, so the caller must not ask all the time.
+    /// A report of how far a group has come that the node leads, if that is further than recorded.
+    /// It is always further while the group is written, so the caller must not ask all the time.
     pub(crate) fn progress_command(&self, registry: &Registry) -> Option<NodeCommand> {
         let RecordState::Recorded { .. } = self.record_state(registry) else { return None };
         let leads = self.status.groups.iter().filter(|it| it.role == "leader");
@@ -227,7 +227,7 @@ fn members(hosted: &HostedGroup) -> Vec<u64> {
     ordered(hosted.members.iter().map(|it| it.node_id))
 }
 
-/// The replicas that hold the data, by a leader's report: its voters, and learners that have
+/// The replicas that hold the data, by a leader's report: its voters, and the learners that have
 /// caught up.
 fn serving(group: &Group, hosted: &HostedGroup) -> Vec<u64> {
     let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= SERVING_LAG);

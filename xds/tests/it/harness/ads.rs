@@ -1,4 +1,4 @@
-//! Raw ADS clients: they say what a test tells them to, and acknowledge what they receive.
+//! Raw ADS clients: they send what a test tells them to, and acknowledge what they receive.
 
 use std::collections::BTreeMap;
 

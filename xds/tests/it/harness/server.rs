@@ -25,13 +25,15 @@ pub(crate) struct Disk(TempDir);
 type Ended = watch::Receiver<Option<Result<(), String>>>;
 
 pub(crate) struct Server {
-    /// Where the test reaches it; its peers do at what it advertises.
+    /// Where the test reaches it. Its peers reach it at the address that it advertises, through the
+    /// relay.
     pub(crate) address: SocketAddr,
     pub(crate) host: Host,
     pub(crate) ready: watch::Receiver<Readiness>,
     shutdown: CancellationToken,
     cut: CancellationToken,
-    /// Takes connections and never answers: what a server that is cut off finds in place of others.
+    /// Accepts connections and never answers. A server that is cut off finds it at the addresses of
+    /// its peers.
     void: std::net::TcpListener,
     ended: Ended,
     runtime: Option<Runtime>,
@@ -118,7 +120,7 @@ impl Server {
         self.kill().await;
     }
 
-    /// Waits until the service has ended, and tells why if by itself.
+    /// Waits until the service has ended. An error says why it ended by itself.
     pub(crate) async fn ended(&mut self) -> Result<(), String> {
         let ended = self.ended.wait_for(Option::is_some);
         let ended = tokio::time::timeout(PATIENCE, ended).await.expect("did not end in time");
@@ -154,7 +156,7 @@ impl Drop for Server {
     /// closed is aborted by RocksDB, whose static mutexes are gone by then.
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
-        // Elsewhere, since a runtime may not end within another one.
+        // On a thread of its own, since a runtime must not end within another one.
         let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join();
         if ended.is_err() {
             eprintln!("a server's runtime panicked while it ended");
@@ -223,7 +225,7 @@ fn describe(error: DiscoError) -> String {
     format!("refusal: {}, {error}", error.is_refusal())
 }
 
-/// Opens a data directory once the server before has let go of it.
+/// Opens a data directory once the server before has unlocked it.
 async fn open(disk: &Disk) -> DataDir {
     let services = BTreeSet::from(["disco".to_owned()]);
     eventually("the data directory is free", || async {
