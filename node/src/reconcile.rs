@@ -10,9 +10,10 @@
 //!
 //! 1. finish a joint membership;
 //! 2. reach the wanted number of voters with learners that have caught up;
-//! 3. replace a dead voter, in one joint change, by a learner that has caught up. A voter is dead once
-//!    DISCO has listed it as down, and it has answered the leader nothing, for `replace_after`. If
-//!    there are more voters than wanted, the dead one is removed without a replacement;
+//! 3. replace a dead voter, in one joint change, by a learner that has caught up. A voter is dead
+//!    once DISCO has listed it as down, and it has answered the leader nothing, for
+//!    `replace_after`. If there are more voters than wanted, the dead one is removed without a
+//!    replacement;
 //! 4. let assigned nodes that are up copy the group as learners;
 //! 5. remove learners that are dead by the same measure.
 //!

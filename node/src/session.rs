@@ -282,10 +282,12 @@ impl Session {
                 };
             }
             tokio::select! {
-                directive = directives.message() => match self.handle_directive(directive, address).await {
-                    Ok(next) => applied = next,
-                    Err(ended) => return Next::Ended(ended),
-                },
+                directive = directives.message() => {
+                    match self.handle_directive(directive, address).await {
+                        Ok(next) => applied = next,
+                        Err(ended) => return Next::Ended(ended),
+                    }
+                }
                 found = search_result(&mut search) => {
                     info!(%address, other = %found.address, "leaving a DISCO server without a quorum");
                     return Next::Moved(Box::new(found));
