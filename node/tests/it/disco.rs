@@ -51,12 +51,12 @@ impl Disco {
         let listener = listener.into_std().unwrap();
         let (told, reports) = mpsc::channel(REPORTS);
         let has_quorum = watch::Sender::new(true);
-        let conversation =
-            Conversation { mesh_id: mesh.to_string(), told, has_quorum: has_quorum.subscribe() };
+        let registry =
+            FakeRegistry { mesh_id: mesh.to_string(), told, has_quorum: has_quorum.subscribe() };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-            let registry = RegistryServer::new(conversation);
+            let registry = RegistryServer::new(registry);
             Server::builder().add_service(registry).serve_with_incoming(incoming).await
         });
         Self { address, reports, has_quorum, runtime: Some(runtime) }
@@ -107,14 +107,14 @@ impl Drop for Disco {
 }
 
 #[derive(Clone)]
-struct Conversation {
+struct FakeRegistry {
     mesh_id: String,
     told: mpsc::Sender<Report>,
     has_quorum: watch::Receiver<bool>,
 }
 
-impl Conversation {
-    async fn hold(
+impl FakeRegistry {
+    async fn hold_session(
         mut self,
         mut reports: Streaming<NodeReport>,
         directives: mpsc::Sender<Result<Directive, Status>>,
@@ -163,7 +163,7 @@ fn group_of(hello: &NodeHello) -> GroupRecord {
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
-impl Registry for Conversation {
+impl Registry for FakeRegistry {
     type SessionStream = ReceiverStream<Result<Directive, Status>>;
 
     async fn session(
@@ -171,62 +171,62 @@ impl Registry for Conversation {
         request: Request<Streaming<NodeReport>>,
     ) -> Answer<Self::SessionStream> {
         let (directives, queue) = mpsc::channel(1);
-        Handle::current().spawn(self.clone().hold(request.into_inner(), directives));
+        Handle::current().spawn(self.clone().hold_session(request.into_inner(), directives));
         Ok(Response::new(ReceiverStream::new(queue)))
     }
 
     async fn register(&self, _: Request<RegisterRequest>) -> Answer<RegisterReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Answer<RenewReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn set_health(&self, _: Request<SetHealthRequest>) -> Answer<SetHealthReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn deregister(&self, _: Request<DeregisterRequest>) -> Answer<DeregisterReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn deregister_silent(
         &self,
         _: Request<DeregisterSilentRequest>,
     ) -> Answer<DeregisterSilentReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn remove_service(&self, _: Request<RemoveServiceRequest>) -> Answer<RemoveServiceReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Answer<RemoveMemberReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn live(&self, _: Request<LiveRequest>) -> Answer<LiveReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_services(&self, _: Request<ListServicesRequest>) -> Answer<ListServicesReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_instances(&self, _: Request<ListInstancesRequest>) -> Answer<ListInstancesReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_members(&self, _: Request<ListMembersRequest>) -> Answer<ListMembersReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Answer<ListGroupsReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 }
 
-fn left_out() -> Status {
+fn unsupported() -> Status {
     Status::unimplemented("only sessions are held here")
 }

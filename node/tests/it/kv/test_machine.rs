@@ -12,13 +12,13 @@ use raft::{
 };
 
 #[derive(Debug)]
-pub(crate) struct Bench {
+pub(crate) struct TestMachine {
     machine: KvMachine,
     pub(crate) rows: MemoryRows,
     index: u64,
 }
 
-impl Bench {
+impl TestMachine {
     pub(crate) fn new() -> Self {
         let mut machine = KvMachine::new();
         let rows = MemoryRows::default();
