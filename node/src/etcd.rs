@@ -31,9 +31,6 @@ use crate::{kv::MAX_REQUEST_BYTES, namespaces::Namespaces};
 /// The metadata key with which a client names its namespace.
 pub const NAMESPACE_METADATA: &str = "quorate-namespace";
 
-/// The namespace of clients that name none.
-pub const DEFAULT_NAMESPACE: &str = "default";
-
 /// The etcd version that we claim: clients derive from it what the server can do.
 pub const ETCD_VERSION: &str = "3.5.21";
 

@@ -9,9 +9,15 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use mesh::NodeId;
+use mesh::{DISCO_GROUP, GroupId, NodeId};
 use raft::Group;
 use tokio::sync::watch;
+
+/// The namespace of clients that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The group of [`DEFAULT_NAMESPACE`]: data groups are numbered after DISCO's own.
+pub const DEFAULT_GROUP: GroupId = DISCO_GROUP + 1;
 
 /// The namespaces of this node. Clones are handles to the same ones.
 #[derive(Clone, Debug, Default)]

@@ -308,6 +308,7 @@ mod tests {
     use mesh::MeshId;
 
     use super::*;
+    use crate::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 
     #[test]
     fn what_is_remembered_is_there_after_a_restart() {
@@ -316,14 +317,14 @@ mod tests {
         assert_eq!(groups_file.orders(), None);
         let orders = orders();
         groups_file.remember(&orders).unwrap();
-        groups_file.mark_placed(2).unwrap();
+        groups_file.mark_placed(DEFAULT_GROUP).unwrap();
 
         let again = GroupsFile::load(directory.path()).unwrap();
         assert_eq!(again.orders(), Some(orders));
-        assert!(again.placed(2) && !again.held(2));
-        assert!(!again.placed(3));
-        groups_file.mark_held(2).unwrap();
-        assert!(GroupsFile::load(directory.path()).unwrap().held(2));
+        assert!(again.placed(DEFAULT_GROUP) && !again.held(DEFAULT_GROUP));
+        assert!(!again.placed(DEFAULT_GROUP + 1));
+        groups_file.mark_held(DEFAULT_GROUP).unwrap();
+        assert!(GroupsFile::load(directory.path()).unwrap().held(DEFAULT_GROUP));
     }
 
     #[test]
@@ -331,10 +332,10 @@ mod tests {
         let image = powercut::cut(|directory| {
             let mut groups_file = GroupsFile::load(directory).unwrap();
             groups_file.remember(&orders()).unwrap();
-            groups_file.mark_placed(2).unwrap();
+            groups_file.mark_placed(DEFAULT_GROUP).unwrap();
         });
         let again = GroupsFile::load(image.path()).unwrap();
-        assert!(again.orders().is_some() && again.placed(2));
+        assert!(again.orders().is_some() && again.placed(DEFAULT_GROUP));
     }
 
     #[test]
@@ -342,10 +343,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut groups_file = GroupsFile::load(directory.path()).unwrap();
         groups_file.remember(&orders()).unwrap();
-        groups_file.mark_placed(2).unwrap();
-        groups_file.mark_held(2).unwrap();
+        groups_file.mark_placed(DEFAULT_GROUP).unwrap();
+        groups_file.mark_held(DEFAULT_GROUP).unwrap();
         groups_file.remember(&orders()).unwrap();
-        assert!(groups_file.placed(2) && groups_file.held(2));
+        assert!(groups_file.placed(DEFAULT_GROUP) && groups_file.held(DEFAULT_GROUP));
     }
 
     #[test]
@@ -357,7 +358,7 @@ mod tests {
         let without = Orders { assignments: BTreeMap::new(), ..orders.clone() };
         groups_file.remember(&without).unwrap();
         assert_eq!(groups_file.orders(), Some(orders));
-        groups_file.forget(2).unwrap();
+        groups_file.forget(DEFAULT_GROUP).unwrap();
         assert_eq!(groups_file.orders(), Some(without));
     }
 
@@ -380,8 +381,8 @@ mod tests {
     fn orders() -> Orders {
         let member = Member { node_id: 0xfedc_ba98_7654_3210, store_id: 7 };
         let assignment = Assignment {
-            group: 2,
-            namespace: "default".to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: vec![member],
             replicas: vec![member],
             voters_wanted: 3,
@@ -397,7 +398,7 @@ mod tests {
         };
         Orders {
             mesh: MeshId::generate(),
-            assignments: BTreeMap::from([(2, assignment)]),
+            assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
             peers: BTreeMap::from([(member.node_id, peer)]),
             fresh: false,
         }

@@ -6,16 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use mesh::{GroupId, Member, MeshId, node_hex};
+use mesh::{Member, MeshId, node_hex};
 use proto::quorate::v1::{Formation, FormationMember};
 use tracing::warn;
 
-use crate::session::{Assignment, NodeState, Orders, Peer};
-
-/// The group of the namespace `default`; 1 is DISCO's own.
-const GROUP: GroupId = 2;
-
-const NAMESPACE: &str = "default";
+use crate::{
+    namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
+    session::{Assignment, NodeState, Orders, Peer},
+};
 
 /// Turns a formation into orders. It is as final as a group that DISCO has decided.
 pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
@@ -27,8 +25,8 @@ pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
     members.sort_by_key(|member| member.node_id);
     let voters = voters_of(members.len());
     let assignment = Assignment {
-        group: GROUP,
-        namespace: NAMESPACE.to_owned(),
+        group: DEFAULT_GROUP,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
         voters_wanted: voters,
         first_voters: members[..voters].to_vec(),
         replicas: members,
@@ -36,7 +34,7 @@ pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
     };
     Some(Orders {
         mesh,
-        assignments: BTreeMap::from([(GROUP, assignment)]),
+        assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
         peers: formation.members.iter().map(|member| (member.node_id, peer(member))).collect(),
         fresh: true,
     })
@@ -85,7 +83,7 @@ mod tests {
         let expected = from_formation(&formation([1, 2, 3, 4, 5, 6, 7])).unwrap();
         let told = from_formation(&formation([7, 3, 5, 1, 6, 2, 4])).unwrap();
         assert_eq!(told.assignments, expected.assignments);
-        let assignment = &told.assignments[&GROUP];
+        let assignment = &told.assignments[&DEFAULT_GROUP];
         let ids = |members: &[Member]| members.iter().map(|it| it.node_id).collect::<Vec<_>>();
         assert_eq!(ids(&assignment.first_voters), [1, 2, 3, 4, 5]);
         assert_eq!(ids(&assignment.replicas), [1, 2, 3, 4, 5, 6, 7]);

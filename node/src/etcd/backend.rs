@@ -15,12 +15,12 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    DEFAULT_NAMESPACE, NAMESPACE_METADATA, refusal,
+    NAMESPACE_METADATA, refusal,
     scans::{Abandoned, CancellableRows, Scans},
 };
 use crate::{
     kv::{KvError, MAX_REQUEST_BYTES, Refusal},
-    namespaces::{Hosted, Namespaces},
+    namespaces::{DEFAULT_NAMESPACE, Hosted, Namespaces},
 };
 
 /// How long a request waits for a leader and a quorum: etcd's five seconds and two elections.

@@ -80,9 +80,11 @@ mod tests {
     use mesh::MeshId;
 
     use super::*;
-    use crate::session::Peer;
+    use crate::{
+        namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
+        session::Peer,
+    };
 
-    const GROUP: GroupId = 2;
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
@@ -113,7 +115,7 @@ mod tests {
         topology.follow(&orders(NodeState::Down), start);
         let stale = Orders { fresh: false, ..orders(NodeState::Down) };
         topology.follow(&stale, start + MINUTE);
-        assert_eq!(topology.advice(GROUP, start + MINUTE), None);
+        assert_eq!(topology.advice(DEFAULT_GROUP, start + MINUTE), None);
         topology.follow(&orders(NodeState::Down), start + 2 * MINUTE);
         assert_eq!(presence(&topology, start + 3 * MINUTE), Presence::Down(MINUTE));
     }
@@ -123,17 +125,17 @@ mod tests {
         let start = Instant::now();
         let mut topology = Topology::default();
         topology.follow(&orders(NodeState::Up), start);
-        assert_eq!(topology.advice(GROUP + 1, start), None);
+        assert_eq!(topology.advice(DEFAULT_GROUP + 1, start), None);
     }
 
     fn presence(topology: &Topology, now: Instant) -> Presence {
-        topology.advice(GROUP, now).unwrap().nodes[&7].presence
+        topology.advice(DEFAULT_GROUP, now).unwrap().nodes[&7].presence
     }
 
     fn orders(state: NodeState) -> Orders {
         let assignment = Assignment {
-            group: GROUP,
-            namespace: "default".to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: Vec::new(),
             replicas: Vec::new(),
             voters_wanted: 3,
@@ -149,7 +151,7 @@ mod tests {
         };
         Orders {
             mesh: MeshId::generate(),
-            assignments: BTreeMap::from([(GROUP, assignment)]),
+            assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
             peers: BTreeMap::from([(7, peer)]),
             fresh: true,
         }

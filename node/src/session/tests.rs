@@ -13,6 +13,7 @@ use super::{
     servers::{backoff, servers_to_try},
     verdict::{Verdict, verdict_of},
 };
+use crate::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 
 const ALL_CODES: [Code; 17] = [
     Code::Ok,
@@ -101,8 +102,8 @@ fn the_server_just_lost_is_tried_last() {
 fn a_directive_is_read_as_orders() {
     let mesh = MeshId::generate();
     let assignment = Assignment {
-        group: 2,
-        namespace: "default".to_owned(),
+        group: DEFAULT_GROUP,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
         first_voters: vec![member(1)],
         replicas: vec![member(1), member(2)],
         voters_wanted: 3,
@@ -118,7 +119,7 @@ fn a_directive_is_read_as_orders() {
     };
     let expected = Orders {
         mesh: mesh.clone(),
-        assignments: BTreeMap::from([(2, assignment)]),
+        assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
         peers: BTreeMap::from([(1, peer)]),
         fresh: true,
     };
@@ -166,8 +167,8 @@ fn directive() -> Directive {
     Directive {
         meta: Some(AnswerMeta::default()),
         groups: vec![GroupRecord {
-            group: 2,
-            namespace: "default".to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: vec![wire(1)],
             replicas: vec![wire(1), wire(2)],
             leader_id: 1,

@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh::MeshId;
+use node::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 use proto::quorate::v1::{
     AnswerMeta, DeregisterReply, DeregisterRequest, DeregisterSilentReply, DeregisterSilentRequest,
     Directive, GroupRecord, ListGroupsReply, ListGroupsRequest, ListInstancesReply,
@@ -151,8 +152,8 @@ impl FakeRegistry {
 fn group_of(hello: &NodeHello) -> GroupRecord {
     let member = Member { node_id: hello.node_id, store_id: hello.store_id };
     GroupRecord {
-        group: 2,
-        namespace: "default".to_owned(),
+        group: DEFAULT_GROUP,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
         first_voters: vec![member],
         replicas: vec![member],
         voters_wanted: 1,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh::{DataDir, DataDirError, Identity, Mesh, MeshConfig, MeshId};
-use node::{Data, DataConfig, DataError, Ready};
+use node::{Data, DataConfig, DataError, Ready, namespaces::DEFAULT_GROUP};
 use proto::{
     etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
     quorate::v1::{
@@ -111,7 +111,7 @@ impl Server {
 
     /// What this replica knows of the group of the namespace `default`, once it runs.
     pub(crate) fn status(&self) -> Option<Status> {
-        self.host.group(2).map(|group| group.status())
+        self.host.group(DEFAULT_GROUP).map(|group| group.status())
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use harness::disk;
-use node::DataError;
+use node::{
+    DataError,
+    namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
+};
 use raft::{
     Role,
     start::{Later, Refusal},
@@ -104,7 +107,7 @@ async fn a_server_whose_store_lost_the_group_refuses_to_vote() {
     let server = Server::start(directory.path(), Ports::bind(), &[]).await;
     let refused = server.refusal().await;
     assert!(refused.is_refusal());
-    let DataError::Refused { group: 2, refusal, .. } = refused else {
+    let DataError::Refused { group: DEFAULT_GROUP, refusal, .. } = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(refusal, Refusal::Burnt);
@@ -163,7 +166,7 @@ async fn a_process_that_ended_before_its_replica_voted_comes_back() {
     let address = Ports::bind().mesh_address();
     let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
     let mesh_id = host.mesh().form_alone().unwrap().mesh_id;
-    host.make_room(2, "default").await.unwrap();
+    host.make_room(DEFAULT_GROUP, DEFAULT_NAMESPACE).await.unwrap();
     drop(host);
     note(&directory, &mesh_id, r#""placed": true, "held": false"#);
     let server = Server::start(directory.path(), Ports::bind(), &[]).await;

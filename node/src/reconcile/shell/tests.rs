@@ -20,11 +20,9 @@ use tonic::transport::Server;
 use super::{Reconciler, Topology};
 use crate::{
     kv::KvMachine,
+    namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
     session::{Assignment, NodeState, Orders, Peer},
 };
-
-const GROUP: u32 = 2;
-const NAMESPACE: &str = "default";
 
 /// Everything here happens within this, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -104,7 +102,8 @@ impl Mesh {
             .add_service(host.mesh_service())
             .serve_with_incoming(TcpListenerStream::new(listener));
         self.tasks.spawn(async move { serving.await.unwrap() });
-        let group = host.start_group(GROUP, NAMESPACE, KvMachine::new()).await.unwrap();
+        let group =
+            host.start_group(DEFAULT_GROUP, DEFAULT_NAMESPACE, KvMachine::new()).await.unwrap();
         for other in &self.hosts {
             other.mesh().book().learn(hint(&host));
             host.mesh().book().learn(hint(other));
@@ -130,8 +129,8 @@ impl Mesh {
             (member.node_id, peer)
         });
         let assignment = Assignment {
-            group: GROUP,
-            namespace: NAMESPACE.to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: vec![self.member(0)],
             voters_wanted: self.voters_wanted,
             formed: true,
@@ -139,7 +138,7 @@ impl Mesh {
         };
         let orders = Orders {
             mesh: self.id.clone(),
-            assignments: BTreeMap::from([(GROUP, assignment)]),
+            assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
             peers: peers.collect(),
             fresh: true,
         };
