@@ -43,13 +43,9 @@ use self::{
 };
 pub use self::{groups_file::GroupsFileError, readiness::Ready};
 use crate::{
-    etcd::Etcd,
     namespaces::{Absence, Namespaces},
     session::{DiscoState, Introduction, Session, SessionError, SessionHandle},
 };
-
-/// How long a voter's node must be down before a learner replaces it, by default.
-pub const REPLACE_AFTER: Duration = Duration::from_secs(600);
 
 /// How often groups that could not be started are tried again, and readiness is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -157,11 +153,6 @@ impl Data {
     /// The namespaces of this node, for the services that clients call.
     pub fn namespaces(&self) -> Namespaces {
         self.namespaces.clone()
-    }
-
-    /// The gRPC services for the KV listener.
-    pub fn etcd(&self) -> Etcd {
-        Etcd::new(self.namespaces(), self.host.identity().node_id, self.host.mesh().watch_id())
     }
 
     /// Whether the node serves, and if not, what it waits for.

@@ -40,14 +40,12 @@ mod validate;
 mod write;
 
 pub use hash::{Hash, hash};
-pub use layout::{Meta, Revision};
+pub use layout::Meta;
 pub use machine::KvMachine;
 pub use read::range;
 pub use refusal::{KvError, Refusal};
 pub use txn::{is_read_only, is_serializable, read_txn};
-pub use validate::{
-    MAX_REQUEST_BYTES, MAX_TXN_OPS, check_delete_range, check_put, check_range, check_txn,
-};
+pub use validate::{MAX_REQUEST_BYTES, check_delete_range, check_put, check_range, check_txn};
 
 #[cfg(test)]
 mod tests;

@@ -110,10 +110,6 @@ impl Namespaces {
         self.write().members.insert(namespace.to_owned(), members);
     }
 
-    pub fn hosted(&self, namespace: &str) -> Option<Hosted> {
-        self.read().hosted.get(namespace).cloned()
-    }
-
     /// The members as they were last set; none if they never were.
     pub fn members(&self, namespace: &str) -> Vec<MemberAddress> {
         self.read().members.get(namespace).cloned().unwrap_or_default()

@@ -40,12 +40,12 @@ const CAUGHT_UP_LAG: u64 = 256;
 
 /// What DISCO advises about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice {
+pub(crate) struct Advice {
     /// Nodes that should hold a replica, as voters or learners.
-    pub replicas: Vec<Member>,
-    pub voters_wanted: usize,
+    pub(crate) replicas: Vec<Member>,
+    pub(crate) voters_wanted: usize,
     /// How the nodes are. One that is missing counts as neither up nor down.
-    pub nodes: BTreeMap<NodeId, AdvisedNode>,
+    pub(crate) nodes: BTreeMap<NodeId, AdvisedNode>,
 }
 
 impl Advice {
@@ -56,7 +56,7 @@ impl Advice {
     /// DISCO reaches a node on another path than the group does, and either may fail alone. A node
     /// that answers its leader is alive, whatever DISCO says.
     #[must_use]
-    pub fn capped_by_silence(
+    pub(crate) fn capped_by_silence(
         mut self,
         heard: &BTreeMap<NodeId, Duration>,
         leading_for: Duration,
@@ -73,14 +73,14 @@ impl Advice {
 
 /// How DISCO sees one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdvisedNode {
-    pub presence: Presence,
-    pub zone: String,
+pub(crate) struct AdvisedNode {
+    pub(crate) presence: Presence,
+    pub(crate) zone: String,
 }
 
 /// Whether a node is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     Up,
     /// It stops, or its state is not known; it is expected back.
     Away,
@@ -90,7 +90,7 @@ pub enum Presence {
 
 /// One change of a group's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Let a node copy the group.
     AddLearner(Member),
     /// Make exactly these the voters.
@@ -101,7 +101,7 @@ pub enum Step {
 
 /// Why the voters change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     FinishJoint,
     Promote,
     Replace { dead: NodeId },
@@ -110,7 +110,7 @@ pub enum Reason {
 /// The next change that a leader should make, if any.
 ///
 /// Without advice (no DISCO, or DISCO without a quorum) only a joint membership is finished.
-pub fn next_step(
+pub(crate) fn next_step(
     status: &Status,
     advice: Option<&Advice>,
     replace_after: Duration,
@@ -135,7 +135,11 @@ pub fn next_step(
 }
 
 /// The voter that a stopping leader hands over to: up, heard, and with the least to catch up on.
-pub fn successor(status: &Status, own_id: NodeId, advice: Option<&Advice>) -> Option<NodeId> {
+pub(crate) fn successor(
+    status: &Status,
+    own_id: NodeId,
+    advice: Option<&Advice>,
+) -> Option<NodeId> {
     let up = |id| {
         advice
             .is_none_or(|advice| advice.nodes.get(&id).is_none_or(|it| it.presence == Presence::Up))

@@ -19,10 +19,6 @@ impl Ready {
     pub(crate) fn starting() -> Self {
         Self { groups: 0, reasons: vec!["the data service is starting".to_owned()] }
     }
-
-    pub const fn is_ready(&self) -> bool {
-        self.reasons.is_empty()
-    }
 }
 
 /// Whether the node has orders, and if not, what it waits for.
@@ -115,10 +111,10 @@ mod tests {
 
     #[test]
     fn a_node_without_groups_serves_nobody() {
-        assert!(!readiness(OrdersState::Known, [], []).is_ready());
-        assert!(!readiness(OrdersState::WaitsForDisco, [], []).is_ready());
-        assert!(!readiness(OrdersState::WaitsToBeFormed, [], []).is_ready());
-        assert!(!readiness(OrdersState::LeftOut, [], []).is_ready());
+        assert!(!readiness(OrdersState::Known, [], []).reasons.is_empty());
+        assert!(!readiness(OrdersState::WaitsForDisco, [], []).reasons.is_empty());
+        assert!(!readiness(OrdersState::WaitsToBeFormed, [], []).reasons.is_empty());
+        assert!(!readiness(OrdersState::LeftOut, [], []).reasons.is_empty());
     }
 
     #[test]

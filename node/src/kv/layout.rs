@@ -41,9 +41,9 @@ const AFTER_KEY_END: [u8; 2] = [0x00, 0x02];
 
 /// When something changed: the namespace's revision and the place within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Revision {
-    pub main: i64,
-    pub sub: u32,
+pub(super) struct Revision {
+    pub(super) main: i64,
+    pub(super) sub: u32,
 }
 
 impl Revision {

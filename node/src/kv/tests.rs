@@ -12,13 +12,13 @@ use raft::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    KvMachine, Meta, Revision,
+    KvMachine, Meta,
     compact::{compact, sweep_on},
     hash,
     layout::{
-        ChangeKind, KeyRecord, change_at, change_of, change_row, change_value, current_end,
-        current_key, current_row, history_after, history_end, history_ended, history_from,
-        history_key, history_row,
+        ChangeKind, KeyRecord, Revision, change_at, change_of, change_row, change_value,
+        current_end, current_key, current_row, history_after, history_end, history_ended,
+        history_from, history_key, history_row,
     },
     range,
     span::{Span, SpanSet},
@@ -150,24 +150,6 @@ fn set<'a>(spans: impl IntoIterator<Item = Span<'a>>) -> SpanSet<'a> {
     let mut joined = SpanSet::default();
     spans.into_iter().for_each(|span| joined.insert(span));
     joined
-}
-
-#[test]
-fn the_revision_is_seen_once_it_is_published() {
-    let mut rows = MemoryRows::default();
-    let mut machine = KvMachine::new();
-    machine.load(&rows).unwrap();
-    let mut revision = machine.revision();
-    assert_eq!(*revision.borrow_and_update(), 1);
-    let put = PutRequest { key: "a".into(), ..PutRequest::default() };
-    let command = KvCommand { command: Some(Command::Put(put)) }.encode_to_vec();
-    let entry = EntryMeta { index: 1, term: 1 };
-    machine.apply(entry, &command, &mut rows).unwrap();
-    assert!(!revision.has_changed().unwrap());
-    machine.publish(1);
-    assert_eq!(*revision.borrow_and_update(), 2);
-    machine.publish(2);
-    assert!(!revision.has_changed().unwrap());
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub const MAX_REQUEST_BYTES: usize = 1536 * 1024;
 
 /// The most compares, or operations of a branch, in one transaction, as in etcd. What an outer
 /// transaction has is subtracted from the limit of those nested in it.
-pub const MAX_TXN_OPS: usize = 128;
+const MAX_TXN_OPS: usize = 128;
 
 pub fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
     check_key(&request.key)?;

@@ -142,7 +142,7 @@ async fn without_a_namespace_clients_are_told_to_come_back() {
 #[tokio::test]
 async fn a_call_that_comes_before_the_namespace_waits_for_it() {
     let server = Node::start(&["default"]).await;
-    let hosted = server.namespaces.hosted("default").unwrap();
+    let hosted = server.namespaces.find("default").await.unwrap();
     server.namespaces.remove("default");
     let mut kv = server.kv().await;
     let mut early = std::pin::pin!(kv.put(put("a", "1")));

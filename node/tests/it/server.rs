@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh::{DataDir, DataDirError, Identity, Mesh, MeshConfig, MeshId};
-use node::{Data, DataConfig, DataError, Ready, namespaces::DEFAULT_GROUP};
+use node::{Data, DataConfig, DataError, Ready, etcd::Etcd, namespaces::DEFAULT_GROUP};
 use proto::{
     etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
     quorate::v1::{
@@ -33,6 +33,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a server may take to stop, as a user is promised.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longer than any test runs: no voter is replaced.
+const REPLACE_AFTER: Duration = Duration::from_secs(600);
 
 /// Ports that a server will listen on, known before it starts.
 pub(crate) struct Ports {
@@ -146,7 +149,7 @@ impl Server {
 
     pub(crate) async fn is_ready(&self) {
         let mut ready = self.ready.clone();
-        let is_ready = ready.wait_for(|ready| ready.groups == 1 && ready.is_ready());
+        let is_ready = ready.wait_for(|ready| ready.groups == 1 && ready.reasons.is_empty());
         match timeout(PATIENCE, is_ready).await {
             Ok(ready) => drop(ready.unwrap()),
             Err(_) => panic!("not ready: {:?}", self.ready.borrow()),
@@ -290,12 +293,12 @@ async fn boot(
         zone: String::new(),
         name: mesh_address.to_string(),
         version: "0.0.0".to_owned(),
-        replace_after: node::data::REPLACE_AFTER,
+        replace_after: REPLACE_AFTER,
     };
     let data = Data::start(host.clone(), config).unwrap();
     let ready = data.ready();
-    assert!(!ready.borrow().is_ready(), "nothing serves before it runs");
-    let etcd = data.etcd();
+    assert!(!ready.borrow().reasons.is_empty(), "nothing serves before it runs");
+    let etcd = Etcd::new(data.namespaces(), host.identity().node_id, host.mesh().watch_id());
     let mesh = Listener::builder()
         .add_service(host.raft_service())
         .add_service(host.mesh_service())

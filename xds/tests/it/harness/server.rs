@@ -90,7 +90,7 @@ impl Server {
 
     pub(crate) async fn ready(&self) {
         let mut ready = self.ready.clone();
-        let reached = ready.wait_for(Readiness::is_ready);
+        let reached = ready.wait_for(|it| it.reasons.is_empty());
         tokio::time::timeout(PATIENCE, reached).await.expect("not ready in time").unwrap();
     }
 
