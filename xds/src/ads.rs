@@ -30,6 +30,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use mesh::node_hex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -84,8 +85,8 @@ struct Streams {
 
 impl AdsServer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let node_id = shared.host.identity().node_id;
-        let control_plane_id = format!("{node_id:016x}/quorate-{}", shared.config.version);
+        let node_id = node_hex(shared.host.identity().node_id);
+        let control_plane_id = format!("{node_id}/quorate-{}", shared.config.version);
         let first_syncs = Arc::new(Semaphore::new(FIRST_SYNCS));
         let streams = Streams { control_plane_id, shared, first_syncs };
         Self { streams: Arc::new(streams) }

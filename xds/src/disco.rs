@@ -4,7 +4,7 @@ mod figures;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mesh::{DISCO_GROUP, Member};
+use mesh::{DISCO_GROUP, Member, node_hex};
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
 use raft::{
     Group, Host, Role,
@@ -313,7 +313,7 @@ async fn hand_over(group: &Group) {
     let others = status.members.iter().filter(|it| it.voter && Some(it.node_id) != status.leader);
     let Some(next) = others.min_by_key(|it| it.lag.unwrap_or(u64::MAX)) else { return };
     match timeout(STOP_PATIENCE, group.transfer_leader(next.node_id)).await {
-        Ok(Ok(())) => tracing::info!(to = format_args!("{:016x}", next.node_id), "handed over"),
+        Ok(Ok(())) => tracing::info!(to = %node_hex(next.node_id), "handed over"),
         Ok(Err(error)) => tracing::debug!(%error, "the leadership was not handed over"),
         Err(_) => tracing::debug!("the leadership was not handed over in time"),
     }

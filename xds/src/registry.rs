@@ -21,6 +21,7 @@ use proto::quorate::v1::{
     SetHealthReply, SetHealthRequest, SetInstanceHealth, registry_command::Command,
     registry_server::Registry,
 };
+use raft::Role;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
@@ -30,7 +31,7 @@ use self::{
     session::{DIRECTIVE_QUEUE, Session},
 };
 use crate::{
-    leader::{ProposeError, is_forwarded},
+    leader::{ProposeError, is_forwarded, not_leader},
     publish::Renewed,
     shared::{Formed, Shared, millis},
 };
@@ -61,8 +62,7 @@ impl RegistryService {
     /// reach a server of another mesh than its own.
     fn admit_for_mesh(&self, mesh_id: &str) -> Result<&Formed, Status> {
         let formed = self.shared.admit()?;
-        let ours = self.shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
-        let ours = ours.unwrap_or_default();
+        let ours = self.shared.mesh_id();
         if mesh_id.is_empty() || mesh_id == ours {
             return Ok(formed);
         }
@@ -237,7 +237,7 @@ impl Registry for RegistryService {
         let RemoveMemberRequest { node_id, mesh_id } = request.into_inner();
         let formed = self.admit_for_mesh(&mesh_id)?;
         if forwarded && !self.shared.leases.leads() {
-            return Err(Status::unavailable("this server does not lead the disco group"));
+            return Err(not_leader());
         }
         let done = removal::remove_member(&self.shared, formed, node_id).await?;
         let meta = Some(self.shared.meta());
@@ -249,7 +249,7 @@ impl Registry for RegistryService {
         let formed = self.shared.admit()?;
         let leases = &self.shared.leases;
         if !leases.leads() {
-            return Err(Status::unavailable("this server does not lead the disco group"));
+            return Err(not_leader());
         }
         let lease_ids = request.into_inner().lease_ids.into_iter().take(MAX_RENEWALS);
         let leases = lease_ids.filter_map(|lease_id| {
@@ -319,7 +319,7 @@ fn fill_leader_role(group: &mut wire::GroupSummary) {
     let leader_id = group.record.as_ref().map_or(0, |record| record.leader_id);
     for replica in &mut group.replicas {
         if replica.role.is_empty() && replica.node_id == leader_id {
-            "leader".clone_into(&mut replica.role);
+            Role::Leader.as_str().clone_into(&mut replica.role);
         }
     }
 }

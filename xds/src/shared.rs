@@ -166,12 +166,16 @@ impl Shared {
         self.quorum_at.send_replace(Some(asked));
     }
 
+    /// The mesh of this server; empty while it belongs to none.
+    pub(crate) fn mesh_id(&self) -> String {
+        self.host.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default()
+    }
+
     /// Which mesh answers, and how fresh the answer is.
     pub(crate) fn meta(&self) -> AnswerMeta {
-        let mesh_id = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         let status = self.formed.get().map(|formed| formed.group.status());
         AnswerMeta {
-            mesh_id: mesh_id.unwrap_or_default(),
+            mesh_id: self.mesh_id(),
             revision: self.board.revision(),
             leader_id: status.as_ref().and_then(|it| it.leader).unwrap_or(0),
             stale_for_ms: millis(self.stale_for()),

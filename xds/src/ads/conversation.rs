@@ -206,16 +206,15 @@ impl<V: ProtocolVariant> StreamTask<V> {
 
     /// The part of a time that this stream waits, so that streams are spread over it.
     fn stagger(&self, time: Duration) -> Duration {
-        const SHARES: u64 = 64;
-        let share = u32::try_from(self.guard.number % SHARES).unwrap_or(0);
-        time * share / 64
+        const SHARES: u32 = 64;
+        let share = u32::try_from(self.guard.number % u64::from(SHARES)).unwrap_or(0);
+        time * share / SHARES
     }
 
     /// Refuses a client of another mesh, which may have had servers at the same addresses.
     fn check_mesh(&self, request: &V::Request) -> Result<(), End> {
         let Some(node) = V::node(request) else { return Ok(()) };
-        let ours = self.shared.host.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        check_mesh(node, &ours).map_err(End::Failed)
+        check_mesh(node, &self.shared.mesh_id()).map_err(End::Failed)
     }
 
     async fn handle(&mut self, request: V::Request) -> Result<Vec<Response>, End> {

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
-use mesh::dial::endpoint;
+use mesh::{MeshId, dial::endpoint};
 use proto::quorate::v1::{AnswerMeta, ListGroupsRequest, registry_client::RegistryClient};
 use tokio::{
     net::TcpStream,
@@ -57,9 +57,9 @@ async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<ServerQuorum> {
     let own_id = shared.host.identity().node_id;
     let members = formed.group.status().members;
     let others = members.iter().filter(|it| it.node_id != own_id);
-    let mesh = shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
+    let mesh = shared.host.mesh().id();
     let asked = others.map(|it| {
-        let (address, mesh) = (shared.host.mesh().book().address(it.node_id), mesh.as_deref());
+        let (address, mesh) = (shared.host.mesh().book().address(it.node_id), mesh.as_ref());
         async move {
             let Some(address) = address else { return ServerQuorum::Silent };
             timeout(PATIENCE, ask(address, mesh)).await.unwrap_or(ServerQuorum::Silent)
@@ -68,7 +68,7 @@ async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<ServerQuorum> {
     join_all(asked).await
 }
 
-async fn ask(address: SocketAddr, mesh: Option<&str>) -> ServerQuorum {
+async fn ask(address: SocketAddr, mesh: Option<&MeshId>) -> ServerQuorum {
     match TcpStream::connect(address).await {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -81,7 +81,7 @@ async fn ask(address: SocketAddr, mesh: Option<&str>) -> ServerQuorum {
         Ok(reply) => {
             let AnswerMeta { mesh_id, stale_for_ms, .. } =
                 reply.into_inner().meta.unwrap_or_default();
-            match (mesh == Some(&*mesh_id), stale_for_ms) {
+            match (mesh.is_some_and(|it| it.as_str() == mesh_id), stale_for_ms) {
                 (true, 0) => ServerQuorum::HasQuorum,
                 (true, _) | (false, _) => ServerQuorum::NoQuorum,
             }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use discovery::placement;
+use mesh::node_hex;
 use prost::Message;
 use proto::quorate::v1::{
     RegistryCommand, RegistryRefusal, RegistryReply, registry_command::Command,
@@ -110,7 +111,7 @@ fn log_proposal(proposal: &RegistryCommand) {
         ),
         Some(Command::AssignReplica(assignment)) => tracing::info!(
             group = assignment.group,
-            node = assignment.replica.map(|it| format!("{:016x}", it.node_id)),
+            node = assignment.replica.map(|it| node_hex(it.node_id)),
             "assigning a further replica"
         ),
         Some(other) => tracing::debug!(?other, "placing"),

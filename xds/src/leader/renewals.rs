@@ -77,7 +77,6 @@ impl Renewals {
         lease_ids: &[u64],
         reports: Vec<NodeLive>,
     ) -> Result<Renewed, Status> {
-        let not_leader = || Status::unavailable("this server does not lead the disco group");
         let renewed = self.leases.renew(lease_ids).ok_or_else(not_leader)?;
         for NodeLive { node_id, status } in reports {
             self.reports.put_passed_on(node_id, status.unwrap_or_default());
@@ -179,8 +178,7 @@ impl Renewals {
     /// now, which knows none of our leases.
     fn check_mesh(&self, meta: Option<&AnswerMeta>) -> Result<(), Status> {
         let theirs = meta.map_or("", |it| it.mesh_id.as_str());
-        let ours = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
-        if ours.as_deref() == Some(theirs) {
+        if self.host.mesh().id().is_some_and(|ours| ours.as_str() == theirs) {
             return Ok(());
         }
         Err(Status::unavailable(format!("the leader's address belongs to mesh {theirs}")))
@@ -192,4 +190,9 @@ impl Renewals {
             grants.map(|grant| grant.ttl).min().unwrap_or(DEFAULT_TTL)
         })
     }
+}
+
+/// The answer to a call that only the leader can carry out.
+pub(crate) fn not_leader() -> Status {
+    Status::unavailable("this server does not lead the disco group")
 }

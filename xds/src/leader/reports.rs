@@ -15,7 +15,8 @@ use std::{
 
 use discovery::registry::Progress;
 use mesh::GroupId;
-use proto::quorate::v1::NodeStatus;
+use proto::quorate::v1::{HostedGroup, NodeStatus};
+use raft::Role;
 use tokio::time::Instant;
 
 /// The latest reports of data nodes. Clones share them.
@@ -91,7 +92,7 @@ impl Reports {
 
 impl ReportTable {
     fn take(&mut self, node_id: u64, source: Source, status: NodeStatus) {
-        for hosted in status.groups.iter().filter(|it| it.role == "leader") {
+        for hosted in status.groups.iter().filter(|it| leads(it)) {
             let known = self.progress.entry(hosted.group).or_default();
             *known = known.after(Progress::reported(hosted));
         }
@@ -99,16 +100,19 @@ impl ReportTable {
     }
 }
 
+/// Whether a node reports that it leads a group.
+pub(crate) fn leads(hosted: &HostedGroup) -> bool {
+    hosted.role == Role::Leader.as_str()
+}
+
 #[cfg(test)]
 mod tests {
-    use proto::quorate::v1::HostedGroup;
-
     use super::*;
 
     fn led(term: u64, index: u64) -> NodeStatus {
         let group = HostedGroup {
             group: 2,
-            role: "leader".to_owned(),
+            role: Role::Leader.as_str().to_owned(),
             term,
             last_index: index,
             committed_index: index,

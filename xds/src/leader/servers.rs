@@ -15,7 +15,7 @@ use discovery::registry::ServerStatus;
 use futures::future::join_all;
 use mesh::dial::endpoint;
 use proto::quorate::v1::{IdentifyRequest, mesh_client::MeshClient};
-use raft::{Group, Host, MemberStatus, Status as GroupStatus};
+use raft::{Group, Host, MemberStatus, Role, Status as GroupStatus};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -136,13 +136,13 @@ impl KnownServer {
 
 fn role_of(group: &GroupStatus, member: &MemberStatus, own_id: u64) -> &'static str {
     if group.leader == Some(member.node_id) {
-        "leader"
+        Role::Leader.as_str()
     } else if member.node_id == own_id {
         group.role.as_str()
     } else if member.voter {
-        "follower"
+        Role::Follower.as_str()
     } else {
-        "learner"
+        Role::Learner.as_str()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh::NodeId;
+use mesh::{NodeId, node_hex};
 use proto::quorate::v1::{RegistryDone, RemoveNode, RemoveServer, registry_command::Command};
 use raft::ChangeError;
 use tonic::Status;
@@ -42,11 +42,7 @@ pub(crate) async fn remove_member(
         (done.existed, done.leaving) = (true, removed.leaving);
     }
     if done.existed {
-        tracing::info!(
-            node = format_args!("{node_id:016x}"),
-            leaving = done.leaving,
-            "member removed"
-        );
+        tracing::info!(node = %node_hex(node_id), leaving = done.leaving, "member removed");
     }
     Ok(done)
 }
@@ -55,7 +51,10 @@ pub(crate) async fn remove_member(
 async fn remove_from_group(shared: &Shared, formed: &Formed, node_id: u64) -> Result<(), Status> {
     let status = formed.group.status();
     if node_id == shared.host.identity().node_id || !formed.servers.is_down(node_id) {
-        return Err(Status::aborted(format!("server {node_id:016x} is alive: stop it first")));
+        return Err(Status::aborted(format!(
+            "server {} is alive: stop it first",
+            node_hex(node_id)
+        )));
     }
     let left: BTreeSet<NodeId> = status
         .members
@@ -66,8 +65,9 @@ async fn remove_from_group(shared: &Shared, formed: &Formed, node_id: u64) -> Re
     let up = left.iter().filter(|it| !formed.servers.is_down(**it)).count();
     if 2 * up <= left.len() {
         return Err(Status::aborted(format!(
-            "without server {node_id:016x} the DISCO group would have {} voters, of whom {up} are \
+            "without server {} the DISCO group would have {} voters, of whom {up} are \
              up: too few for a quorum",
+            node_hex(node_id),
             left.len()
         )));
     }

@@ -17,7 +17,7 @@ mod node;
 
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
-use mesh::Hint;
+use mesh::{Hint, node_hex};
 use proto::quorate::v1::{Directive, NodeHello, NodeReport, RegistryDone, node_report::Report};
 use tokio::{
     sync::{mpsc, watch},
@@ -103,8 +103,7 @@ impl Session {
         };
         let number = shared.next_session();
         let node_id = node.node_id();
-        let span =
-            tracing::info_span!("session", session = number, node = format_args!("{node_id:016x}"));
+        let span = tracing::info_span!("session", session = number, node = %node_hex(node_id));
         let session = Self {
             shared: Arc::clone(&shared),
             formed,
@@ -331,20 +330,14 @@ fn is_of_another_store(shared: &Shared, node: &SessionNode) -> bool {
 }
 
 fn check_mesh(shared: &Shared, hello: &NodeHello) -> Result<(), Status> {
-    let ours = shared
-        .host
-        .mesh()
-        .watch_id()
-        .borrow()
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let ours = shared.mesh_id();
     if hello.mesh_id.is_empty() || hello.mesh_id == ours {
         return Ok(());
     }
     Err(Status::failed_precondition(format!(
-        "node {:016x} belongs to mesh {}, this server to mesh {ours}; a data directory serves one \
+        "node {} belongs to mesh {}, this server to mesh {ours}; a data directory serves one \
          mesh only: point the node at its own, or start it with an empty directory",
-        hello.node_id, hello.mesh_id
+        node_hex(hello.node_id),
+        hello.mesh_id
     )))
 }

@@ -12,6 +12,8 @@ use proto::quorate::v1::{
 };
 use tonic::Status;
 
+use crate::leader::leads;
+
 #[cfg(test)]
 mod tests;
 
@@ -125,8 +127,7 @@ impl SessionNode {
                 state: NodeState::Stopping.into(),
             }));
         }
-        let leads = self.status.groups.iter().filter(|it| it.role == "leader");
-        leads
+        self.led_groups()
             .filter_map(|hosted| self.leader_report(registry.group(hosted.group)?, hosted))
             .map(NodeCommand::ReportLeader)
             .next()
@@ -136,8 +137,7 @@ impl SessionNode {
     /// It is always further while the group is written, so the caller must not ask all the time.
     pub(crate) fn progress_command(&self, registry: &Registry) -> Option<NodeCommand> {
         let RecordState::Recorded { .. } = self.record_state(registry) else { return None };
-        let leads = self.status.groups.iter().filter(|it| it.role == "leader");
-        leads
+        self.led_groups()
             .filter_map(|hosted| {
                 let group = registry.group(hosted.group)?;
                 let report = self.to_report(group, hosted)?;
@@ -148,6 +148,10 @@ impl SessionNode {
             })
             .map(NodeCommand::ReportLeader)
             .next()
+    }
+
+    fn led_groups(&self) -> impl Iterator<Item = &HostedGroup> {
+        self.status.groups.iter().filter(|it| leads(it))
     }
 
     fn leader_report(&self, group: &Group, hosted: &HostedGroup) -> Option<ReportLeader> {
