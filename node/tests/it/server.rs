@@ -246,23 +246,27 @@ pub(crate) async fn form(servers: &[&Server]) {
     }
 }
 
-/// Opens a host once the process before it has unlocked the directory.
-pub(crate) async fn open_host(
-    directory: PathBuf,
-    advertise: SocketAddr,
-    seeds: Vec<SocketAddr>,
-) -> Host {
+/// Opens a data directory once the host before has unlocked it.
+pub(crate) async fn open_directory(directory: &Path) -> DataDir {
     let services = BTreeSet::from(["data".to_owned()]);
     let opening = async {
         loop {
-            match DataDir::open(&directory, &services, None) {
+            match DataDir::open(directory, &services, None) {
                 Ok(opened) => return opened,
                 Err(DataDirError::Locked(_)) => sleep(Duration::from_millis(50)).await,
                 Err(error) => panic!("{error}"),
             }
         }
     };
-    let opened = timeout(PATIENCE, opening).await.unwrap();
+    timeout(PATIENCE, opening).await.unwrap()
+}
+
+pub(crate) async fn open_host(
+    directory: &Path,
+    advertise: SocketAddr,
+    seeds: Vec<SocketAddr>,
+) -> Host {
+    let opened = open_directory(directory).await;
     let config = MeshConfig { advertise, seeds, awaits_forming: true, version: "test".to_owned() };
     Host::open(Mesh::open(opened, config), Timing::quick()).unwrap()
 }
@@ -283,7 +287,7 @@ async fn boot(
 ) -> Booted {
     let mesh_address = ports.mesh_address();
     let kv_address = ports.kv.local_addr().unwrap();
-    let host = open_host(directory.clone(), mesh_address, peers).await;
+    let host = open_host(&directory, mesh_address, peers).await;
     let config = DataConfig {
         directory,
         disco,

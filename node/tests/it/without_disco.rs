@@ -164,7 +164,7 @@ async fn a_replica_is_noted_before_it_can_vote() {
 async fn a_process_that_ended_before_its_replica_voted_comes_back() {
     let directory = tempdir().unwrap();
     let address = Ports::bind().mesh_address();
-    let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
+    let host = open_host(directory.path(), address, Vec::new()).await;
     let mesh_id = host.mesh().form_alone().unwrap().mesh_id;
     host.make_room(DEFAULT_GROUP, DEFAULT_NAMESPACE).await.unwrap();
     drop(host);
@@ -254,7 +254,7 @@ fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
 /// Forms a mesh in a directory that has hosted no group yet. Returns the mesh id.
 async fn formed_alone(directory: &TempDir) -> String {
     let address = Ports::bind().mesh_address();
-    let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
+    let host = open_host(directory.path(), address, Vec::new()).await;
     host.mesh().form_alone().unwrap().mesh_id
 }
 

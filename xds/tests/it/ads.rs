@@ -10,6 +10,7 @@ use tonic::Code;
 
 use crate::harness::{
     CLUSTER, Delta, Disk, ENDPOINTS, LISTENER, Server, Sotw, eventually, instance, register,
+    versions,
 };
 
 async fn deregister(server: &Server, service: &str, id: &str) {
@@ -79,8 +80,7 @@ async fn a_restart_keeps_everything_and_resends_nothing() {
     let mut stream = Delta::open(&server).await.unwrap();
     stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     let first = stream.receive().await;
-    let has: BTreeMap<_, _> =
-        first.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let has = versions(&first);
     assert_eq!(has.len(), 1);
     server.stop().await;
     while let Ok(Some(_)) = stream.receive_raw().await {}

@@ -176,6 +176,11 @@ impl Sotw {
     }
 }
 
+/// The resources of a response with their versions, as a client names them on its next stream.
+pub(crate) fn versions(response: &DeltaDiscoveryResponse) -> BTreeMap<String, String> {
+    response.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect()
+}
+
 /// Where the endpoints of an encoded load assignment are.
 pub(crate) fn addresses(assignment: &[u8]) -> Vec<String> {
     let assignment = ClusterLoadAssignment::decode(assignment).unwrap();

@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use mesh::{DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId};
+use mesh::{DISCO_GROUP, DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId};
 use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, IdentifyRequest, form_request::Step,
     mesh_client::MeshClient, registry_client::RegistryClient,
 };
-use raft::{Host, Timing};
+use raft::{Group, Host, Timing};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blocking};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -103,8 +103,17 @@ impl Server {
         RegistryClient::new(self.channel())
     }
 
+    /// The replica of the DISCO group on this server.
+    pub(crate) fn group(&self) -> Group {
+        self.host.group(DISCO_GROUP).unwrap()
+    }
+
+    pub(crate) fn mesh_id(&self) -> String {
+        self.host.mesh().id().unwrap().to_string()
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
-        let group = self.host.group(1);
+        let group = self.host.group(DISCO_GROUP);
         group.is_some_and(|it| it.status().leader == Some(self.host.identity().node_id))
     }
 
