@@ -11,16 +11,17 @@
 //!                        └─► session: reports     Ready: what is waited for
 //! ```
 //!
-//! On shutdown DISCO is told first, so that no new traffic comes; then leaderships are handed over.
-//! The groups run on, so that calls which are under way or still come are forwarded to the next
-//! leader; the host closes them once the listeners have let go of every call. The node's seat in its
-//! groups stays: a stop is not a leave. Listeners and host must outlive [`Data::run`].
+//! On shutdown the node first tells DISCO, so that no new traffic comes, and then hands over its
+//! leaderships. The groups run on, so that calls which are under way or still arrive are forwarded
+//! to the next leader. The host closes the groups once the listeners have finished every call. The
+//! node stays a member of its groups: a stop is not a leave. Listeners and host must outlive
+//! [`Data::run`].
 
-mod cache;
-mod formation;
 mod goodbye;
+mod groups_file;
 mod hosting;
 mod readiness;
+mod static_orders;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -36,24 +37,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::{
-    cache::Cache,
-    hosting::{Hosting, Owner},
-    readiness::{Guidance, readiness},
+    groups_file::GroupsFile,
+    hosting::{Hosting, OwnMember},
+    readiness::{OrdersState, readiness},
 };
-pub use self::{cache::CacheError, readiness::Ready};
+pub use self::{groups_file::GroupsFileError, readiness::Ready};
 use crate::{
-    etcd::Etcd,
     namespaces::{Absence, Namespaces},
-    session::{Introduction, Session, SessionError, SessionHandle, Told},
+    session::{DiscoState, Introduction, Session, SessionError, SessionHandle},
 };
-
-/// How long a replica's node must be down before another one takes its seat, unless told otherwise.
-pub const REPLACE_AFTER: Duration = Duration::from_secs(600);
 
 /// How often groups that could not be started are tried again, and readiness is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a stopping node waits for DISCO to have noted it.
+/// How long a stopping node waits for DISCO to record that it stops.
 const NOTE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the data service is told at its start.
@@ -73,7 +70,7 @@ pub struct DataConfig {
     pub name: String,
     /// Of the program, for people.
     pub version: String,
-    /// How long a voter's node must be down before a learner takes its seat.
+    /// How long a voter's node must be down before a learner replaces it.
     pub replace_after: Duration,
 }
 
@@ -91,7 +88,7 @@ pub struct Data {
 #[derive(Debug, Error)]
 pub enum DataError {
     #[error("the notes on this node's groups cannot be used")]
-    Cache(#[from] CacheError),
+    GroupsFile(#[from] GroupsFileError),
     #[error("DISCO ended this node's stay")]
     Session(#[from] SessionError),
     #[error("namespace {namespace} (group {group}) must not run on this disk")]
@@ -114,7 +111,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether another start of this node counts in the mesh.
+    /// Whether the mesh knows a later start of this node, so that this one must not go on.
     pub const fn is_overtaken(&self) -> bool {
         matches!(self, Self::Session(SessionError::RolledBack { .. }))
     }
@@ -125,7 +122,7 @@ impl DataError {
             Self::Session(error) => error.is_refusal(),
             Self::Refused { .. } => true,
             Self::StartGroup { source, .. } => matches!(source, StartGroupError::Outdated(_)),
-            Self::Cache(_) | Self::Storage(_) | Self::Task(_) => false,
+            Self::GroupsFile(_) | Self::Storage(_) | Self::Task(_) => false,
         }
     }
 }
@@ -137,13 +134,13 @@ impl Data {
     ///
     /// If the notes in the data directory cannot be understood.
     pub fn start(host: Host, config: DataConfig) -> Result<Self, DataError> {
-        let cache = Cache::load(&config.directory)?;
+        let groups_file = GroupsFile::load(&config.directory)?;
         let namespaces = Namespaces::new();
         let hosting = Hosting::new(
             host.clone(),
-            cache,
+            groups_file,
             namespaces.clone(),
-            Owner {
+            OwnMember {
                 name: config.name.clone(),
                 mesh_address: config.mesh_address,
                 kv_address: config.kv_address,
@@ -153,14 +150,9 @@ impl Data {
         Ok(Self { host, config, hosting, namespaces, ready: watch::Sender::new(Ready::starting()) })
     }
 
-    /// The namespaces that are here, for the services that clients call.
+    /// The namespaces of this node, for the services that clients call.
     pub fn namespaces(&self) -> Namespaces {
         self.namespaces.clone()
-    }
-
-    /// The gRPC services for the KV listener.
-    pub fn etcd(&self) -> Etcd {
-        Etcd::new(self.namespaces(), self.host.identity().node_id, self.host.mesh().watch_id())
     }
 
     /// Whether the node serves, and if not, what it waits for.
@@ -182,7 +174,7 @@ impl Data {
             let noted = session.announce_stop(NOTE_WITHIN).await;
             info!(noted, "told DISCO that this node stops");
         }
-        self.leave().await;
+        self.hand_over().await;
         ended.cancel();
         while tasks.join_next().await.is_some() {}
         served
@@ -220,14 +212,15 @@ impl Data {
         tasks: &mut JoinSet<Result<(), SessionError>>,
         shutdown: &CancellationToken,
     ) -> Result<(), DataError> {
-        let mut told = match session {
-            Some(session) => session.told.clone(),
-            None => watch::Sender::new(Told::default()).subscribe(),
+        let mut disco = match session {
+            Some(session) => session.state.clone(),
+            None => watch::Sender::new(DiscoState::default()).subscribe(),
         };
         let mut formation = self.host.mesh().formation();
         formation.mark_changed();
         let mut hosted = self.hosting.hosted();
-        // Before anything that is told from elsewhere: notes of another mesh must not be mixed in.
+        // What the disk remembers is started first: if it is of another mesh, the node must end
+        // before orders of this mesh are written into the same file.
         self.hosting.start_missing().await?;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -236,9 +229,9 @@ impl Data {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = tasks.join_next() => return Ok(ended??),
                 failure = self.hosting.failed() => return Err(failure.into()),
-                Ok(()) = told.changed() => {
-                    let told = told.borrow_and_update().clone();
-                    self.heed(told).await?;
+                Ok(()) = disco.changed() => {
+                    let disco = disco.borrow_and_update().clone();
+                    self.follow_disco(disco).await?;
                 }
                 Ok(()) = formation.changed(), if session.is_none() => self.follow_formation().await?,
                 Ok(()) = hosted.changed() => self.hosting.refresh()?,
@@ -248,7 +241,7 @@ impl Data {
                 }
             }
             let latest = self.readiness(session.is_some());
-            self.tell_absence(&latest, session.is_some());
+            self.publish_absence(&latest, session.is_some());
             self.ready.send_if_modified(|ready| {
                 let changed = *ready != latest;
                 *ready = latest;
@@ -257,12 +250,12 @@ impl Data {
         }
     }
 
-    async fn heed(&mut self, told: Told) -> Result<(), DataError> {
-        if !told.is_live() {
-            self.hosting.lose_outlook();
+    async fn follow_disco(&mut self, disco: DiscoState) -> Result<(), DataError> {
+        if !disco.is_live() {
+            self.hosting.forget_topology();
             return Ok(());
         }
-        match told.orders {
+        match disco.orders {
             Some(orders) => self.hosting.follow(&orders).await,
             None => Ok(()),
         }
@@ -270,45 +263,47 @@ impl Data {
 
     async fn follow_formation(&mut self) -> Result<(), DataError> {
         let formation = self.host.mesh().formation().borrow().clone();
-        let Some(orders) = formation.as_ref().and_then(formation::orders) else {
+        let Some(orders) = formation.as_ref().and_then(static_orders::from_formation) else {
             return Ok(());
         };
         self.hosting.follow(&orders).await
     }
 
-    /// Tells callers why there is no namespace, and whether one may come by itself.
-    fn tell_absence(&self, ready: &Ready, has_disco: bool) {
-        let lasting = match self.guidance(has_disco) {
-            Guidance::WaitsToBeFormed | Guidance::LeftOut => true,
-            Guidance::Told | Guidance::WaitsForDisco => false,
+    /// Publishes why there is no namespace, and whether one may come without a person's help.
+    fn publish_absence(&self, ready: &Ready, has_disco: bool) {
+        let lasting = match self.orders_state(has_disco) {
+            OrdersState::WaitsToBeFormed | OrdersState::LeftOut => true,
+            OrdersState::Known | OrdersState::WaitsForDisco => false,
         };
         self.namespaces.set_absence(Absence { reasons: ready.reasons.clone(), lasting });
     }
 
-    fn guidance(&self, has_disco: bool) -> Guidance {
+    fn orders_state(&self, has_disco: bool) -> OrdersState {
         match (self.hosting.has_orders(), has_disco) {
-            (true, _) => Guidance::Told,
-            (false, true) => Guidance::WaitsForDisco,
-            (false, false) if self.host.mesh().met_mesh().borrow().is_some() => Guidance::LeftOut,
-            (false, false) => Guidance::WaitsToBeFormed,
+            (true, _) => OrdersState::Known,
+            (false, true) => OrdersState::WaitsForDisco,
+            (false, false) if self.host.mesh().met_mesh().borrow().is_some() => {
+                OrdersState::LeftOut
+            }
+            (false, false) => OrdersState::WaitsToBeFormed,
         }
     }
 
     fn readiness(&self, has_disco: bool) -> Ready {
-        let guidance = self.guidance(has_disco);
+        let orders_state = self.orders_state(has_disco);
         let groups = self.hosting.groups();
         let missing = self.hosting.missing();
         readiness(
-            guidance,
+            orders_state,
             groups.map(|group| (group.namespace(), group.status())),
             missing.map(|assignment| assignment.namespace.as_str()),
         )
     }
 
-    async fn leave(self) {
+    async fn hand_over(self) {
         let own_id = self.host.identity().node_id;
-        let outlook = self.hosting.outlook().borrow().clone();
-        let groups = self.hosting.release().await;
-        goodbye::hand_over(&groups, own_id, &outlook).await;
+        let topology = self.hosting.topology().borrow().clone();
+        let groups = self.hosting.stop_tasks().await;
+        goodbye::hand_over(&groups, own_id, &topology).await;
     }
 }

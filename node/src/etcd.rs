@@ -1,16 +1,15 @@
 //! The etcd v3 gRPC services over the namespaces of this node.
 //!
-//! A client names its namespace with the metadata key `quorate-namespace`; without it, it is
-//! `default`. What can be refused by its form is refused here; what is to be written is proposed to
-//! the namespace's group, through its leader wherever that is; what is to be read is read here, from
-//! this replica's rows, after the group has confirmed that they are recent enough unless the client
-//! asks for no such thing.
+//! A client names its namespace with the metadata key `quorate-namespace`; if it names none, the
+//! namespace is `default`. Malformed requests are refused here. Writes are proposed to the
+//! namespace's group, through its leader. Reads are answered from this replica's rows, after the
+//! group has confirmed that they are recent; a serializable read leaves the confirmation out.
 //!
-//! Codes and texts are etcd's, since its clients decide by them what to try again. A header has the
-//! mesh as its cluster and the node as its member; revisions are the namespace's own.
+//! Codes and texts are etcd's, since its clients decide by them what to retry. In a header the
+//! cluster is the mesh and the member is the node; each namespace counts its own revisions.
 //!
-//! Which groups there are and who belongs to them is not decided here: requests to change members
-//! are refused, since the mesh keeps them.
+//! The mesh decides which groups there are and who their members are, so requests to change members
+//! are refused.
 
 mod backend;
 mod cluster;
@@ -32,10 +31,7 @@ use crate::{kv::MAX_REQUEST_BYTES, namespaces::Namespaces};
 /// The metadata key with which a client names its namespace.
 pub const NAMESPACE_METADATA: &str = "quorate-namespace";
 
-/// The namespace of clients that name none.
-pub const DEFAULT_NAMESPACE: &str = "default";
-
-/// The etcd version that we claim: clients ask it for what the server can do.
+/// The etcd version that we claim: clients derive from it what the server can do.
 pub const ETCD_VERSION: &str = "3.5.21";
 
 /// Messages above this are refused while they are read. It is above [`MAX_REQUEST_BYTES`], so that

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!              ┌────────────────────────────────────────────────────────────┐
-//!   KvCommand ─► machine ─► put / delete / txn (plan, check, run) / compact │─► KvReply
+//!   KvCommand ─► machine ─► put / delete / txn (pick, check, run) / compact │─► KvReply
 //!              │                │ Write                                     │
 //!              │                ▼                                           │
 //!              │   rows:  m  c:key  h:key+revision  r:revision              │
@@ -18,15 +18,15 @@
 //!              └────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The rows are the store; nothing is kept in memory but the machine's counters. The module
-//! `layout` says what the rows are. All of this is pure: no clock, no IO, no async; the same commands give the
+//! The rows are the store; only the machine's counters are kept in memory. The module `layout` says
+//! what the rows are. All of this is pure, without clock, IO or async: the same commands give the
 //! same rows and the same replies on every replica.
 //!
 //! A refusal depends only on the command and the rows, and is a reply. It is given before the first
 //! row is written, so a refused command changes nothing.
 //!
 //! Left out: leases (a put that names one is refused), watches (the change rows are there for
-//! them), and who may do what.
+//! them), and permissions.
 
 mod compact;
 mod hash;
@@ -40,14 +40,12 @@ mod validate;
 mod write;
 
 pub use hash::{Hash, hash};
-pub use layout::{Meta, Revision};
+pub use layout::Meta;
 pub use machine::KvMachine;
 pub use read::range;
 pub use refusal::{KvError, Refusal};
 pub use txn::{is_read_only, is_serializable, read_txn};
-pub use validate::{
-    MAX_REQUEST_BYTES, MAX_TXN_OPS, check_delete_range, check_put, check_range, check_txn,
-};
+pub use validate::{MAX_REQUEST_BYTES, check_delete_range, check_put, check_range, check_txn};
 
 #[cfg(test)]
 mod tests;

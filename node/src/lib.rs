@@ -20,7 +20,7 @@ pub mod data;
 pub mod etcd;
 pub mod kv;
 pub mod namespaces;
-pub mod reconcile;
+mod reconcile;
 pub mod session;
 
 pub use crate::data::{Data, DataConfig, DataError, Ready};

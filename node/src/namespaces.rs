@@ -1,8 +1,7 @@
 //! Which namespaces this node hosts, and who the members of each are.
 //!
-//! One handle is shared by those who start and stop groups, who write here, and by the services
-//! that clients call, who read. A namespace is there from when its group runs until the group is
-//! about to be stopped.
+//! The data service writes here when it starts and stops groups; the services that clients call
+//! read. A namespace is listed from the start of its group until just before the group is stopped.
 
 use std::{
     collections::BTreeMap,
@@ -10,15 +9,21 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use mesh::NodeId;
+use mesh::{DISCO_GROUP, GroupId, NodeId};
 use raft::Group;
 use tokio::sync::watch;
+
+/// The namespace of clients that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The group of [`DEFAULT_NAMESPACE`]: data groups are numbered after DISCO's own.
+pub const DEFAULT_GROUP: GroupId = DISCO_GROUP + 1;
 
 /// The namespaces of this node. Clones are handles to the same ones.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     inner: Arc<RwLock<Inner>>,
-    /// Marked as changed whenever a namespace comes, or the node knows more of when one may.
+    /// Marked as changed whenever a namespace is added, or the reason for having none is set.
     news: watch::Sender<()>,
 }
 
@@ -32,9 +37,9 @@ struct Inner {
 /// Why there is no namespace yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Absence {
-    /// In words; empty while nobody has looked.
+    /// In words; empty until the data service has looked at its groups.
     pub reasons: Vec<String>,
-    /// Somebody must do something first: it is not worth waiting.
+    /// A person must act first, so a caller need not wait.
     pub lasting: bool,
 }
 
@@ -66,7 +71,7 @@ impl Namespaces {
         self.news.send_replace(());
     }
 
-    /// Tells why there is no namespace, for as long as there is none.
+    /// Sets why there is no namespace, for as long as there is none.
     pub fn set_absence(&self, absence: Absence) {
         self.write().absence = absence;
         self.news.send_replace(());
@@ -77,8 +82,8 @@ impl Namespaces {
         self.read().absence.reasons.clone()
     }
 
-    /// The namespace, once this node hosts any; none if it hosts others, or nothing that comes by
-    /// itself.
+    /// Waits until this node hosts any namespace, or must wait for a person, and returns the wanted
+    /// one if it is among them.
     pub async fn find(&self, namespace: &str) -> Option<Hosted> {
         let mut news = self.news.subscribe();
         loop {
@@ -89,7 +94,7 @@ impl Namespaces {
                     return inner.hosted.get(namespace).cloned();
                 }
             }
-            // The sender is here, so it is not gone.
+            // `self` holds the sender, so this never fails.
             news.changed().await.ok()?;
         }
     }
@@ -105,11 +110,7 @@ impl Namespaces {
         self.write().members.insert(namespace.to_owned(), members);
     }
 
-    pub fn hosted(&self, namespace: &str) -> Option<Hosted> {
-        self.read().hosted.get(namespace).cloned()
-    }
-
-    /// The members as last told; none if nothing was told.
+    /// The members as they were last set; none if they never were.
     pub fn members(&self, namespace: &str) -> Vec<MemberAddress> {
         self.read().members.get(namespace).cloned().unwrap_or_default()
     }
@@ -119,7 +120,8 @@ impl Namespaces {
         self.read().hosted.keys().cloned().collect()
     }
 
-    // Every change is one insertion or removal, so what a panic leaves behind is whole.
+    // A panic cannot leave a change half done, since each one only inserts or removes. So a
+    // poisoned lock is used.
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,20 +10,20 @@
 //!
 //! 1. finish a joint membership;
 //! 2. reach the wanted number of voters with learners that have caught up;
-//! 3. replace a voter that DISCO has listed as down, and that has answered the leader nothing, for
-//!    longer than the patience: the replacement has
-//!    the data before the voter loses its seat, in one joint change. With more voters than wanted,
-//!    the dead one just loses its seat;
+//! 3. replace a dead voter, in one joint change, by a learner that has caught up. A voter is dead
+//!    once DISCO has listed it as down, and it has answered the leader nothing, for
+//!    `replace_after`. If there are more voters than wanted, the dead one is removed without a
+//!    replacement;
 //! 4. let assigned nodes that are up copy the group as learners;
-//! 5. drop learners that have been down for longer than the patience.
+//! 5. remove learners that are dead by the same measure.
 //!
 //! A voter is never removed for any other reason, and the number of voters never falls below what
 //! is wanted.
 
-mod outlook;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,33 +33,38 @@ use std::{
 use mesh::{Member, NodeId};
 use raft::{MemberStatus, Role, Status};
 
-pub(crate) use self::{outlook::Outlook, shell::Reconciler};
+pub(crate) use self::{shell::Reconciler, topology::Topology};
 
 /// How many entries a learner may miss and count as caught up: what a group commits in a moment.
 const CAUGHT_UP_LAG: u64 = 256;
 
 /// What DISCO advises about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Advice {
+pub(crate) struct Advice {
     /// Nodes that should hold a replica, as voters or learners.
-    pub replicas: Vec<Member>,
-    pub voters_wanted: usize,
+    pub(crate) replicas: Vec<Member>,
+    pub(crate) voters_wanted: usize,
     /// How the nodes are. One that is missing counts as neither up nor down.
-    pub nodes: BTreeMap<NodeId, Standing>,
+    pub(crate) nodes: BTreeMap<NodeId, AdvisedNode>,
 }
 
 impl Advice {
-    /// The advice of somebody who hears the members too: `heard` says how long ago a member last
-    /// answered, and `tenure` for how long the leader has been listening.
+    /// Lets no node be down for longer than it has been silent towards the leader. `heard` is how
+    /// long ago each member last answered; a member that has not answered yet is silent for
+    /// `leading_for`, since the leader began to listen.
     ///
-    /// DISCO hears of a node by another way than its group does, and that way may be broken alone. A
-    /// node that answers its leader is not gone, whatever DISCO says.
+    /// DISCO reaches a node on another path than the group does, and either may fail alone. A node
+    /// that answers its leader is alive, whatever DISCO says.
     #[must_use]
-    pub fn as_heard(mut self, heard: &BTreeMap<NodeId, Duration>, tenure: Duration) -> Self {
-        for (id, standing) in &mut self.nodes {
-            if let Presence::Down(told) = standing.presence {
-                let silent = heard.get(id).copied().unwrap_or(tenure);
-                standing.presence = Presence::Down(told.min(silent));
+    pub(crate) fn capped_by_silence(
+        mut self,
+        heard: &BTreeMap<NodeId, Duration>,
+        leading_for: Duration,
+    ) -> Self {
+        for (id, node) in &mut self.nodes {
+            if let Presence::Down(told) = node.presence {
+                let silent = heard.get(id).copied().unwrap_or(leading_for);
+                node.presence = Presence::Down(told.min(silent));
             }
         }
         self
@@ -68,35 +73,35 @@ impl Advice {
 
 /// How DISCO sees one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    pub presence: Presence,
-    pub zone: String,
+pub(crate) struct AdvisedNode {
+    pub(crate) presence: Presence,
+    pub(crate) zone: String,
 }
 
 /// Whether a node is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     Up,
-    /// Stops, or was not heard of for a while; expected back.
+    /// It stops, or its state is not known; it is expected back.
     Away,
-    /// Listed as down, and not heard by the leader, without a break for this long.
+    /// DISCO has listed it as down, and the leader has not heard it, for this long without a break.
     Down(Duration),
 }
 
 /// One change of a group's membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Let a node copy the group.
     AddLearner(Member),
     /// Make exactly these the voters.
     SetVoters { voters: BTreeSet<NodeId>, reason: Reason },
-    /// Forget a learner.
+    /// Remove a learner.
     Remove(NodeId),
 }
 
 /// Why the voters change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     FinishJoint,
     Promote,
     Replace { dead: NodeId },
@@ -105,24 +110,36 @@ pub enum Reason {
 /// The next change that a leader should make, if any.
 ///
 /// Without advice (no DISCO, or DISCO without a quorum) only a joint membership is finished.
-pub fn next_step(status: &Status, advice: Option<&Advice>, patience: Duration) -> Option<Step> {
+pub(crate) fn next_step(
+    status: &Status,
+    advice: Option<&Advice>,
+    replace_after: Duration,
+) -> Option<Step> {
     if status.role != Role::Leader {
         return None;
     }
     if status.joint {
-        // The members of a joint membership vote in either set; all of them together are the one
-        // set that is surely a superset of what was wanted. Surplus voters stay.
+        // The voters of both sets together contain every voter that was wanted, whichever set is
+        // the later one. Surplus voters keep their seats.
         return Some(Step::SetVoters {
             voters: voters(status).map(|it| it.node_id).collect(),
             reason: Reason::FinishJoint,
         });
     }
-    let view = View { status, advice: advice?, patience };
-    view.promote().or_else(|| view.replace()).or_else(|| view.add()).or_else(|| view.remove())
+    let planner = StepPlanner { status, advice: advice?, replace_after };
+    planner
+        .promote()
+        .or_else(|| planner.replace())
+        .or_else(|| planner.add())
+        .or_else(|| planner.remove())
 }
 
 /// The voter that a stopping leader hands over to: up, heard, and with the least to catch up on.
-pub fn successor(status: &Status, own_id: NodeId, advice: Option<&Advice>) -> Option<NodeId> {
+pub(crate) fn successor(
+    status: &Status,
+    own_id: NodeId,
+    advice: Option<&Advice>,
+) -> Option<NodeId> {
     let up = |id| {
         advice
             .is_none_or(|advice| advice.nodes.get(&id).is_none_or(|it| it.presence == Presence::Up))
@@ -139,14 +156,14 @@ fn voters(status: &Status) -> impl Iterator<Item = &MemberStatus> {
     status.members.iter().filter(|it| it.voter)
 }
 
-/// A leader's look at its group and at DISCO's advice.
-struct View<'a> {
+/// Compares the status of a group with DISCO's advice, on the group's leader.
+struct StepPlanner<'a> {
     status: &'a Status,
     advice: &'a Advice,
-    patience: Duration,
+    replace_after: Duration,
 }
 
-impl View<'_> {
+impl StepPlanner<'_> {
     /// Promotes as many learners as lead to an odd number of voters or to the wanted one. An even
     /// number tolerates no more failures than the odd one below it, and needs one more vote.
     fn promote(&self) -> Option<Step> {
@@ -236,9 +253,9 @@ impl View<'_> {
     }
 
     fn is_dead(&self, id: NodeId) -> bool {
-        // The leader decides, so whatever is said of its node, it is not dead.
+        // The leader runs this code, so its node is alive, whatever DISCO says.
         self.status.leader != Some(id)
-            && matches!(self.presence(id), Some(Presence::Down(since)) if since >= self.patience)
+            && matches!(self.presence(id), Some(Presence::Down(since)) if since >= self.replace_after)
     }
 
     fn presence(&self, id: NodeId) -> Option<Presence> {

@@ -1,24 +1,25 @@
-//! A data node's stay with DISCO, as the client of `Registry.Session`.
+//! A data node's session with DISCO: the client side of `Registry.Session`.
 //!
 //! The node says who it is, then how its groups are: every third of its lease, and at once when a
 //! group's leader or its own role changes. DISCO answers with orders: the groups to host, the
 //! nodes that share them, and addresses, which go into the book. The latest orders and whether the
 //! session is alive are published to the rest of the node.
 //!
-//! Any DISCO server will do. The session tries the seeds and every DISCO server in the book, in
-//! random order, until one accepts; when that one is lost it goes to another, and when that one has
-//! lost its quorum, to one that has not, if there is one. While none answers the node serves what it
-//! has. Losing DISCO is never an error here. Being refused is, if the node's own mesh refuses it, or
-//! if every seed does: one server of another mesh at one address ends nothing, since the others may
-//! be the node's own.
+//! Any DISCO server will do. The node tries the seeds and every DISCO server in the book, in random
+//! order, until one accepts it. When that server is lost, the node goes to another; when it has
+//! lost its quorum, the node goes to one that has a quorum, if there is one. While no server
+//! answers, the node serves what it has: losing DISCO is never an error.
+//!
+//! A refusal is an error if it comes from the node's own mesh, or if every seed refuses the node. A
+//! single server of another mesh ends nothing, since other seeds may belong to the node's own.
 
-mod dial;
 mod elsewhere;
 mod orders;
 mod report;
+mod servers;
+mod state;
 #[cfg(test)]
 mod tests;
-mod told;
 mod verdict;
 
 use std::{collections::BTreeMap, future::pending, net::SocketAddr, pin::Pin, time::Duration};
@@ -40,24 +41,25 @@ use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
 pub(crate) use self::{
-    dial::connect,
     orders::{Assignment, NodeState, Orders, Peer},
-    told::{Link, Told},
+    servers::connect,
+    state::{DiscoState, Link},
 };
 use self::{
-    dial::{backoff, belongs_to, order},
-    verdict::{Verdict, judge},
+    servers::{backoff, belongs_to, servers_to_try},
+    verdict::{Verdict, verdict_of},
 };
 
-/// How long a DISCO server may take from the first byte to the first directive. It commits the
-/// node's record in between, perhaps through another leader than it thought.
+/// How long a DISCO server may take from the first byte to the first directive. In between it
+/// commits the node's record, perhaps after a change of leader.
 const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
 
-/// Reports on their way to DISCO. A report that finds no room is dropped: a later one says more.
+/// Reports that wait to be sent. A report that finds no room is dropped, since the next one
+/// replaces it.
 const REPORT_QUEUE: usize = 4;
 
 /// Rounds without a session before the log says so: a few seconds.
-const PATIENT_ROUNDS: u32 = 5;
+const ROUNDS_BEFORE_WARNING: u32 = 5;
 
 /// The lease assumed until DISCO names one.
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
@@ -112,7 +114,7 @@ pub(crate) struct Session {
     introduction: Introduction,
     /// The groups to report on; marked as changed when one of them is worth a report.
     hosted: watch::Receiver<Vec<Group>>,
-    told: watch::Sender<Told>,
+    state: watch::Sender<DiscoState>,
     stopping: CancellationToken,
     accepted_before: bool,
 }
@@ -120,12 +122,12 @@ pub(crate) struct Session {
 /// How the rest of the node talks to the session.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionHandle {
-    pub(crate) told: watch::Receiver<Told>,
+    pub(crate) state: watch::Receiver<DiscoState>,
     stopping: CancellationToken,
 }
 
 /// A session that a server has accepted.
-struct Open {
+struct AcceptedSession {
     address: SocketAddr,
     reports: mpsc::Sender<NodeReport>,
     directives: Streaming<Directive>,
@@ -133,7 +135,7 @@ struct Open {
 }
 
 /// What a directive asks of the session itself.
-struct Taken {
+struct AppliedDirective {
     /// How long the node's lease lasts.
     ttl: Duration,
     /// Whether the server had a quorum.
@@ -141,22 +143,22 @@ struct Taken {
 }
 
 /// The search for a server with a quorum.
-type Search = Pin<Box<dyn Future<Output = Open> + Send>>;
+type Search = Pin<Box<dyn Future<Output = AcceptedSession> + Send>>;
 
-/// What came of a session.
+/// What follows an exchange.
 enum Next {
-    /// Another one has taken its place.
-    Moved(Box<Open>),
+    /// A session with another server has taken its place.
+    Moved(Box<AcceptedSession>),
     Ended(Ended),
 }
 
-/// Why one stay ended.
+/// Why a session ended.
 enum Ended {
     /// Try another server.
     Lost(Status),
     /// This server will never accept the node; another one may.
     Refused(SessionError),
-    /// Try none.
+    /// Try no server: the node must stop.
     Fatal(SessionError),
 }
 
@@ -167,16 +169,16 @@ impl Session {
         introduction: Introduction,
         hosted: watch::Receiver<Vec<Group>>,
     ) -> (Self, SessionHandle) {
-        let told = watch::Sender::new(Told::default());
-        let handle = SessionHandle { told: told.subscribe(), stopping: CancellationToken::new() };
-        let seen = told.subscribe();
+        let state = watch::Sender::new(DiscoState::default());
+        let handle = SessionHandle { state: state.subscribe(), stopping: CancellationToken::new() };
+        let seen = state.subscribe();
         host.add_progress_source(move |group| seen.borrow().disco_progress(group));
         let session = Self {
             host,
             seeds,
             introduction,
             hosted,
-            told,
+            state,
             stopping: handle.stopping.clone(),
             accepted_before: false,
         };
@@ -189,22 +191,22 @@ impl Session {
     ///
     /// Only when going on could do harm: see [`SessionError`].
     pub(crate) async fn run(mut self, shutdown: CancellationToken) -> Result<(), SessionError> {
-        let ended = shutdown.run_until_cancelled(self.keep()).await;
-        self.go_dark();
+        let ended = shutdown.run_until_cancelled(self.run_sessions()).await;
+        self.mark_lost();
         ended.map_or(Ok(()), Err)
     }
 
-    async fn keep(&mut self) -> SessionError {
+    async fn run_sessions(&mut self) -> SessionError {
         let mut last: Option<SocketAddr> = None;
         let mut failed_rounds = 0;
         loop {
             let mut lost = false;
             let mut refusals = BTreeMap::new();
-            for address in order(&self.seeds, self.host.mesh().book().hints(), last) {
+            for address in servers_to_try(&self.seeds, self.host.mesh().book().hints(), last) {
                 let mut address = address;
-                let stay = self.stay(&mut address).await;
-                let was_live = self.go_dark();
-                match stay {
+                let ended = self.run_session(&mut address).await;
+                let was_live = self.mark_lost();
+                match ended {
                     Ended::Fatal(error) => return error,
                     Ended::Lost(status) if was_live => {
                         warn!(%address, %status, "lost DISCO");
@@ -226,10 +228,10 @@ impl Session {
                 return error;
             }
             if !lost {
-                self.told.send_if_modified(|told| told.set_link(Link::Unreached));
+                self.state.send_if_modified(|state| state.set_link(Link::Unreached));
             }
             // Servers that start together do not find each other at once.
-            if failed_rounds == PATIENT_ROUNDS {
+            if failed_rounds == ROUNDS_BEFORE_WARNING {
                 warn!(seeds = ?self.seeds, "no DISCO server accepts this node; trying on");
             }
             sleep(backoff(failed_rounds, rand::random())).await;
@@ -237,41 +239,41 @@ impl Session {
         }
     }
 
-    /// From dialing a server to the end of the session with it, or with the one that took its place,
-    /// whose address is left behind.
-    async fn stay(&mut self, address: &mut SocketAddr) -> Ended {
+    /// Runs a session from dialing the server to its end. If the session moves to another server,
+    /// `address` becomes that server's.
+    async fn run_session(&mut self, address: &mut SocketAddr) -> Ended {
         let hello = match self.hello() {
             Ok(hello) => hello,
             Err(error) => return Ended::Fatal(error.into()),
         };
-        let mut session = match timeout(ACCEPT_WITHIN, open(*address, hello)).await {
+        let mut session = match timeout(ACCEPT_WITHIN, open_session(*address, hello)).await {
             Ok(Ok(open)) => open,
-            Ok(Err(status)) => return self.judged(*address, status).await,
+            Ok(Err(status)) => return self.ended_by(*address, status).await,
             Err(_) => return Ended::Lost(Status::deadline_exceeded("no directive in time")),
         };
         loop {
             *address = session.address;
-            session = match self.converse(session).await {
+            session = match self.exchange(session).await {
                 Next::Moved(other) => *other,
                 Next::Ended(ended) => return ended,
             };
         }
     }
 
-    /// Holds an accepted session.
-    async fn converse(&mut self, session: Open) -> Next {
-        let Open { address, reports, mut directives, first } = session;
-        let mut taken = match self.take(first, address) {
-            Ok(taken) => taken,
+    /// Sends reports and applies directives until the session ends or moves.
+    async fn exchange(&mut self, session: AcceptedSession) -> Next {
+        let AcceptedSession { address, reports, mut directives, first } = session;
+        let mut applied = match self.apply_directive(first, address) {
+            Ok(applied) => applied,
             Err(ended) => return Next::Ended(ended),
         };
         self.accepted_before = true;
-        info!(%address, fresh = taken.fresh, "in session with DISCO");
+        info!(%address, fresh = applied.fresh, "in session with DISCO");
         let mut search: Option<Search> = None;
         let mut report_at = Instant::now();
         let mut said_stopping = false;
         loop {
-            if taken.fresh {
+            if applied.fresh {
                 search = None;
             } else if search.is_none() {
                 search = match self.search(address) {
@@ -280,11 +282,13 @@ impl Session {
                 };
             }
             tokio::select! {
-                directive = directives.message() => match self.heard(directive, address).await {
-                    Ok(next) => taken = next,
-                    Err(ended) => return Next::Ended(ended),
-                },
-                found = found(&mut search) => {
+                directive = directives.message() => {
+                    match self.handle_directive(directive, address).await {
+                        Ok(next) => applied = next,
+                        Err(ended) => return Next::Ended(ended),
+                    }
+                }
+                found = search_result(&mut search) => {
                     info!(%address, other = %found.address, "leaving a DISCO server without a quorum");
                     return Next::Moved(Box::new(found));
                 }
@@ -294,28 +298,28 @@ impl Session {
                 }
                 Ok(()) = self.hosted.changed() => self.report(&reports),
                 () = sleep_until(report_at) => {
-                    report_at = Instant::now() + (taken.ttl / 3).max(REPORT_AT_MOST_EVERY);
+                    report_at = Instant::now() + (applied.ttl / 3).max(REPORT_AT_MOST_EVERY);
                     self.report(&reports);
                 }
             }
         }
     }
 
-    async fn heard(
+    async fn handle_directive(
         &self,
         directive: Result<Option<Directive>, Status>,
         address: SocketAddr,
-    ) -> Result<Taken, Ended> {
+    ) -> Result<AppliedDirective, Ended> {
         match directive {
-            Ok(Some(directive)) => self.take(directive, address),
+            Ok(Some(directive)) => self.apply_directive(directive, address),
             Ok(None) => Err(Ended::Lost(Status::unavailable("the server ended it"))),
-            Err(status) => Err(self.judged(address, status).await),
+            Err(status) => Err(self.ended_by(address, status).await),
         }
     }
 
     fn search(&self, current: SocketAddr) -> Result<Search, StorageError> {
         let (host, seeds, hello) = (self.host.clone(), self.seeds.clone(), self.hello()?);
-        Ok(Box::pin(elsewhere::find(host, seeds, current, hello)))
+        Ok(Box::pin(elsewhere::find_quorum(host, seeds, current, hello)))
     }
 
     fn hello(&self) -> Result<NodeHello, StorageError> {
@@ -331,11 +335,15 @@ impl Session {
         send(reports, Report::Status(report::status(&hosted)));
     }
 
-    /// Takes a directive in: mesh first, then addresses, then orders.
+    /// Applies a directive: the mesh first, then the addresses, then the orders.
     ///
-    /// Orders never go back: those of a server without a quorum count only if none of a later
-    /// revision are there.
-    fn take(&self, directive: Directive, address: SocketAddr) -> Result<Taken, Ended> {
+    /// Orders never go back: those of a server without a quorum are left out if the node has some
+    /// of a later revision.
+    fn apply_directive(
+        &self,
+        directive: Directive,
+        address: SocketAddr,
+    ) -> Result<AppliedDirective, Ended> {
         let mesh_id = directive.meta.as_ref().map_or("", |meta| &meta.mesh_id);
         let mesh = self.adopt(mesh_id, address)?;
         let identity = self.host.identity();
@@ -357,12 +365,12 @@ impl Session {
         let revision = directive.meta.as_ref().map_or(0, |meta| meta.revision);
         let orders = orders::from_proto(mesh, &directive);
         let fresh = orders.fresh;
-        self.told.send_modify(|told| {
-            told.link = Link::Live;
-            told.stopping_noted |= directive.stopping_noted;
-            told.follow(orders, revision);
+        self.state.send_modify(|state| {
+            state.link = Link::Live;
+            state.stopping_noted |= directive.stopping_noted;
+            state.follow(orders, revision);
         });
-        Ok(Taken { ttl, fresh })
+        Ok(AppliedDirective { ttl, fresh })
     }
 
     fn adopt(&self, mesh_id: &str, address: SocketAddr) -> Result<MeshId, Ended> {
@@ -384,8 +392,8 @@ impl Session {
         }
     }
 
-    async fn judged(&self, address: SocketAddr, status: Status) -> Ended {
-        let verdict = judge(status.code(), self.accepted_before);
+    async fn ended_by(&self, address: SocketAddr, status: Status) -> Ended {
+        let verdict = verdict_of(status.code(), self.accepted_before);
         if verdict == Verdict::TryAnother {
             return Ended::Lost(status);
         }
@@ -403,28 +411,29 @@ impl Session {
         }
     }
 
-    /// Notes that the session ended. Says whether there was one.
-    fn go_dark(&self) -> bool {
-        self.told.send_if_modified(|told| told.link == Link::Live && told.set_link(Link::Lost))
+    /// Notes that the session ended. Returns whether there was one.
+    fn mark_lost(&self) -> bool {
+        self.state.send_if_modified(|state| state.link == Link::Live && state.set_link(Link::Lost))
     }
 }
 
 impl SessionHandle {
-    /// Tells DISCO that the node stops, and waits until it has noted it, or for `patience`. The
-    /// server of the session may be stopping too; then the next one is told.
-    pub(crate) async fn announce_stop(&self, patience: Duration) -> bool {
+    /// Tells DISCO that the node stops, and waits at most `within` until DISCO has noted it. If the
+    /// server of the session stops too, the next server is told.
+    pub(crate) async fn announce_stop(&self, within: Duration) -> bool {
         self.stopping.cancel();
-        let mut told = self.told.clone();
-        let answered = told.wait_for(|told| told.stopping_noted || told.link == Link::Unreached);
-        match timeout(patience, answered).await {
-            Ok(Ok(told)) => told.stopping_noted,
+        let mut state = self.state.clone();
+        let answered =
+            state.wait_for(|state| state.stopping_noted || state.link == Link::Unreached);
+        match timeout(within, answered).await {
+            Ok(Ok(state)) => state.stopping_noted,
             Ok(Err(_)) | Err(_) => false,
         }
     }
 }
 
-/// Why the node ends, if every seed has refused it in this round. A seed that does not answer may be
-/// of the node's own mesh.
+/// The refusal that ends the node: one of them, if every seed has refused it in this round. A seed
+/// that does not answer may be of the node's own mesh.
 fn refused_by_all(
     seeds: &[SocketAddr],
     mut refusals: BTreeMap<SocketAddr, SessionError>,
@@ -434,7 +443,7 @@ fn refused_by_all(
 }
 
 /// Dials, introduces the node and waits for the first directive.
-async fn open(address: SocketAddr, hello: NodeHello) -> Result<Open, Status> {
+async fn open_session(address: SocketAddr, hello: NodeHello) -> Result<AcceptedSession, Status> {
     let channel = connect(address).await?;
     let (reports, queue) = mpsc::channel(REPORT_QUEUE);
     send(&reports, Report::Hello(hello));
@@ -442,11 +451,11 @@ async fn open(address: SocketAddr, hello: NodeHello) -> Result<Open, Status> {
     let mut directives = client.session(ReceiverStream::new(queue)).await?.into_inner();
     let first = directives.message().await?;
     let first = first.ok_or_else(|| Status::unavailable("the server ended it"))?;
-    Ok(Open { address, reports, directives, first })
+    Ok(AcceptedSession { address, reports, directives, first })
 }
 
-/// The end of a search; never, if there is none.
-async fn found(search: &mut Option<Search>) -> Open {
+/// Waits for the result of a search; for ever, if there is none.
+async fn search_result(search: &mut Option<Search>) -> AcceptedSession {
     match search {
         Some(search) => search.await,
         None => pending().await,

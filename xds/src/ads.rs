@@ -1,22 +1,24 @@
 //! Aggregated discovery (ADS), both variants, over gRPC.
 //!
-//! One task serves one stream: it feeds requests and snapshots to a [`Stream`](discovery::stream::Stream) and
-//! sends what that machine owes the client. A snapshot is a level, not an event: a task that was
-//! busy finds the latest one and never those in between, so nothing is queued for a slow client.
+//! One task serves one stream: it passes requests and snapshots to a
+//! [`Stream`](discovery::stream::Stream) and sends the responses of that machine to the client. A
+//! task that was busy finds only the latest snapshot, never those in between, so nothing is queued
+//! for a slow client.
 //!
-//! No client is taken back to what was true before what it has seen. One that brings resources along
-//! from another stream waits until a quorum, asked after this stream began, has confirmed that this
-//! server has everything. Without a quorum it is sent away, unless it holds nothing that this server
-//! does not, and has found no quorum elsewhere. Open streams outlive a lost quorum for a while; then
-//! they are ended if their clients may find one [elsewhere].
+//! No client is taken back to a state before the one that it has seen. A client that holds
+//! resources from another stream waits until a quorum, asked after this stream began, has confirmed
+//! that this server has everything. Without a quorum the client is refused, unless this server has
+//! all that the client holds and the client has found no quorum at other servers. An open stream
+//! outlives a lost quorum for a while; then it is ended if its client may find a quorum at another
+//! server.
 //!
-//! A client that leaves responses unanswered is seen in the metrics and warned of; if it is owed
-//! something that it therefore cannot be sent, its stream is ended in the end, so that it comes back
-//! for the latest.
+//! A client that does not answer a response is counted in the metrics and logged. If the unanswered
+//! response holds back others, the stream is ended after a deadline, and the client comes back for
+//! the latest state.
 //!
-//! The service is written by hand, since the generated one would have each response decoded into
-//! its own structs; here the resources of a response are bytes shared by all streams. The services
-//! of single types (CDS, EDS, …) would be more paths to the same task.
+//! The service is written by hand. The generated one would need each response as a struct of its
+//! own; here the resources of a response are bytes that all streams share. The services of single
+//! types (CDS, EDS, …) are not offered; they would be more paths to the same task.
 
 use std::{
     convert::Infallible,
@@ -28,6 +30,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use mesh::node_hex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -39,25 +42,25 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use tracing::Instrument;
 
-pub(crate) use self::elsewhere::watch_elsewhere;
+pub(crate) use self::elsewhere::watch_other_servers;
 use self::{
-    conversation::{Conversation, Line},
-    variant::{Delta, Sotw, Variant},
+    conversation::{StreamIo, StreamTask},
+    variant::{Delta, ProtocolVariant, Sotw},
 };
 use crate::{MESSAGE_LIMIT, shared::Shared};
 
 mod conversation;
 mod elsewhere;
-mod membership;
+mod mesh_check;
 mod text;
 mod variant;
 
-/// Responses made but not yet taken by the connection. One is enough: the next is made from the
-/// snapshot that is the latest by then.
+/// Responses that the connection has not taken yet. One is enough: the next one is made from what
+/// is the latest snapshot by then.
 const RESPONSE_QUEUE: usize = 1;
 
-/// Streams that are given their first responses at once. More at a time would not be done sooner,
-/// and would keep the runtime from answering pings.
+/// How many streams get their first responses at the same time. More would not finish sooner, and
+/// would keep the runtime from answering pings.
 const FIRST_SYNCS: usize = 32;
 
 const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
@@ -82,8 +85,8 @@ struct Streams {
 
 impl AdsServer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let node_id = shared.host.identity().node_id;
-        let control_plane_id = format!("{node_id:016x}/quorate-{}", shared.config.version);
+        let node_id = node_hex(shared.host.identity().node_id);
+        let control_plane_id = format!("{node_id}/quorate-{}", shared.config.version);
         let first_syncs = Arc::new(Semaphore::new(FIRST_SYNCS));
         let streams = Streams { control_plane_id, shared, first_syncs };
         Self { streams: Arc::new(streams) }
@@ -91,22 +94,22 @@ impl AdsServer {
 }
 
 impl Streams {
-    /// Starts the task of a stream, unless what there is to serve may be old: an empty answer would
-    /// tell a client to drop all it has.
-    fn open<V: Variant>(
+    /// Starts the task of a stream, unless this server has not caught up: an empty response would
+    /// tell the client to drop everything.
+    fn open<V: ProtocolVariant>(
         &self,
         connection: Option<SocketAddr>,
         requests: Streaming<V::Request>,
     ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
         self.shared.admit_stream()?;
-        let connected = self.shared.clients.enter(connection)?;
+        let guard = self.shared.clients.open_stream(connection)?;
         let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
-        let stream = connected.number;
-        let line = Line { requests, responses, first_syncs: Arc::clone(&self.first_syncs) };
-        let conversation = Conversation::<V>::new(
+        let stream = guard.number;
+        let io = StreamIo { requests, responses, first_syncs: Arc::clone(&self.first_syncs) };
+        let conversation = StreamTask::<V>::new(
             self.control_plane_id.clone(),
-            line,
-            connected,
+            io,
+            guard,
             Arc::clone(&self.shared),
         );
         let span =
@@ -122,7 +125,7 @@ struct Method<V> {
     variant: PhantomData<V>,
 }
 
-impl<V: Variant> StreamingService<V::Request> for Method<V> {
+impl<V: ProtocolVariant> StreamingService<V::Request> for Method<V> {
     type Response = V::Response;
     type ResponseStream = ReceiverStream<Result<V::Response, Status>>;
     type Future =
@@ -139,7 +142,7 @@ fn answer<V, B>(
     request: http::Request<B>,
 ) -> BoxFuture<http::Response<Body>, Infallible>
 where
-    V: Variant,
+    V: ProtocolVariant,
     B: HttpBody + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {

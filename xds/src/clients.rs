@@ -1,8 +1,9 @@
 //! The clients that are connected, as an operator sees them.
 //!
-//! A stream writes about itself here, so that counting does not ask thousands of tasks.
+//! Each stream keeps its own entry up to date, so that counting needs no answer from thousands of
+//! tasks.
 
-mod outlook;
+mod stream_policy;
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use std::{
 use discovery::{lease::Time, resource::ResourceType, stream::PATIENCE};
 use tonic::Status;
 
-pub(crate) use self::outlook::{Other, Outlook, SentAway};
+pub(crate) use self::stream_policy::{Redirected, ServerQuorum, StreamPolicy};
 
 /// Streams that this server serves at once. Each holds memory, whatever its client does.
 const MOST_STREAMS: usize = 1 << 14;
@@ -24,17 +25,17 @@ const MOST_STREAMS: usize = 1 << 14;
 /// Streams that one connection of a client may have open. A client needs one.
 const MOST_STREAMS_OF_A_CONNECTION: usize = 100;
 
-/// No time: nothing is unanswered.
+/// Stands for no time, when nothing is unanswered.
 const NEVER: u64 = u64::MAX;
 
-/// A resource that a client does not take.
+/// A resource that a client rejects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedResource {
     pub client: String,
     pub kind: ResourceType,
     /// `*` for a whole set.
     pub name: String,
-    /// The client's words.
+    /// The client's reason, as it gave it.
     pub reason: String,
 }
 
@@ -44,9 +45,9 @@ pub(crate) struct StreamFigures {
     pub(crate) open: usize,
     /// Streams whose client has not answered a response for long.
     pub(crate) unanswered: usize,
-    /// How long the response that waits longest for its answer has waited.
+    /// How long the oldest unanswered response has waited.
     pub(crate) oldest_unanswered: Time,
-    /// Resources that clients do not take.
+    /// Resources that clients reject at present.
     pub(crate) rejected: usize,
     /// Responses that were rejected since the start.
     pub(crate) rejections: u64,
@@ -68,17 +69,17 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     client: Mutex<String>,
-    /// When the response was sent that has waited longest, in milliseconds of the server's clock.
+    /// When the oldest unanswered response was sent, in milliseconds since the server's start.
     unanswered_since: AtomicU64,
     rejected: Mutex<Vec<Rejected>>,
 }
 
-/// A resource that a client does not take: its type, its name, and the client's reason.
+/// A resource that a client rejects: its type, its name, and the client's reason.
 type Rejected = (ResourceType, Arc<str>, Arc<str>);
 
-/// One stream in the table. It leaves when this is dropped.
+/// One stream in the table, which is removed from it when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Connected {
+pub(crate) struct StreamGuard {
     clients: Arc<Clients>,
     pub(crate) number: u64,
     connection: Option<SocketAddr>,
@@ -87,10 +88,10 @@ pub(crate) struct Connected {
 
 impl Clients {
     /// Lets a stream in, if there is room.
-    pub(crate) fn enter(
+    pub(crate) fn open_stream(
         self: &Arc<Self>,
         connection: Option<SocketAddr>,
-    ) -> Result<Connected, Status> {
+    ) -> Result<StreamGuard, Status> {
         let mut table = lock(&self.table);
         if table.entries.len() >= MOST_STREAMS {
             return Err(Status::resource_exhausted(format!(
@@ -116,7 +117,7 @@ impl Clients {
             rejected: Mutex::default(),
         });
         table.entries.insert(number, Arc::clone(&entry));
-        Ok(Connected { clients: Arc::clone(self), number, connection, entry })
+        Ok(StreamGuard { clients: Arc::clone(self), number, connection, entry })
     }
 
     pub(crate) fn figures(&self, now: Time) -> StreamFigures {
@@ -138,7 +139,7 @@ impl Clients {
         figures
     }
 
-    /// What clients do not take, at most so many.
+    /// The resources that clients reject, at most `limit`.
     pub(crate) fn rejected(&self, limit: usize) -> Vec<RejectedResource> {
         let entries: Vec<Arc<Entry>> = lock(&self.table).entries.values().cloned().collect();
         let mut found = Vec::new();
@@ -160,12 +161,12 @@ impl Clients {
     }
 }
 
-impl Connected {
-    pub(crate) fn is_client(&self, id: &str) {
+impl StreamGuard {
+    pub(crate) fn set_client(&self, id: &str) {
         id.clone_into(&mut lock(&self.entry.client));
     }
 
-    pub(crate) fn waits_since(&self, since: Option<Time>) {
+    pub(crate) fn set_unanswered_since(&self, since: Option<Time>) {
         let since = since.map_or(NEVER, |it| u64::try_from(it.as_millis()).unwrap_or(NEVER));
         self.entry.unanswered_since.store(since, Ordering::Relaxed);
     }
@@ -184,7 +185,7 @@ impl Connected {
     }
 }
 
-impl Drop for Connected {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         let mut table = lock(&self.clients.table);
         table.entries.remove(&self.number);
@@ -217,23 +218,23 @@ mod tests {
     fn a_connection_has_a_limit_of_its_own() {
         let clients = Arc::new(Clients::default());
         let mut open: Vec<_> =
-            (0..MOST_STREAMS_OF_A_CONNECTION).map(|_| clients.enter(connection(1))).collect();
-        let refused = clients.enter(connection(1)).unwrap_err();
+            (0..MOST_STREAMS_OF_A_CONNECTION).map(|_| clients.open_stream(connection(1))).collect();
+        let refused = clients.open_stream(connection(1)).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         assert!(refused.message().contains("one is enough"), "{refused}");
-        assert!(clients.enter(connection(2)).is_ok());
+        assert!(clients.open_stream(connection(2)).is_ok());
         open.pop();
-        assert!(clients.enter(connection(1)).is_ok());
+        assert!(clients.open_stream(connection(1)).is_ok());
     }
 
     #[test]
     fn a_server_has_a_limit() {
         let clients = Arc::new(Clients::default());
-        let open: Vec<_> = (0..MOST_STREAMS).map(|_| clients.enter(None)).collect();
-        let refused = clients.enter(connection(1)).unwrap_err();
+        let open: Vec<_> = (0..MOST_STREAMS).map(|_| clients.open_stream(None)).collect();
+        let refused = clients.open_stream(connection(1)).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         drop(open);
-        assert!(clients.enter(connection(1)).is_ok());
+        assert!(clients.open_stream(connection(1)).is_ok());
         assert_eq!(clients.figures(Time::ZERO).open, 0);
         assert!(lock(&clients.table).by_connection.is_empty());
     }
@@ -241,9 +242,9 @@ mod tests {
     #[test]
     fn an_operator_sees_who_does_not_answer_and_what_is_rejected() {
         let clients = Arc::new(Clients::default());
-        let stream = clients.enter(None).unwrap();
-        stream.is_client("front");
-        stream.waits_since(Some(Duration::from_secs(5)));
+        let stream = clients.open_stream(None).unwrap();
+        stream.set_client("front");
+        stream.set_unanswered_since(Some(Duration::from_secs(5)));
         stream.count_rejection();
         stream.set_rejected(vec![(ResourceType::Listener, "l".into(), "in use".into())]);
         let figures = clients.figures(Duration::from_secs(20));

@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-/// How a DISCO server is to be.
+/// The configuration of a DISCO server.
 #[derive(Clone, Debug)]
 pub struct DiscoConfig {
-    /// What people call the server.
+    /// A label for people.
     pub name: String,
     pub region: String,
     pub zone: String,
     pub version: String,
-    /// Voters that a data group should have, and the number of nodes that its decision waits for.
+    /// How many voters a data group should have, and how many nodes must be up before its first
+    /// voters are decided.
     pub data_voters_wanted: usize,
-    /// Whether the server forms a mesh alone, if it belongs to none.
+    /// Whether the server forms a mesh by itself, if it belongs to none.
     pub single: bool,
-    /// How long an owner that fell silent together with many others is waited for.
+    /// How long a lease is kept whose owner fell silent together with many others.
     pub latch_patience: Duration,
-    /// How long the server may be without a quorum before streams of discovery are ended whose
-    /// clients may find one elsewhere. Zero: they are never ended for that.
+    /// How long the server may be without a quorum before it ends streams of discovery whose
+    /// clients may find a quorum at another server. Zero: it never ends them for that.
     pub stale_streams_after: Duration,
 }

@@ -4,7 +4,7 @@ mod figures;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mesh::{DISCO_GROUP, Member};
+use mesh::{DISCO_GROUP, Member, node_hex};
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
 use raft::{
     Group, Host, Role,
@@ -34,11 +34,11 @@ use crate::{
 /// What the DISCO group is called.
 const NAMESPACE: &str = "disco";
 
-/// How long a server that starts looks for a quorum before it answers from what it has. Discovery it
-/// serves only once it has caught up.
+/// How long a server that starts waits for a quorum before it answers from what it has. It serves
+/// discovery only once it has caught up.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How often a server finds out whether there is a quorum, which nobody announces.
+/// How often a server asks whether there is a quorum.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a quorum may take to answer.
@@ -47,7 +47,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause before a quorum that did not answer is asked again.
 const PROBE_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a stop waits for streams to end and for the leadership to be handed over, each.
+/// How long a stop waits for streams to end, and then for the leadership to be handed over.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long after it has heard of a mesh a server waits for its own commit of the formation, which
@@ -59,13 +59,13 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(3);
 pub struct Disco {
     shared: Arc<Shared>,
     readiness: watch::Sender<Readiness>,
-    /// Taken by the run.
+    /// Taken by [`Disco::run`].
     publisher: Arc<Mutex<Option<Publisher>>>,
 }
 
 impl Disco {
-    /// The service, before it runs: its gRPC services can be given to a listener, and turn callers
-    /// away until the server belongs to a mesh and knows what there is.
+    /// The service, before it runs. Its gRPC services can be given to a listener; they refuse
+    /// callers until the server belongs to a mesh and has something to answer from.
     pub fn start(host: Host, config: DiscoConfig) -> Self {
         let (publisher, board) = Publisher::new();
         let (readiness, ready) = watch::channel(Readiness::not_formed());
@@ -76,17 +76,17 @@ impl Disco {
         Self { shared, readiness, publisher: Arc::new(Mutex::new(Some(publisher))) }
     }
 
-    /// Whether the server serves and is well, to be followed.
+    /// Whether the server answers, serves and is ready.
     pub fn ready(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
 
-    /// What the service counts now.
+    /// The present figures of the service.
     pub fn figures(&self) -> Figures {
         Figures::of(&self.shared)
     }
 
-    /// The resources that clients of this server do not take, at most so many.
+    /// The resources that clients of this server reject, at most `limit`.
     pub fn rejected_resources(&self, limit: usize) -> Vec<RejectedResource> {
         self.shared.clients.rejected(limit)
     }
@@ -111,7 +111,7 @@ impl Disco {
     ///
     /// # Errors
     ///
-    /// The service ended by itself: the process must end too.
+    /// If the service ended by itself. The process must end then too.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), DiscoError> {
         let publisher = self.publisher.lock().await.take().ok_or(DiscoError::Running)?;
         let ended = tokio::select! {
@@ -150,16 +150,15 @@ impl Disco {
         self.supervise(formed, was_blank).await
     }
 
-    /// Whether and how this server takes part in its group, as far as its disk and the other members
-    /// say. It votes from the moment the group runs, so that comes first.
+    /// Decides from the disk and the other members whether and how this server takes part in its
+    /// group. This comes before the group runs, since the server votes as soon as it runs.
     async fn decide(&self, voters: &[Member]) -> Result<Start, DiscoError> {
         let host = &self.shared.host;
         let is_blank = host.stored_replica(DISCO_GROUP)?.is_none_or(|stored| stored.is_blank);
         let disk = if is_blank { Disk::Blank } else { Disk::Holding };
         let others = voters.iter().map(|voter| voter.node_id);
         let (disk, membership) = host.compare(DISCO_GROUP, NAMESPACE, disk, others).await?;
-        // The formation is the decision, and the only one: it does not say whether the others have
-        // begun.
+        // The formation names the first voters; it does not say whether the group was formed since.
         match decide(disk, Record::FirstVoter { formed: false }, membership) {
             Start::Refuse(refusal) => Err(DiscoError::Unfit(refusal)),
             start @ (Start::Form | Start::Resume | Start::AwaitLeader | Start::Leave) => Ok(start),
@@ -180,10 +179,10 @@ impl Disco {
         let servers = formed.servers.clone();
         parts.spawn(part("servers", servers.run(group.clone(), stopping.clone())));
         let (watched, in_group) = (Arc::clone(&self.shared), formed.clone());
-        let watch = async move { ads::watch_elsewhere(&watched, &in_group).await };
+        let watch = async move { ads::watch_other_servers(&watched, &in_group).await };
         parts.spawn(part("watch over other servers", watch));
         let shared = Arc::clone(&self.shared);
-        parts.spawn(async move { own_record::keep(&shared, &formed).await.map(|()| "own record") });
+        parts.spawn(async move { own_record::run(&shared, &formed).await.map(|()| "own record") });
         let disco = self.clone();
         parts.spawn(part("readiness", async move { disco.watch(group, was_blank).await }));
         match parts.join_next().await {
@@ -206,7 +205,8 @@ impl Disco {
             if let Some(formation) = formation.borrow_and_update().clone() {
                 return Ok(formation);
             }
-            // Joined by the data service of this process, or told of by other DISCO servers.
+            // The data service of this process may have joined a mesh, or other DISCO servers may
+            // have named one.
             let joined = mesh.borrow_and_update().clone();
             let known = joined.or_else(|| met.borrow_and_update().clone());
             tokio::select! {
@@ -224,11 +224,11 @@ impl Disco {
         }
     }
 
-    /// Opens the gates once there is something to answer and to serve, and tells whether there is a
-    /// quorum.
+    /// Keeps the readiness up to date: when the server begins to answer and to serve, and whether
+    /// there is a quorum.
     ///
-    /// A server that was blank has nothing to answer from, which is not the same as knowing that
-    /// there is nothing.
+    /// A server that was blank does not answer before it has caught up: it has nothing to answer
+    /// from, and an empty answer would be wrong.
     async fn watch(&self, group: Group, was_blank: bool) {
         let mut status = group.watch_status();
         let mut caught_up = Box::pin(catch_up(&self.shared, &group));
@@ -247,7 +247,7 @@ impl Disco {
                 changed
             });
             tokio::select! {
-                // A doubt is not announced.
+                // A doubt of the replica is not announced by the status watch.
                 _ = looks.tick() => {}
                 () = &mut caught_up, if !serving => (answering, serving) = (true, true),
                 () = &mut patience, if !answering && !was_blank => {
@@ -274,29 +274,29 @@ impl Disco {
     }
 }
 
-/// Waits until this server knows what was known when it started, however long that takes.
+/// Waits until this server has everything from before its start, however long that takes.
 ///
-/// A server that has been away, or replays a long log, would take its clients back to what it last
-/// knew.
+/// Otherwise a server that was away, or that replays a long log, would take its clients back to an
+/// earlier state.
 async fn catch_up(shared: &Shared, group: &Group) {
     while !ask_quorum(shared, group, CATCH_UP_PATIENCE).await {
         sleep(PROBE_RETRY).await;
     }
 }
 
-/// After a while, or as soon as somebody wants to know, asks whether there is a quorum, until there
-/// is one.
+/// Asks whether there is a quorum until there is one. The first question comes after a while, or as
+/// soon as a stream needs the answer.
 async fn probe_quorum(shared: &Shared, group: &Group) {
     tokio::select! {
         () = sleep(PROBE_EVERY) => {}
-        () = shared.asked_for_quorum() => {}
+        () = shared.quorum_wanted() => {}
     }
     while !ask_quorum(shared, group, PROBE_PATIENCE).await {
         sleep(PROBE_RETRY).await;
     }
 }
 
-/// Whether a quorum confirms that this server has everything.
+/// Asks a quorum to confirm that this server has everything, and returns whether it does.
 async fn ask_quorum(shared: &Shared, group: &Group, patience: Duration) -> bool {
     let asked = Instant::now();
     let index = match group.read_barrier(patience).await {
@@ -313,8 +313,7 @@ async fn ask_quorum(shared: &Shared, group: &Group, patience: Duration) -> bool 
     confirmed
 }
 
-/// Gives the leadership to the voter that is least behind, so that nobody has to wait for an
-/// election.
+/// Hands the leadership over to the voter that is least behind, so that no election is needed.
 async fn hand_over(group: &Group) {
     let status = group.status();
     if status.role != Role::Leader {
@@ -323,7 +322,7 @@ async fn hand_over(group: &Group) {
     let others = status.members.iter().filter(|it| it.voter && Some(it.node_id) != status.leader);
     let Some(next) = others.min_by_key(|it| it.lag.unwrap_or(u64::MAX)) else { return };
     match timeout(STOP_PATIENCE, group.transfer_leader(next.node_id)).await {
-        Ok(Ok(())) => tracing::info!(to = format_args!("{:016x}", next.node_id), "handed over"),
+        Ok(Ok(())) => tracing::info!(to = %node_hex(next.node_id), "handed over"),
         Ok(Err(error)) => tracing::debug!(%error, "the leadership was not handed over"),
         Err(_) => tracing::debug!("the leadership was not handed over in time"),
     }

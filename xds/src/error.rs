@@ -4,7 +4,7 @@ use mesh::FormAloneError;
 use raft::{InitializeError, StartGroupError, StorageError, start::StartRefusal};
 use thiserror::Error;
 
-/// Why the service ended although nobody asked it to.
+/// Why the service ended before its shutdown.
 #[derive(Debug, Error)]
 pub enum DiscoError {
     #[error("the service runs already")]

@@ -14,7 +14,7 @@ pub(crate) use self::{
     link::is_forwarded,
     placer::Placer,
     proposals::{Proposals, ProposeError},
-    renewals::Renewals,
-    reports::Reports,
+    renewals::{Renewals, not_leader},
+    reports::{Reports, leads},
     servers::Servers,
 };

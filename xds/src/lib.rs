@@ -1,8 +1,8 @@
 //! The `disco` service: the shell around `discovery`.
 //!
-//! A [`Disco`] is a replica of the registry with three faces. To its Raft group it is a state
-//! machine; to Envoys and gRPC clients an xDS server; to instances, data nodes and operators a
-//! registry that can be asked and written.
+//! A [`Disco`] is a replica of the registry with three roles. It is the state machine of its Raft
+//! group, an xDS server for Envoys and gRPC clients, and a registry that instances, data nodes and
+//! operators read and write.
 //!
 //! ```text
 //!              RegistryMachine ──────► Board ──────► ADS streams    (snapshot)
@@ -12,12 +12,13 @@
 //!       └── Proposals ◄── registry writes, sessions, lease keeper, placer, own record
 //! ```
 //!
-//! Every replica answers reads, sessions and the streams that it has from what it has applied, quorum
-//! or not, and passes writes and renewals on to the leader. A client that brings resources along waits
-//! until a quorum has confirmed that this server knows as much; without a quorum, clients are sent to
-//! other servers (see `ads`). Only the leader counts leases and places
-//! groups, and it acts on neither before a quorum has confirmed it. Nothing here decides what a record
-//! means: the rules are in `discovery`, this crate moves bytes, waits, and reads the clock.
+//! Every replica answers reads, sessions and open streams from what it has applied, with or without
+//! a quorum, and passes writes and renewals on to the leader. A client that already holds resources
+//! is served once a quorum has confirmed that this server knows everything; without a quorum,
+//! clients are sent to other servers (see `ads`). Only the leader counts leases and places groups,
+//! and a quorum must confirm it before it ends a lease or places a group. Nothing here decides what
+//! a record means: the rules are in `discovery`, and this crate moves bytes, waits, and reads the
+//! clock.
 
 mod ads;
 mod clients;
@@ -41,6 +42,6 @@ pub use self::{
     ready::Readiness,
 };
 
-/// Largest message taken or sent. A client that reconnects names every resource it has, which can
-/// be more than gRPC's default of 4 MiB.
+/// The largest message received or sent. A client that reconnects names every resource it has,
+/// which can be more than gRPC's default of 4 MiB.
 const MESSAGE_LIMIT: usize = 64 << 20;

@@ -1,5 +1,5 @@
-//! What follows every command that the group has applied: the registry and the snapshot that others
-//! read, and the leader's table of leases.
+//! What is published after every batch of applied commands: the registry and the snapshot for
+//! readers, and the changes to the leader's table of leases.
 
 mod board;
 mod leases;

@@ -1,36 +1,29 @@
-//! Whether this server may answer, and whether it is well.
+//! Whether this server may answer, and whether it is ready.
 //!
-//! There are three steps. A server *answers* reads of the registry and holds sessions from what it
-//! knew when it stopped, if nobody tells it more: answers say how old they are, and data nodes must
-//! find each other without a quorum. It *serves* streams of discovery only once a quorum has
-//! confirmed that it knows what there was to know when it started, since a client takes what it is
-//! sent for the latest, and drops the rest. Either stays so. It is *ready* while it serves and has a
-//! leader.
+//! There are three steps. A server *answers* reads of the registry and holds sessions, if need be
+//! from what it knew when it stopped: answers say how old they are, and data nodes must find each
+//! other without a quorum. It *serves* streams of discovery once a quorum has confirmed that it has
+//! everything from before its start, since a client takes what it is sent for the latest state and
+//! drops the rest. These two never become false again. It is *ready* while it serves, has a leader
+//! with a quorum, and has no doubt of its own replica.
 
 use mesh::MeshId;
 use raft::Doubt;
 use tokio::sync::watch;
 use tonic::Status;
 
-/// How the disco service is, for health checks and operators.
+/// The readiness of the disco service, for health checks and operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
     /// It answers reads of the registry and holds sessions. Once true it stays so.
     pub answering: bool,
     /// It has caught up since its start, and may serve discovery. Once true it stays so.
     pub serving: bool,
-    /// The group has a leader that this server knows, and a quorum behind it.
-    pub has_leader: bool,
-    /// What is missing, in words.
+    /// What is missing, in words. Empty when the server is ready.
     pub reasons: Vec<String>,
 }
 
 impl Readiness {
-    /// Whether the server is as it should be.
-    pub const fn is_ready(&self) -> bool {
-        self.serving && self.has_leader
-    }
-
     pub(crate) fn not_formed() -> Self {
         let reason = "this server belongs to no mesh yet; `quorate init` forms one";
         Self::closed(reason.to_owned())
@@ -61,11 +54,11 @@ impl Readiness {
         if let Some(lacks) = lacks {
             reasons.push(format!("the disco group has no {lacks}"));
         }
-        Self { answering, serving, has_leader: lacks.is_none(), reasons }
+        Self { answering, serving, reasons }
     }
 
     fn closed(reason: String) -> Self {
-        Self { answering: false, serving: false, has_leader: false, reasons: vec![reason] }
+        Self { answering: false, serving: false, reasons: vec![reason] }
     }
 
     fn refusal(&self) -> Status {
@@ -73,7 +66,7 @@ impl Readiness {
     }
 }
 
-/// Turns callers away while there is nothing to answer them with.
+/// Refuses callers while the server has nothing to answer from.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(watch::Receiver<Readiness>);
 

@@ -1,7 +1,7 @@
 //! The registry over gRPC: wire types in, commands out.
 //!
-//! Writes go to the group, wherever its leader is, and are answered once this replica has applied
-//! them. Reads are of this replica's own state, and say how fresh it is.
+//! Writes go to the group, through its leader, and are answered once this replica has applied them.
+//! Reads are answered from this replica's own state, and say how fresh it is.
 
 mod live;
 pub(crate) mod own_record;
@@ -22,6 +22,7 @@ use proto::quorate::v1::{
     ServiceOptions, SetHealthReply, SetHealthRequest, SetInstanceHealth, registry_command::Command,
     registry_server::Registry,
 };
+use raft::Role;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
@@ -31,23 +32,23 @@ use self::{
     session::{DIRECTIVE_QUEUE, Session},
 };
 use crate::{
-    leader::{ProposeError, is_forwarded},
+    leader::{ProposeError, is_forwarded, not_leader},
     publish::Renewed,
     shared::{Formed, Shared, millis},
 };
 
-/// With a refused registration: how long ago the holder of the id was heard, and how long its lease
-/// lasts without another sign of it.
+/// Metadata of a refused registration: how long ago the holder of the id was heard, and how long
+/// its lease lasts if it is not renewed.
 const HOLDER_HEARD_MS: &str = "quorate-holder-heard-ms-ago";
 const HOLDER_LEFT_MS: &str = "quorate-holder-left-ms";
 
-/// How long a registration looks for a quorum that was not heard of late.
+/// How long a registration waits for a quorum if this server had none before.
 const STALE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Leases in one renewal. A caller with more renews in parts.
+/// The most leases in one renewal. A caller with more must renew them in parts.
 const MAX_RENEWALS: usize = 100_000;
 
-/// See the module.
+/// The gRPC service of the registry.
 #[derive(Clone, Debug)]
 pub(crate) struct RegistryService {
     shared: Arc<Shared>,
@@ -58,12 +59,11 @@ impl RegistryService {
         Self { shared }
     }
 
-    /// Lets a caller in that means this mesh, or says nothing of a mesh. Addresses are handed out
-    /// again, so a caller may reach another mesh than it knows.
-    fn admit_of(&self, mesh_id: &str) -> Result<&Formed, Status> {
+    /// Admits a caller that names this mesh, or none. Addresses are used again, so a caller may
+    /// reach a server of another mesh than its own.
+    fn admit_for_mesh(&self, mesh_id: &str) -> Result<&Formed, Status> {
         let formed = self.shared.admit()?;
-        let ours = self.shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
-        let ours = ours.unwrap_or_default();
+        let ours = self.shared.mesh_id();
         if mesh_id.is_empty() || mesh_id == ours {
             return Ok(formed);
         }
@@ -72,10 +72,12 @@ impl RegistryService {
         )))
     }
 
-    /// How long the lease lasts of a registration that stands already, word for word.
+    /// Renews the lease of a registration that exists already in exactly these terms. Returns the
+    /// lease and how long it lasts.
     ///
-    /// Only if a quorum's leader has renewed it: elsewhere it may have ended unheard.
-    async fn renew_standing(
+    /// None if no leader with a quorum has renewed it, since the lease may have ended without this
+    /// server's knowledge.
+    async fn renew_unchanged(
         &self,
         formed: &Formed,
         command: &RegisterInstance,
@@ -86,7 +88,7 @@ impl RegistryService {
         stands.then_some((lease_id, ttl))
     }
 
-    async fn register_anew(
+    async fn propose_registration(
         &self,
         formed: &Formed,
         command: RegisterInstance,
@@ -116,7 +118,7 @@ impl RegistryService {
                 {
                     let heard = formed.renewals.heard(lease_id).await;
                     let left = heard.map_or_else(|| formed.renewals.ttl(lease_id), |it| it.left);
-                    tell_of_holder(&mut status, heard.map(|it| it.ago), left);
+                    add_holder_metadata(&mut status, heard.map(|it| it.ago), left);
                 }
                 Err(status)
             }
@@ -133,13 +135,13 @@ impl Registry for RegistryService {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterReply>, Status> {
         let RegisterRequest { instance, lease_id, ttl_ms, mesh_id, start } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let lease_drawn = lease_id == 0;
         let lease_id = if lease_drawn { rand::random_range(1..=u64::MAX) } else { lease_id };
         let command = RegisterInstance { instance, lease_id, ttl_ms, start, lease_drawn };
-        let (lease_id, ttl) = match self.renew_standing(formed, &command).await {
+        let (lease_id, ttl) = match self.renew_unchanged(formed, &command).await {
             Some(standing) => standing,
-            None => self.register_anew(formed, command).await?,
+            None => self.propose_registration(formed, command).await?,
         };
         let meta = Some(self.shared.meta());
         Ok(Response::new(RegisterReply { meta, lease_id, ttl_ms: millis(ttl) }))
@@ -148,7 +150,7 @@ impl Registry for RegistryService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         let forwarded = is_forwarded(&request);
         let RenewRequest { lease_ids, mesh_id, reports } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         if lease_ids.len() > MAX_RENEWALS {
             return Err(Status::invalid_argument(format!("renew at most {MAX_RENEWALS} at once")));
         }
@@ -157,7 +159,7 @@ impl Registry for RegistryService {
         } else {
             formed.renewals.renew(&lease_ids).await
         };
-        let meta = if counted { self.shared.meta() } else { self.shared.meta_unheard() };
+        let meta = if counted { self.shared.meta() } else { self.shared.meta_without_leader() };
         let meta = Some(meta);
         Ok(Response::new(RenewReply { meta, unknown, ttl_ms: millis(ttl) }))
     }
@@ -168,7 +170,7 @@ impl Registry for RegistryService {
     ) -> Result<Response<SetHealthReply>, Status> {
         let SetHealthRequest { service, id, lease_id, health, mesh_id, reason, since_unix_ms } =
             request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = SetInstanceHealth { service, id, lease_id, health, reason, since_unix_ms };
         let proposed = Command::SetInstanceHealth(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -185,7 +187,7 @@ impl Registry for RegistryService {
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterReply>, Status> {
         let DeregisterRequest { service, id, lease_id, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = DeregisterInstance { service, id, lease_id };
         let proposed = Command::DeregisterInstance(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -202,7 +204,7 @@ impl Registry for RegistryService {
         request: Request<DeregisterSilentRequest>,
     ) -> Result<Response<DeregisterSilentReply>, Status> {
         let DeregisterSilentRequest { service, zone, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = DeregisterSilent { service, zone };
         let proposed = Command::DeregisterSilent(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -240,7 +242,7 @@ impl Registry for RegistryService {
         request: Request<RemoveServiceRequest>,
     ) -> Result<Response<RemoveServiceReply>, Status> {
         let RemoveServiceRequest { name, force, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = RemoveService { name, force, if_empty: false };
         let proposed = Command::RemoveService(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
@@ -257,9 +259,9 @@ impl Registry for RegistryService {
     ) -> Result<Response<RemoveMemberReply>, Status> {
         let forwarded = is_forwarded(&request);
         let RemoveMemberRequest { node_id, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         if forwarded && !self.shared.leases.leads() {
-            return Err(Status::unavailable("this server does not lead the disco group"));
+            return Err(not_leader());
         }
         let done = removal::remove_member(&self.shared, formed, node_id).await?;
         let meta = Some(self.shared.meta());
@@ -271,7 +273,7 @@ impl Registry for RegistryService {
         let formed = self.shared.admit()?;
         let leases = &self.shared.leases;
         if !leases.leads() {
-            return Err(Status::unavailable("this server does not lead the disco group"));
+            return Err(not_leader());
         }
         let lease_ids = request.into_inner().lease_ids.into_iter().take(MAX_RENEWALS);
         let leases = lease_ids.filter_map(|lease_id| {
@@ -279,7 +281,7 @@ impl Registry for RegistryService {
             Some(LeaseLive { lease_id, heard_ms_ago: millis(ago), left_ms: millis(left) })
         });
         let leases = leases.collect();
-        let live = Live::here(&self.shared, formed);
+        let live = Live::local(&self.shared, formed);
         Ok(Response::new(live.into_proto(self.shared.meta(), leases)))
     }
 
@@ -331,24 +333,24 @@ impl Registry for RegistryService {
         let formed = self.shared.admit()?;
         let (live, meta) = Live::of_leader(&self.shared, formed).await;
         let mut groups = self.shared.board.read(|registry| registry.list_groups(&live.nodes));
-        groups.iter_mut().for_each(name_leader);
+        groups.iter_mut().for_each(fill_leader_role);
         Ok(Response::new(ListGroupsReply { meta: Some(meta), groups }))
     }
 }
 
-/// Who leads is replicated, so it is known also of nodes whose sessions are elsewhere.
-fn name_leader(group: &mut wire::GroupSummary) {
+/// Fills in the role of a group's leader if its node has not reported it: who leads is replicated.
+fn fill_leader_role(group: &mut wire::GroupSummary) {
     let leader_id = group.record.as_ref().map_or(0, |record| record.leader_id);
     for replica in &mut group.replicas {
         if replica.role.is_empty() && replica.node_id == leader_id {
-            "leader".clone_into(&mut replica.role);
+            Role::Leader.as_str().clone_into(&mut replica.role);
         }
     }
 }
 
-/// Tells who is refused how its id's holder is, so that it can tell one that lives from one that has
-/// died and will have to give way.
-fn tell_of_holder(status: &mut Status, heard_ago: Option<Duration>, left: Duration) {
+/// Tells a refused caller about the holder of the id, so that it can tell a live holder from one
+/// that has died and whose lease will end.
+fn add_holder_metadata(status: &mut Status, heard_ago: Option<Duration>, left: Duration) {
     let metadata = status.metadata_mut();
     if let Some(ago) = heard_ago {
         metadata.insert(HOLDER_HEARD_MS, MetadataValue::from(millis(ago)));

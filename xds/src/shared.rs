@@ -20,19 +20,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use crate::{
-    clients::{Clients, Outlook, SentAway},
+    clients::{Clients, Redirected, StreamPolicy},
     config::DiscoConfig,
     leader::{Proposals, Renewals, Reports, Servers},
     publish::{Board, Leases},
     ready::Gate,
 };
 
-/// A server that heard of a quorum within this time has one: it asks twice a second, and an election
-/// takes a second or two. Less than a third of the usual lease, so that who renews here in vain has
-/// the time to renew elsewhere.
+/// A server whose quorum was confirmed within this time counts as having one: it asks twice a
+/// second, and an election takes a second or two. It is less than a third of the usual lease, so
+/// that an owner that renews here in vain has time to renew at another server.
 const QUORUM_FRESH: Duration = Duration::from_secs(3);
 
-/// What there is from the start.
+/// What the parts share from the start of the process.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) host: Host,
@@ -46,17 +46,17 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     pub(crate) formed: OnceLock<Formed>,
     started: Instant,
-    /// When a quorum was last asked that then confirmed this server to have everything.
-    heard: watch::Sender<Option<Instant>>,
-    /// Somebody waits for a quorum to be asked.
-    question: Notify,
+    /// When a quorum was asked that last confirmed that this server has everything.
+    quorum_at: watch::Sender<Option<Instant>>,
+    /// Notified when a quorum is to be asked at once.
+    quorum_request: Notify,
     pub(crate) clients: Arc<Clients>,
-    sent_away: Mutex<SentAway>,
-    pub(crate) outlook: watch::Sender<Outlook>,
+    redirected: Mutex<Redirected>,
+    pub(crate) policy: watch::Sender<StreamPolicy>,
     sessions: AtomicU64,
 }
 
-/// What there is once the server belongs to a mesh.
+/// What the parts share once the server belongs to a mesh.
 #[derive(Clone, Debug)]
 pub(crate) struct Formed {
     pub(crate) group: Group,
@@ -84,51 +84,52 @@ impl Shared {
             stopping: CancellationToken::new(),
             formed: OnceLock::new(),
             started: Instant::now(),
-            heard: watch::Sender::new(None),
-            question: Notify::new(),
+            quorum_at: watch::Sender::new(None),
+            quorum_request: Notify::new(),
             clients: Arc::default(),
-            sent_away: Mutex::default(),
-            outlook: watch::Sender::default(),
+            redirected: Mutex::default(),
+            policy: watch::Sender::default(),
             sessions: AtomicU64::new(0),
         })
     }
 
-    /// Lets a caller of the registry in, or tells it why not.
+    /// Admits a caller of the registry, or says why not.
     pub(crate) fn admit(&self) -> Result<&Formed, Status> {
         self.gate.check()?;
         self.check_stopping()?;
         self.formed.get().ok_or_else(|| Status::unavailable("this server belongs to no mesh yet"))
     }
 
-    /// Lets a stream of discovery in, or tells the client why not.
+    /// Admits a stream of discovery, or says why not.
     pub(crate) fn admit_stream(&self) -> Result<(), Status> {
         self.gate.check_streams()?;
         self.check_stopping()
     }
 
-    /// Waits until a quorum that was asked after some moment has confirmed that this server has
-    /// everything, or until it is clear that there is none.
-    pub(crate) async fn confirmed_after(&self, moment: Instant, patience: Duration) -> bool {
-        let mut heard = self.heard.subscribe();
-        self.question.notify_one();
-        let confirmed = heard.wait_for(|asked| asked.is_some_and(|it| it >= moment));
+    /// Waits until a quorum that was asked at `moment` or later has confirmed that this server has
+    /// everything. False if that does not happen within `patience`.
+    pub(crate) async fn wait_for_quorum_after(&self, moment: Instant, patience: Duration) -> bool {
+        let mut quorum_at = self.quorum_at.subscribe();
+        self.quorum_request.notify_one();
+        let confirmed = quorum_at.wait_for(|asked| asked.is_some_and(|it| it >= moment));
         matches!(timeout(patience, confirmed).await, Ok(Ok(_)))
     }
 
-    /// Waits until somebody wants a quorum to be asked.
-    pub(crate) async fn asked_for_quorum(&self) {
-        self.question.notified().await;
+    /// Waits until a quorum is to be asked at once.
+    pub(crate) async fn quorum_wanted(&self) {
+        self.quorum_request.notified().await;
     }
 
-    /// Whether a client that holds something is served without a quorum, from whom nothing would be
-    /// taken: if it has found no quorum elsewhere.
-    pub(crate) fn has_nowhere_to_go(&self, client: &str) -> bool {
-        *self.outlook.borrow() == Outlook::Nowhere
-            || self.sent_away().has_looked_around(client, self.now())
+    /// Whether a client is served without a quorum, given that it would lose nothing that it holds:
+    /// only if it has found no quorum at other servers. Otherwise the client is noted as
+    /// redirected.
+    pub(crate) fn may_serve_stale(&self, client: &str) -> bool {
+        *self.policy.borrow() == StreamPolicy::ServeStale
+            || self.redirected().has_tried_others(client, self.now())
     }
 
-    fn sent_away(&self) -> MutexGuard<'_, SentAway> {
-        self.sent_away.lock().unwrap_or_else(PoisonError::into_inner)
+    fn redirected(&self) -> MutexGuard<'_, Redirected> {
+        self.redirected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Time since the start.
@@ -148,8 +149,8 @@ impl Shared {
         Ok(())
     }
 
-    /// How far a data group had come, as its leaders told: what is recorded, and what they have said
-    /// here since.
+    /// How far a data group had come by its leaders' reports: by what is recorded, and by what they
+    /// have reported here since.
     pub(crate) fn progress(&self, group: GroupId) -> Option<GroupProgress> {
         let recorded = self.board.read(|registry| Some(registry.group(group)?.progress.clone()))?;
         let told = self.reports.progress(group).unwrap_or_default();
@@ -160,33 +161,37 @@ impl Shared {
         self.sessions.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes note that a quorum, asked at that time, confirmed that this server had everything.
+    /// Notes that a quorum, asked at that time, has confirmed that this server has everything.
     pub(crate) fn note_quorum(&self, asked: Instant) {
-        self.heard.send_replace(Some(asked));
+        self.quorum_at.send_replace(Some(asked));
     }
 
-    /// Which mesh answers, and how fresh what it says is.
+    /// The mesh of this server; empty while it belongs to none.
+    pub(crate) fn mesh_id(&self) -> String {
+        self.host.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default()
+    }
+
+    /// Which mesh answers, and how fresh the answer is.
     pub(crate) fn meta(&self) -> AnswerMeta {
-        let mesh_id = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
         let status = self.formed.get().map(|formed| formed.group.status());
         AnswerMeta {
-            mesh_id: mesh_id.unwrap_or_default(),
+            mesh_id: self.mesh_id(),
             revision: self.board.revision(),
             leader_id: status.as_ref().and_then(|it| it.leader).unwrap_or(0),
             stale_for_ms: millis(self.stale_for()),
         }
     }
 
-    /// The same for an answer that a leader should have had a part in and had not: then this server
-    /// has no quorum, although it may have had one a moment ago.
-    pub(crate) fn meta_unheard(&self) -> AnswerMeta {
-        let stale_for_ms = millis(self.unheard_for()).max(1);
+    /// The same for an answer that was made without the leader, although it needs one: this server
+    /// has no quorum, even if it had one a moment ago.
+    pub(crate) fn meta_without_leader(&self) -> AnswerMeta {
+        let stale_for_ms = millis(self.since_quorum()).max(1);
         AnswerMeta { stale_for_ms, ..self.meta() }
     }
 
-    /// What the group lacks, as far as this server knows, to be led by a leader with a quorum.
+    /// What the group lacks, as far as this server knows: a quorum, or a leader.
     pub(crate) fn lacks(&self, status: &GroupStatus) -> Option<&'static str> {
-        // Not how long ago, which would be news every second.
+        // The answer leaves out for how long, since it would otherwise change every second.
         if status.quorum != Quorum::Held || !self.stale_for().is_zero() {
             Some("quorum")
         } else if status.leader.is_none() {
@@ -198,17 +203,21 @@ impl Shared {
 
     /// For how long this server has had no quorum; zero while it has one.
     pub(crate) fn stale_for(&self) -> Duration {
-        let unheard = self.unheard_for();
-        if unheard > QUORUM_FRESH || !self.has_caught_up() { unheard } else { Duration::ZERO }
+        let since_quorum = self.since_quorum();
+        if since_quorum > QUORUM_FRESH || !self.has_caught_up() {
+            since_quorum
+        } else {
+            Duration::ZERO
+        }
     }
 
-    /// How long ago a quorum was last asked that confirmed this server to have everything; since the
-    /// start, if none was.
+    /// How long ago the quorum was asked that last confirmed that this server has everything; the
+    /// time since the start, if there was none.
     ///
-    /// It must be asked: a follower that lost its leader keeps the last one that it knew, if nobody
-    /// is elected in its place. Who leads alone is its own quorum.
-    fn unheard_for(&self) -> Duration {
-        match self.heard() {
+    /// The quorum must be asked: a follower that has lost its leader goes on naming it until
+    /// another one is elected. A leader that is the only voter is its own quorum.
+    fn since_quorum(&self) -> Duration {
+        match self.quorum_confirmed_at() {
             None => self.started.elapsed(),
             Some(_) if self.leads_alone() => Duration::ZERO,
             Some(asked) => asked.elapsed(),
@@ -216,11 +225,11 @@ impl Shared {
     }
 
     fn has_caught_up(&self) -> bool {
-        self.heard().is_some()
+        self.quorum_confirmed_at().is_some()
     }
 
-    fn heard(&self) -> Option<Instant> {
-        *self.heard.borrow()
+    fn quorum_confirmed_at(&self) -> Option<Instant> {
+        *self.quorum_at.borrow()
     }
 
     fn leads_alone(&self) -> bool {

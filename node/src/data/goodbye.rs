@@ -1,7 +1,8 @@
-//! Stopping without leaving: leaderships are handed over, and the groups run on until nobody has a
-//! call here any more.
+//! How a node that stops hands its leaderships over. It stays a member, and its groups run on until
+//! the last call here has ended.
 //!
-//! Every wait is bounded. A node that cannot hand over stops all the same: the others elect.
+//! Every wait is bounded. A node that cannot hand a leadership over stops all the same, and the
+//! other members elect a leader.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     chain,
-    reconcile::{Outlook, successor},
+    reconcile::{Topology, successor},
 };
 
 /// How long a leadership may take to arrive at its successor.
@@ -23,9 +24,9 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Hands over every leadership, to the voter that lags least.
-pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, outlook: &Outlook) {
+pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, topology: &Topology) {
     let leaving = groups.iter().map(async |group| {
-        match timeout(HAND_OVER_WITHIN, hand_over_one(group, own_id, outlook)).await {
+        match timeout(HAND_OVER_WITHIN, hand_over_one(group, own_id, topology)).await {
             Ok(()) => {}
             Err(_) => warn!(namespace = group.namespace(), "the leadership was not taken over"),
         }
@@ -33,7 +34,7 @@ pub(crate) async fn hand_over(groups: &[Group], own_id: NodeId, outlook: &Outloo
     join_all(leaving).await;
 }
 
-async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
+async fn hand_over_one(group: &Group, own_id: NodeId, topology: &Topology) {
     let namespace = group.namespace();
     loop {
         let status = group.status();
@@ -44,7 +45,7 @@ async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
             debug!(namespace, "nobody to hand the leadership to");
             return;
         }
-        let advice = outlook.advice(group.id(), Instant::now());
+        let advice = topology.advice(group.id(), Instant::now());
         let Some(successor) = successor(&status, own_id, advice.as_ref()) else {
             sleep(LOOK_AGAIN).await;
             continue;
@@ -54,7 +55,7 @@ async fn hand_over_one(group: &Group, own_id: NodeId, outlook: &Outlook) {
             return;
         }
         let mut statuses = group.watch_status();
-        // The watch ends with the group, and then there is nothing left to wait for.
+        // The watch fails only when the group has stopped, and then there is nothing to wait for.
         let taken = |leader: Option<NodeId>| leader.is_some_and(|leader| leader != own_id);
         let _ = statuses.wait_for(|status| taken(status.leader)).await;
         info!(namespace, successor = %mesh::node_hex(successor), "handed the leadership over");

@@ -1,9 +1,9 @@
 //! The groups of this node: which run, which should, and what each of them needs beside it.
 //!
-//! Orders are followed in one direction: remembered on disk, then asked about ([`start::decide`]),
-//! then started, then published to readers and to the session. A group that could not be started is
-//! tried again; one that may not be started ends the node, since its disk is not what the mesh
-//! takes it for.
+//! An ordered group is first remembered on disk, then checked by [`start::decide`], then started,
+//! and then published to readers and to the session. A group that could not be started is tried
+//! again. A group that must not be started ends the node, since its disk is not the one that the
+//! mesh expects.
 
 use std::{
     collections::BTreeMap,
@@ -25,12 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{DataError, cache::Cache};
+use super::{DataError, groups_file::GroupsFile};
 use crate::{
     chain,
     kv::KvMachine,
     namespaces::{Hosted, MemberAddress, Namespaces},
-    reconcile::{Outlook, Reconciler},
+    reconcile::{Reconciler, Topology},
     session::{Assignment, Orders},
 };
 
@@ -38,15 +38,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Hosting {
     host: Host,
-    cache: Cache,
+    groups_file: GroupsFile,
     orders: Option<Orders>,
     groups: BTreeMap<GroupId, Running>,
     namespaces: Namespaces,
-    owner: Owner,
-    /// The same groups, for the session; marked as changed when one has news.
+    own_member: OwnMember,
+    /// The same groups, for the session; marked as changed when a status changes that is reported.
     hosted: watch::Sender<Vec<Group>>,
-    outlook: watch::Sender<Outlook>,
-    patience: Duration,
+    topology: watch::Sender<Topology>,
+    replace_after: Duration,
     /// Watchers and reconcilers. They end with their group.
     tasks: JoinSet<()>,
     stop: CancellationToken,
@@ -62,7 +62,7 @@ struct Running {
 
 /// What this node tells clients about itself as a member.
 #[derive(Clone, Debug)]
-pub(crate) struct Owner {
+pub(crate) struct OwnMember {
     pub(crate) name: String,
     pub(crate) mesh_address: SocketAddr,
     pub(crate) kv_address: SocketAddr,
@@ -71,33 +71,34 @@ pub(crate) struct Owner {
 impl Hosting {
     pub(crate) fn new(
         host: Host,
-        cache: Cache,
+        groups_file: GroupsFile,
         namespaces: Namespaces,
-        owner: Owner,
-        patience: Duration,
+        own_member: OwnMember,
+        replace_after: Duration,
     ) -> Self {
         Self {
             host,
-            orders: cache.orders(),
-            cache,
+            orders: groups_file.orders(),
+            groups_file,
             groups: BTreeMap::new(),
             namespaces,
-            owner,
+            own_member,
             hosted: watch::Sender::new(Vec::new()),
-            outlook: watch::Sender::new(Outlook::default()),
-            patience,
+            topology: watch::Sender::new(Topology::default()),
+            replace_after,
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Follows orders: hosts what they ask for, and ends what neither they nor the group want.
+    /// Follows orders: hosts the groups that they name, and stops those that they no longer name
+    /// once the group itself has removed this node.
     pub(crate) async fn follow(&mut self, orders: &Orders) -> Result<(), DataError> {
-        self.cache.remember(orders)?;
+        self.groups_file.remember(orders)?;
         self.orders = Some(orders.clone());
-        self.outlook.send_modify(|outlook| outlook.follow(orders, Instant::now()));
+        self.topology.send_modify(|topology| topology.follow(orders, Instant::now()));
         self.start_missing().await?;
-        self.retire().await?;
+        self.stop_unassigned().await?;
         self.refresh()
     }
 
@@ -105,16 +106,16 @@ impl Hosting {
     pub(crate) async fn start_missing(&mut self) -> Result<(), DataError> {
         let missing: Vec<Assignment> = self.missing().cloned().collect();
         for assignment in missing {
-            self.begin(&assignment).await?;
+            self.start_group(&assignment).await?;
         }
         Ok(())
     }
 
-    /// Notes what the replicas have come to, and tells readers who the members are.
+    /// Notes which replicas hold something, and publishes the members of each group.
     pub(crate) fn refresh(&mut self) -> Result<(), DataError> {
         for (id, Running { group, .. }) in &self.groups {
-            if !self.cache.held(*id) && !group.is_blank() {
-                self.cache.mark_held(*id)?;
+            if !self.groups_file.held(*id) && !group.is_blank() {
+                self.groups_file.mark_held(*id)?;
             }
             let members = self.member_addresses(&group.status());
             self.namespaces.set_members(group.namespace(), members);
@@ -122,24 +123,26 @@ impl Hosting {
         Ok(())
     }
 
-    /// DISCO is away: its advice is no longer followed.
-    pub(crate) fn lose_outlook(&self) {
-        self.outlook.send_modify(Outlook::forget);
+    /// Stops following DISCO's advice, since DISCO is away.
+    pub(crate) fn forget_topology(&self) {
+        self.topology.send_modify(Topology::forget);
     }
 
     /// Ends reconcilers and watchers. The groups run on.
-    pub(crate) async fn release(mut self) -> Vec<Group> {
+    pub(crate) async fn stop_tasks(mut self) -> Vec<Group> {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.groups.into_values().map(|running| running.group).collect()
     }
 
-    /// Resolves when a watcher or a reconciler panicked: without it the group would seem to live on.
+    /// Resolves when a watcher or a reconciler has panicked: its group would go on without it,
+    /// unnoticed.
     pub(crate) async fn failed(&mut self) -> JoinError {
         first_failure(&mut self.tasks).await
     }
 
-    /// The groups, marked as changed whenever one has news: a leader, a role, a membership.
+    /// The groups, marked as changed whenever the leader, the role or the membership of one
+    /// changes.
     pub(crate) fn hosted(&self) -> watch::Receiver<Vec<Group>> {
         self.hosted.subscribe()
     }
@@ -148,8 +151,8 @@ impl Hosting {
         self.groups.values().map(|running| &running.group)
     }
 
-    pub(crate) fn outlook(&self) -> watch::Receiver<Outlook> {
-        self.outlook.subscribe()
+    pub(crate) fn topology(&self) -> watch::Receiver<Topology> {
+        self.topology.subscribe()
     }
 
     pub(crate) const fn has_orders(&self) -> bool {
@@ -162,7 +165,7 @@ impl Hosting {
         assignments.filter(|it| !self.groups.contains_key(&it.group))
     }
 
-    async fn begin(&mut self, assignment: &Assignment) -> Result<(), DataError> {
+    async fn start_group(&mut self, assignment: &Assignment) -> Result<(), DataError> {
         let id = assignment.group;
         let start = self.decide(assignment).await?;
         if start == Start::Leave {
@@ -170,9 +173,10 @@ impl Hosting {
         }
         let failed = |source| DataError::StartGroup { group: id, source };
         self.host.make_room(id, &assignment.namespace).await.map_err(failed)?;
-        // The replica votes from the moment it runs, so the note comes first; and after the room,
-        // so that a store without it is one that lost it.
-        self.cache.mark_placed(id)?;
+        // The note comes before the replica runs, since a replica votes as soon as it runs. It
+        // comes after the room is made, so that a noted group without room is one that the store
+        // has lost.
+        self.groups_file.mark_placed(id)?;
         let group = self
             .host
             .start_group(id, &assignment.namespace, KvMachine::new())
@@ -187,7 +191,7 @@ impl Hosting {
             group.stop().await;
             return Ok(());
         }
-        self.admit(group);
+        self.add_group(group);
         Ok(())
     }
 
@@ -195,17 +199,16 @@ impl Hosting {
         group.initialize(&assignment.first_voters).await
     }
 
-    /// Whether and how the group is hosted, as far as this disk, the orders and the other members
-    /// say.
+    /// Decides from this disk, the orders and the other members whether and how to host a group.
     async fn decide(&self, assignment: &Assignment) -> Result<Start, DataError> {
         let identity = self.host.identity();
         let stored = self.host.stored_replica(assignment.group)?;
-        let disk = self.disk(assignment.group, stored);
+        let disk = self.disk_state(assignment.group, stored);
         let members = assignment.first_voters.iter().chain(&assignment.replicas);
         let (group, namespace) = (assignment.group, &assignment.namespace);
         let others = members.map(|member| member.node_id);
         let (disk, membership) = self.host.compare(group, namespace, disk, others).await?;
-        match start::decide(disk, record(assignment, &identity), membership) {
+        match start::decide(disk, own_record(assignment, &identity), membership) {
             Start::Refuse(refusal) => Err(DataError::Refused {
                 group: assignment.group,
                 namespace: assignment.namespace.clone(),
@@ -215,7 +218,7 @@ impl Hosting {
         }
     }
 
-    fn disk(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {
+    fn disk_state(&self, group: GroupId, stored: Option<StoredReplica>) -> Disk {
         let identity = self.host.identity();
         let foreign = self.orders.as_ref().is_some_and(|orders| {
             self.host.mesh().watch_id().borrow().as_ref() != Some(&orders.mesh)
@@ -230,27 +233,30 @@ impl Hosting {
             Disk::RolledBack
         } else if stored.is_some_and(|stored| !stored.is_blank) {
             Disk::Holding
-        } else if self.cache.held(group) || (stored.is_none() && self.cache.placed(group)) {
+        } else if self.groups_file.held(group)
+            || (stored.is_none() && self.groups_file.placed(group))
+        {
             Disk::Lost
         } else {
             Disk::Blank
         }
     }
 
-    fn admit(&mut self, group: Group) {
+    fn add_group(&mut self, group: Group) {
         self.namespaces
             .insert(Hosted { namespace: group.namespace().to_owned(), group: group.clone() });
         let stop = self.stop.child_token();
-        let telling = tell_news(group.clone(), self.hosted.clone());
-        self.tasks.spawn(attend(stop.clone(), telling));
-        let reconciler = Reconciler::new(group.clone(), self.outlook.subscribe(), self.patience);
-        self.tasks.spawn(attend(stop.clone(), reconciler.run()));
+        let notifying = notify_changes(group.clone(), self.hosted.clone());
+        self.tasks.spawn(run_until_stopped(stop.clone(), notifying));
+        let reconciler =
+            Reconciler::new(group.clone(), self.topology.subscribe(), self.replace_after);
+        self.tasks.spawn(run_until_stopped(stop.clone(), reconciler.run()));
         self.groups.insert(group.id(), Running { group, stop });
         self.publish();
     }
 
-    /// Stops replicas that DISCO no longer asks for, if their group agrees.
-    async fn retire(&mut self) -> Result<(), DataError> {
+    /// Stops replicas that DISCO no longer asks for and that their group has removed.
+    async fn stop_unassigned(&mut self) -> Result<(), DataError> {
         let Some(orders) = self.orders.as_ref().filter(|orders| orders.fresh) else {
             return Ok(());
         };
@@ -271,7 +277,7 @@ impl Hosting {
                 self.publish();
                 stop.cancel();
                 group.stop().await;
-                self.cache.forget(id)?;
+                self.groups_file.forget(id)?;
             }
         }
         Ok(())
@@ -290,9 +296,9 @@ impl Hosting {
         if node_id == self.host.identity().node_id {
             return MemberAddress {
                 node_id,
-                name: self.owner.name.clone(),
-                mesh_address: Some(self.owner.mesh_address),
-                kv_address: Some(self.owner.kv_address),
+                name: self.own_member.name.clone(),
+                mesh_address: Some(self.own_member.mesh_address),
+                kv_address: Some(self.own_member.kv_address),
                 voter,
             };
         }
@@ -314,7 +320,7 @@ impl Hosting {
 }
 
 /// What DISCO's record, or the formation, says about this node.
-fn record(assignment: &Assignment, identity: &Identity) -> Record {
+fn own_record(assignment: &Assignment, identity: &Identity) -> Record {
     let own = Member { node_id: identity.node_id, store_id: identity.store_id };
     let named = |members: &[Member]| members.contains(&own);
     let under_another_store = |members: &[Member]| {
@@ -343,7 +349,7 @@ fn own_membership(status: &Status, own_id: NodeId) -> Membership {
     }
 }
 
-/// Waits for a task that did not end as it should. While there are none, there is nothing to tell.
+/// Waits for a task that panicked. It never returns while all tasks run or end as they should.
 async fn first_failure(tasks: &mut JoinSet<()>) -> JoinError {
     loop {
         match tasks.join_next().await {
@@ -355,16 +361,17 @@ async fn first_failure(tasks: &mut JoinSet<()>) -> JoinError {
 }
 
 /// Runs a task until its group is stopped.
-async fn attend(stop: CancellationToken, task: impl Future<Output = ()>) {
+async fn run_until_stopped(stop: CancellationToken, task: impl Future<Output = ()>) {
     stop.run_until_cancelled(task).await;
 }
 
-/// Marks the hosted groups as changed whenever this one has news worth a report, until it stops.
-async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
+/// Marks the hosted groups as changed whenever the reported part of a group's status changes, until
+/// the group stops.
+async fn notify_changes(group: Group, hosted: watch::Sender<Vec<Group>>) {
     let mut status = group.watch_status();
-    let mut told = news(&status.borrow_and_update());
+    let mut told = reported(&status.borrow_and_update());
     while status.changed().await.is_ok() {
-        let latest = news(&status.borrow_and_update());
+        let latest = reported(&status.borrow_and_update());
         if latest != told {
             told = latest;
             hosted.send_modify(|_| {});
@@ -372,9 +379,9 @@ async fn tell_news(group: Group, hosted: watch::Sender<Vec<Group>>) {
     }
 }
 
-type News = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>, Quorum);
+type Reported = (raft::Role, u64, Option<NodeId>, Option<(u64, u64)>, Quorum);
 
-const fn news(status: &Status) -> News {
+const fn reported(status: &Status) -> Reported {
     (status.role, status.term, status.leader, status.membership_log_id, status.quorum)
 }
 

@@ -15,12 +15,12 @@ use tonic::{Code, Status, metadata::MetadataMap};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    DEFAULT_NAMESPACE, NAMESPACE_METADATA, refusal,
-    scans::{Abandoned, Scans, Wanted},
+    NAMESPACE_METADATA, refusal,
+    scans::{Abandoned, CancellableRows, Scans},
 };
 use crate::{
     kv::{KvError, MAX_REQUEST_BYTES, Refusal},
-    namespaces::{Hosted, Namespaces},
+    namespaces::{DEFAULT_NAMESPACE, Hosted, Namespaces},
 };
 
 /// How long a request waits for a leader and a quorum: etcd's five seconds and two elections.
@@ -52,7 +52,7 @@ pub(super) enum Freshness {
 pub(super) enum Breadth {
     /// A few rows, which are read at once.
     Few,
-    /// Maybe all rows: read on a thread that may take its time.
+    /// Maybe all rows, which are read on a thread that may block.
     Many,
 }
 
@@ -100,7 +100,7 @@ impl Backend {
                 Err(Status::new(Code::from(refused.code), refused.message))
             }
             Some(outcome) => Ok(outcome),
-            None => Err(odd_reply()),
+            None => Err(unexpected_reply()),
         }
     }
 
@@ -124,7 +124,7 @@ impl Backend {
             Breadth::Many => {
                 let scan = move |abandoned: &Abandoned| {
                     let view = group.view()?;
-                    read(&Wanted { rows: &view, abandoned })
+                    read(&CancellableRows { rows: &view, abandoned })
                 };
                 self.scans.run(scan).await
             }
@@ -147,8 +147,8 @@ impl Backend {
         }
     }
 
-    /// A header as the machine gave it, with the rest.
-    pub(super) fn complete(
+    /// Adds what the machine leaves out of a header: it knows only the revision.
+    pub(super) fn full_header(
         &self,
         group: &Group,
         header: Option<ResponseHeader>,
@@ -157,7 +157,7 @@ impl Backend {
         Some(ResponseHeader { revision, ..self.header(group) })
     }
 
-    /// Etcd's clusters are numbers; the mesh's id is not.
+    /// The mesh id as a number, as etcd's cluster ids are.
     fn cluster_id(&self) -> u64 {
         self.mesh.borrow().as_ref().map_or(0, |mesh| xxh3_64(mesh.to_string().as_bytes()))
     }
@@ -165,7 +165,7 @@ impl Backend {
     fn not_hosted(&self, namespace: &str) -> Status {
         let names = self.namespaces.names();
         if names.is_empty() {
-            // A reason to try elsewhere or again.
+            // Clients of etcd try again after this code, here or at another node.
             let reasons = self.namespaces.waits_for();
             let because = if reasons.is_empty() { "" } else { ": " };
             return Status::unavailable(format!(
@@ -182,6 +182,6 @@ impl Backend {
 }
 
 /// A reply of another version, or of another kind than the command.
-pub(super) fn odd_reply() -> Status {
+pub(super) fn unexpected_reply() -> Status {
     Status::internal("etcdserver: the reply does not belong to the request")
 }

@@ -1,4 +1,4 @@
-//! The etcd Cluster service: who the members of a namespace are. Changing them is the mesh's work.
+//! The etcd Cluster service: who the members of a namespace are. Only the mesh changes them.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::backend::Backend;
 use crate::namespaces::MemberAddress;
 
-/// Who the members of a namespace's group are. The mesh decides that; clients may look.
+/// The members of a namespace's group, for clients to read. The mesh decides who they are.
 #[derive(Debug)]
 pub struct ClusterService {
     backend: Backend,
@@ -45,32 +45,32 @@ impl Cluster for ClusterService {
         &self,
         _request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        Err(kept_by_the_mesh("start a data node with this mesh's --disco addresses"))
+        Err(unsupported("start a data node with this mesh's --disco addresses"))
     }
 
     async fn member_remove(
         &self,
         _request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(kept_by_the_mesh("a node that stays away is replaced by another one"))
+        Err(unsupported("a node that stays away is replaced by another one"))
     }
 
     async fn member_update(
         &self,
         _request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(kept_by_the_mesh("a node tells its addresses at every start"))
+        Err(unsupported("a node tells its addresses at every start"))
     }
 
     async fn member_promote(
         &self,
         _request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(kept_by_the_mesh("a learner is promoted once it has caught up and is needed"))
+        Err(unsupported("a learner is promoted once it has caught up and is needed"))
     }
 }
 
-fn kept_by_the_mesh(instead: &str) -> Status {
+fn unsupported(instead: &str) -> Status {
     Status::unimplemented(format!("etcdserver: the mesh keeps the membership: {instead}"))
 }
 

@@ -1,4 +1,5 @@
-//! The etcd KV service: writes go to the leader, reads are linearizable unless told otherwise.
+//! The etcd KV service: writes go to the leader; reads are linearizable unless a request says
+//! otherwise.
 
 use proto::{
     etcdserverpb::{
@@ -11,7 +12,7 @@ use raft::Group;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{
-    backend::{Backend, Breadth, Freshness, odd_reply},
+    backend::{Backend, Breadth, Freshness, unexpected_reply},
     refusal::of_refusal,
 };
 use crate::kv;
@@ -50,7 +51,7 @@ impl Kv for KvService {
             .backend
             .read(&group, freshness, breadth, move |rows| kv::range(rows, &request))
             .await?;
-        response.header = self.backend.complete(&group, response.header);
+        response.header = self.backend.full_header(&group, response.header);
         Ok(Response::new(response))
     }
 
@@ -59,8 +60,8 @@ impl Kv for KvService {
         let request = request.into_inner();
         kv::check_put(&request).map_err(of_refusal)?;
         let outcome = self.backend.write(&group, Command::Put(request)).await?;
-        let Outcome::Put(mut response) = outcome else { return Err(odd_reply()) };
-        response.header = self.backend.complete(&group, response.header);
+        let Outcome::Put(mut response) = outcome else { return Err(unexpected_reply()) };
+        response.header = self.backend.full_header(&group, response.header);
         Ok(Response::new(response))
     }
 
@@ -72,8 +73,8 @@ impl Kv for KvService {
         let request = request.into_inner();
         kv::check_delete_range(&request).map_err(of_refusal)?;
         let outcome = self.backend.write(&group, Command::DeleteRange(request)).await?;
-        let Outcome::DeleteRange(mut response) = outcome else { return Err(odd_reply()) };
-        response.header = self.backend.complete(&group, response.header);
+        let Outcome::DeleteRange(mut response) = outcome else { return Err(unexpected_reply()) };
+        response.header = self.backend.full_header(&group, response.header);
         Ok(Response::new(response))
     }
 
@@ -89,10 +90,10 @@ impl Kv for KvService {
                 Outcome::Put(_)
                 | Outcome::DeleteRange(_)
                 | Outcome::Compact(_)
-                | Outcome::Refused(_) => return Err(odd_reply()),
+                | Outcome::Refused(_) => return Err(unexpected_reply()),
             }
         };
-        response.header = self.backend.complete(&group, response.header);
+        response.header = self.backend.full_header(&group, response.header);
         Ok(Response::new(response))
     }
 
@@ -102,8 +103,8 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         let group = self.backend.hosted(request.metadata()).await?.group;
         let outcome = self.backend.write(&group, Command::Compact(request.into_inner())).await?;
-        let Outcome::Compact(mut response) = outcome else { return Err(odd_reply()) };
-        response.header = self.backend.complete(&group, response.header);
+        let Outcome::Compact(mut response) = outcome else { return Err(unexpected_reply()) };
+        response.header = self.backend.full_header(&group, response.header);
         Ok(Response::new(response))
     }
 }
@@ -112,7 +113,7 @@ fn freshness(serializable: bool) -> Freshness {
     if serializable { Freshness::Serializable } else { Freshness::Linearizable }
 }
 
-/// How much a range may look at. Only the present of one key is one row for certain.
+/// How much a range may look at. Only a read of one key at the latest revision is surely one row.
 fn breadth(request: &RangeRequest) -> Breadth {
     if request.range_end.is_empty() && request.revision <= 0 { Breadth::Few } else { Breadth::Many }
 }

@@ -28,7 +28,7 @@ impl MaintenanceService {
 
 #[async_trait]
 impl Maintenance for MaintenanceService {
-    /// Answers without a leader too: that is when one asks.
+    /// Answers without a leader too, since that is when operators ask.
     async fn status(
         &self,
         request: Request<StatusRequest>,
@@ -81,7 +81,7 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// Nothing raises an alarm, so there is none to list or to end.
+    /// Nothing raises an alarm, so there is none to list or to deactivate.
     async fn alarm(
         &self,
         request: Request<AlarmRequest>,

@@ -1,4 +1,4 @@
-//! What goes wrong, as etcd says it.
+//! Errors as gRPC statuses with etcd's codes and texts.
 
 use std::error::Error;
 
@@ -22,8 +22,8 @@ pub(super) fn of_kv(error: KvError) -> Status {
     }
 }
 
-/// Where the outcome is not known, the text is one after which no client of etcd sends a write
-/// again by itself.
+/// When the outcome is not known, the text is one after which no client of etcd repeats a write by
+/// itself.
 pub(super) fn of_write(error: &WriteError) -> Status {
     match error {
         WriteError::NoLeader | WriteError::QuorumLost => no_leader(),
@@ -70,7 +70,7 @@ fn no_leader() -> Status {
     Status::unavailable("etcdserver: no leader")
 }
 
-/// Where etcd would let the caller wait for its whole deadline.
+/// Says at once that there is no quorum; etcd would let the caller wait for its whole deadline.
 fn no_quorum(reason: &impl Error) -> Status {
     Status::unavailable(format!("etcdserver: {reason}"))
 }

@@ -1,9 +1,9 @@
 //! Reads that may take long: on threads of their own, few at once, and given up when their caller
 //! leaves.
 //!
-//! Without a bound a burst of large ranges would take every thread that may block, and commands are
-//! applied on such threads. Without giving up, what callers have long forgotten would go on to use
-//! the processors.
+//! Without a bound, a burst of large ranges would take every thread that may block, and commands
+//! are applied on such threads. If reads were not given up, those whose callers have left would
+//! still use the processors.
 
 use std::{
     num::NonZero,
@@ -38,14 +38,14 @@ impl Scans {
         Self(Arc::new(Semaphore::new(processors * PER_PROCESSOR)))
     }
 
-    /// Reads when there is room. A caller that leaves while it waits leaves nothing behind.
+    /// Reads once there is room. If the caller leaves while it waits, the read never begins.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Abandoned) -> Result<T, KvError> + Send + 'static,
     ) -> Result<T, Status> {
         let broken = |_| Status::internal("etcdserver: the read broke off");
         let permit = self.0.clone().acquire_owned().await.map_err(|_| broken(()))?;
-        let caller = OnDrop(Abandoned::default());
+        let caller = AbandonOnDrop(Abandoned::default());
         let abandoned = caller.0.clone();
         let reading = spawn_blocking(move || {
             let answer = read(&abandoned);
@@ -63,21 +63,21 @@ impl Abandoned {
 }
 
 /// Marks a read as abandoned when its caller is dropped, or done.
-struct OnDrop(Abandoned);
+struct AbandonOnDrop(Abandoned);
 
-impl Drop for OnDrop {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Rows that can be read as long as somebody wants them.
-pub(super) struct Wanted<'a> {
+/// Rows whose scans end when the caller of the read has left.
+pub(super) struct CancellableRows<'a> {
     pub(super) rows: &'a dyn Read,
     pub(super) abandoned: &'a Abandoned,
 }
 
-impl Read for Wanted<'_> {
+impl Read for CancellableRows<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         self.rows.get(key)
     }
@@ -94,7 +94,7 @@ impl Read for Wanted<'_> {
             given_up = self.abandoned.is_set();
             !given_up && visit(key, value)
         })?;
-        // Nobody reads this error.
+        // The caller has left, so this error is not read.
         if given_up { Err(StorageError::new("the caller has left")) } else { Ok(()) }
     }
 }
@@ -117,9 +117,9 @@ mod tests {
 
     #[test]
     fn a_scan_ends_when_its_caller_leaves() {
-        let (rows, caller) = (rows(100), OnDrop(Abandoned::default()));
+        let (rows, caller) = (rows(100), AbandonOnDrop(Abandoned::default()));
         let abandoned = caller.0.clone();
-        let wanted = Wanted { rows: &rows, abandoned: &abandoned };
+        let wanted = CancellableRows { rows: &rows, abandoned: &abandoned };
         let (mut caller, mut visited) = (Some(caller), 0);
         let scanned = wanted.scan(&[], None, false, &mut |_, _| {
             visited += 1;

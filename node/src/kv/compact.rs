@@ -1,9 +1,9 @@
-//! Compaction: giving up the revisions before one.
+//! Compaction: removing the revisions before a given one.
 //!
-//! Reads below the compacted revision are refused at once. The rows that only they needed are
-//! removed in order of the revision that ended them: as many as fit at once, and the rest a few
-//! with each later command, so that one compaction does not hold up the writes behind it. That is
-//! part of the replicated state, so replicas stay alike.
+//! Reads below the compacted revision are refused at once. The rows that only such reads needed are
+//! removed in the order of the revisions that ended them: a limited number at once, and the rest
+//! with later commands, a few with each, so that a compaction does not hold up the writes behind
+//! it. How far the removal has come is part of the replicated state, so replicas stay alike.
 
 use proto::etcdserverpb::CompactionRequest;
 use raft::rows::{StorageError, Write};
@@ -20,8 +20,8 @@ const SWEPT_AT_COMPACTION: usize = 16_384;
 /// gains on the writes.
 const SWEPT_PER_COMMAND: usize = 256;
 
-/// Makes `request.revision` the first that can be read. With `physical`, every row that goes is
-/// gone when it is answered.
+/// Makes `request.revision` the first that can be read. With `physical`, all rows to be removed are
+/// removed before it is answered.
 pub(super) fn compact(
     rows: &mut dyn Write,
     meta: &mut Meta,
@@ -38,7 +38,7 @@ pub(super) fn compact(
     Ok(Ok(()))
 }
 
-/// Goes on with what a compaction has left.
+/// Removes more of what a compaction has left.
 pub(super) fn sweep_on(rows: &mut dyn Write, meta: &mut Meta) -> Result<(), StorageError> {
     sweep(rows, meta, SWEPT_PER_COMMAND)
 }
@@ -73,7 +73,7 @@ struct Change {
     key: Vec<u8>,
 }
 
-/// The changes from `start` on and before `end`, at most `most`, and where the next begin.
+/// At most `most` changes, from `start` on and before `end`, and the revision at which to go on.
 fn changes_between(
     rows: &dyn Write,
     start: Revision,

@@ -4,7 +4,7 @@ use raft::rows::{Read, StorageError};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    layout::{Meta, Record, Revision, corrupt, history_ended, history_key},
+    layout::{KeyRecord, Meta, Revision, corrupt, history_ended, history_key},
     refusal::{KvError, Refusal},
     span::Span,
 };
@@ -15,14 +15,14 @@ pub struct Hash {
     pub hash: u32,
     /// Versions that ended at or before it are not in the hash.
     pub compacted: i64,
-    /// The namespace's, which may be later than the one that was hashed.
+    /// The namespace's latest, which may be later than the one that was hashed.
     pub revision: i64,
 }
 
-/// Hashes what there is at `revision`, or at the latest if it is zero.
+/// Hashes the namespace as it is at `revision`, or at the latest revision if that is zero.
 ///
-/// Two replicas that have the same compaction give the same hash of the same revision, however
-/// much later they are and however far their sweeps have come.
+/// Two replicas with the same compacted revision give the same hash of a revision, whatever they
+/// have applied since and however far their sweeps have come.
 pub fn hash(rows: &dyn Read, revision: i64) -> Result<Hash, KvError> {
     let meta = Meta::load(rows)?;
     if revision > meta.revision {
@@ -32,8 +32,8 @@ pub fn hash(rows: &dyn Read, revision: i64) -> Result<Hash, KvError> {
         return Err(Refusal::Compacted.into());
     }
     let at = if revision > 0 { revision } else { meta.revision };
-    // The sum does not depend on the order, since a version that is in a current row of one
-    // replica is in a history row of a later one.
+    // A sum, since it does not depend on the order of the rows: a version in a current row of one
+    // replica is in a history row of a replica that has applied more.
     let mut sum: u64 = 0;
     Span::From(&[]).each_current(rows, &mut |key, record| {
         if record.mod_revision <= at {
@@ -52,7 +52,7 @@ fn hash_history(rows: &dyn Read, meta: &Meta, at: i64) -> Result<u64, StorageErr
     let mut bad = None;
     rows.scan(&start, Some(&end), false, &mut |row, bytes| {
         let (Some(ended), Some(record), Some(key)) =
-            (history_ended(row), Record::decode(bytes), history_key(row))
+            (history_ended(row), KeyRecord::decode(bytes), history_key(row))
         else {
             bad = Some(corrupt("history", row));
             return false;
@@ -66,7 +66,7 @@ fn hash_history(rows: &dyn Read, meta: &Meta, at: i64) -> Result<u64, StorageErr
     bad.map_or(Ok(sum), Err)
 }
 
-fn digest(key: &[u8], record: Record<'_>, ended: Option<Revision>) -> u64 {
+fn digest(key: &[u8], record: KeyRecord<'_>, ended: Option<Revision>) -> u64 {
     let ended = ended.unwrap_or_default();
     let mut hasher = Xxh3::new();
     hasher.update(&key.len().to_be_bytes());

@@ -3,20 +3,19 @@
 //! | row | key | value |
 //! |---|---|---|
 //! | meta | `m` | [`Meta`] |
-//! | current | `c` key | the [`Record`] that the key has |
+//! | current | `c` key | the [`KeyRecord`] that the key has |
 //! | history | `h` escaped-key `00 01` revision | a record that the key had until that revision |
 //! | change | `r` revision | one byte of kind, then the key that changed there |
 //!
 //! A revision is 12 bytes: main as u64 and sub as u32, big-endian, so that rows are in its order.
 //!
-//! A history row is named for the revision that *ended* the record. A record is therefore the
-//! key's at revision `at` exactly if it began at or before `at` and ended after it, and the one for
-//! a key is the first history row beyond `at`. A deletion needs no row of its own: where a record
-//! ended and none began, there is none. A compaction may drop every record that ended at or before
-//! its revision.
+//! The key of a history row contains the revision that *ended* the record. So the record of a key
+//! at revision `at` is the one that began at or before `at` and ended after it; in the history it
+//! is the first row of the key beyond `at`. A deletion needs no row of its own: it ends a record,
+//! and no other begins. A compaction may remove every record that ended at or before its revision.
 //!
-//! Change rows list what happened in order. They find the history rows that a compaction drops
-//! without a scan of the others.
+//! Change rows list what happened in order. With them a compaction finds the history rows to be
+//! removed without a scan of the others.
 //!
 //! Keys are any bytes. In a current row the key is last and stands as it is. In a history row
 //! something follows it, so each `00` in it is written `00 FF` and `00 01` ends it: no key's rows
@@ -42,9 +41,9 @@ const AFTER_KEY_END: [u8; 2] = [0x00, 0x02];
 
 /// When something changed: the namespace's revision and the place within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Revision {
-    pub main: i64,
-    pub sub: u32,
+pub(super) struct Revision {
+    pub(super) main: i64,
+    pub(super) sub: u32,
 }
 
 impl Revision {
@@ -84,7 +83,7 @@ impl Default for Meta {
 }
 
 impl Meta {
-    /// What the rows say; the beginning if there are none.
+    /// Reads the counters from the rows; the initial ones if there are no rows.
     pub fn load(rows: &dyn Read) -> Result<Self, StorageError> {
         let Some(bytes) = rows.get(META)? else { return Ok(Self::default()) };
         Self::decode(&bytes).ok_or_else(|| corrupt("meta", META))
@@ -94,12 +93,12 @@ impl Meta {
         rows.put(META.to_vec(), self.encode());
     }
 
-    /// Counts a row that comes.
+    /// Counts a row that is added.
     pub(super) fn grow(&mut self, bytes: usize) {
         self.size = self.size.saturating_add(bytes as u64);
     }
 
-    /// Counts a row that goes.
+    /// Counts a row that is removed.
     pub(super) fn shrink(&mut self, bytes: usize) {
         self.size = self.size.saturating_sub(bytes as u64);
     }
@@ -133,7 +132,7 @@ impl Meta {
 ///
 /// Encoded as four varints and the value, which goes on to the end of the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(super) struct KeyRecord<'a> {
     pub(super) create_revision: i64,
     pub(super) mod_revision: i64,
     pub(super) version: i64,
@@ -141,7 +140,7 @@ pub(super) struct Record<'a> {
     pub(super) value: &'a [u8],
 }
 
-impl<'a> Record<'a> {
+impl<'a> KeyRecord<'a> {
     pub(super) fn encode(&self) -> Vec<u8> {
         let head = self.head();
         let len: usize = head.iter().map(|field| encoded_len_varint(*field)).sum();
@@ -207,7 +206,7 @@ pub(super) fn current_key(row: &[u8]) -> &[u8] {
     row.strip_prefix(&[CURRENT]).unwrap_or_default()
 }
 
-/// Of the record of `key` that ended at `ended`.
+/// The row of the record of `key` that ended at `ended`.
 pub(super) fn history_row(key: &[u8], ended: Revision) -> Vec<u8> {
     let mut row = history_from(key);
     row.extend(KEY_END);

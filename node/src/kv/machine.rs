@@ -10,7 +10,6 @@ use raft::{
     Commands, EntryMeta, StateMachine,
     rows::{Read, StorageError, Write},
 };
-use tokio::sync::watch;
 
 use super::{
     compact::{compact, sweep_on},
@@ -22,30 +21,23 @@ use super::{
     write::{Writer, admit_put},
 };
 
-/// The level of commands that this version knows. Raised with every kind of command, and every field
-/// of one, that an earlier version would leave out.
+/// The level of commands that this version knows. It is raised with every kind of command, and with
+/// every field of a command, that an earlier version would ignore.
 const LEVEL: u32 = 1;
 
 /// Applies [`KvCommand`]s to a namespace's rows and answers with [`KvReply`]s.
 ///
-/// It keeps the counters and nothing else. What a command may not do is a reply. Bytes that are no
-/// command which this version knows are of a later version, and stop the replica: whoever leads
-/// proposes only what it knows itself.
+/// It keeps the counters and nothing else. A refused command is answered with a reply. Bytes that
+/// this version does not know as a command come from a later version, and they stop the replica. A
+/// leader proposes only what it knows itself.
 #[derive(Debug)]
 pub struct KvMachine {
     meta: Meta,
-    published: watch::Sender<i64>,
 }
 
 impl KvMachine {
     pub fn new() -> Self {
-        let meta = Meta::default();
-        Self { meta, published: watch::Sender::new(meta.revision) }
-    }
-
-    /// The namespace's revision, as far as readers can see it.
-    pub fn revision(&self) -> watch::Receiver<i64> {
-        self.published.subscribe()
+        Self { meta: Meta::default() }
     }
 
     fn execute(&mut self, command: &[u8], rows: &mut dyn Write) -> Result<Outcome, KvError> {
@@ -108,7 +100,6 @@ impl StateMachine for KvMachine {
 
     fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError> {
         self.meta = Meta::load(rows)?;
-        self.published.send_replace(self.meta.revision);
         Ok(())
     }
 
@@ -131,11 +122,6 @@ impl StateMachine for KvMachine {
         Ok(KvReply { outcome: Some(outcome) }.encode_to_vec().into())
     }
 
-    fn publish(&mut self, _applied: u64) {
-        self.published.send_if_modified(|revision| {
-            let changed = *revision != self.meta.revision;
-            *revision = self.meta.revision;
-            changed
-        });
-    }
+    /// Reads go to the rows, so there is nothing to publish.
+    fn publish(&mut self, _applied: u64) {}
 }

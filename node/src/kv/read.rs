@@ -13,12 +13,12 @@ use proto::{
 use raft::rows::{Read, StorageError};
 
 use super::{
-    layout::{Meta, Record, Revision, corrupt, history_ended, history_key},
+    layout::{KeyRecord, Meta, Revision, corrupt, history_ended, history_key},
     refusal::{KvError, Refusal},
     span::Span,
 };
 
-/// Answers a range from rows that nothing changes meanwhile.
+/// Answers a range from rows that do not change meanwhile.
 ///
 /// The header has the revision and no more.
 pub fn range(rows: &dyn Read, request: &RangeRequest) -> Result<RangeResponse, KvError> {
@@ -32,7 +32,7 @@ pub fn range(rows: &dyn Read, request: &RangeRequest) -> Result<RangeResponse, K
     Ok(range_at(rows, request, at, meta.revision)?)
 }
 
-/// Answers a range at revision `at`, which is there to be read, while `current` is the latest.
+/// Answers a range at revision `at`, which must be readable; `current` is the latest revision.
 pub(super) fn range_at(
     rows: &dyn Read,
     request: &RangeRequest,
@@ -41,9 +41,9 @@ pub(super) fn range_at(
 ) -> Result<RangeResponse, StorageError> {
     let order = Order::of(request);
     let limit = usize::try_from(request.limit).unwrap_or_default();
-    let wanted = Wanted {
-        // What is sorted or filtered afterwards cannot be cut before. One more than the limit
-        // tells that there is more.
+    let selection = Selection {
+        // Keys that are sorted or filtered afterwards must all be found first. Otherwise one key
+        // beyond the limit shows whether there are more.
         keys: match limit {
             _ if request.count_only => 0,
             0 => usize::MAX,
@@ -56,9 +56,9 @@ pub(super) fn range_at(
     };
     let span = Span::new(&request.key, &request.range_end);
     let Found { mut kvs, count } = if at >= current {
-        find_current(rows, span, wanted)?
+        find_current(rows, span, selection)?
     } else {
-        find_at(rows, span, at, wanted)?
+        find_at(rows, span, at, selection)?
     };
     kvs.retain(|kv| passes_filters(request, kv));
     order.sort(&mut kvs);
@@ -74,20 +74,20 @@ pub(super) fn range_at(
     Ok(RangeResponse { header: Some(header(current)), kvs, more, count })
 }
 
-/// A header as the machine knows it: the servers' part is added where the answer leaves.
+/// A header as the machine knows it; the etcd service adds the fields of the server.
 pub(super) fn header(revision: i64) -> ResponseHeader {
     ResponseHeader { revision, ..ResponseHeader::default() }
 }
 
 /// How much of what is found is kept.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct Selection {
     keys: usize,
     values: bool,
 }
 
-impl Wanted {
-    fn keep(self, kvs: &mut Vec<KeyValue>, key: &[u8], mut record: Record<'_>) {
+impl Selection {
+    fn push_to(self, kvs: &mut Vec<KeyValue>, key: &[u8], mut record: KeyRecord<'_>) {
         if kvs.len() < self.keys {
             if !self.values {
                 record.value = &[];
@@ -97,42 +97,46 @@ impl Wanted {
     }
 }
 
-/// Keys in order, and how many there are with those that were not kept.
+/// The keys that were kept, in order, and the number of all that were found.
 #[derive(Debug, Default)]
 struct Found {
     kvs: Vec<KeyValue>,
     count: i64,
 }
 
-fn find_current(rows: &dyn Read, span: Span<'_>, wanted: Wanted) -> Result<Found, StorageError> {
+fn find_current(
+    rows: &dyn Read,
+    span: Span<'_>,
+    selection: Selection,
+) -> Result<Found, StorageError> {
     let mut found = Found::default();
     span.each_current(rows, &mut |key, record| {
-        wanted.keep(&mut found.kvs, key, record);
+        selection.push_to(&mut found.kvs, key, record);
         found.count += 1;
         true
     })?;
     Ok(found)
 }
 
-/// A key's record at an older revision is its current one if that is old enough, else the one in
-/// its history that began at or before and ended after. It cannot be both.
+/// The record of a key at an older revision is its current record, if that began by then; else it
+/// is the record in its history that began by then and ended later. At most one of the two exists.
 fn find_at(
     rows: &dyn Read,
     span: Span<'_>,
     at: i64,
-    wanted: Wanted,
+    selection: Selection,
 ) -> Result<Found, StorageError> {
     let mut current = Found::default();
     span.each_current(rows, &mut |key, record| {
         if record.mod_revision <= at {
-            wanted.keep(&mut current.kvs, key, record);
+            selection.push_to(&mut current.kvs, key, record);
             current.count += 1;
         }
         true
     })?;
-    let ended = find_ended(rows, span, at, wanted)?;
+    let ended = find_ended(rows, span, at, selection)?;
     let mut kvs = merge(current.kvs, ended.kvs);
-    kvs.truncate(wanted.keys);
+    kvs.truncate(selection.keys);
     Ok(Found { kvs, count: current.count + ended.count })
 }
 
@@ -140,7 +144,7 @@ fn find_ended(
     rows: &dyn Read,
     span: Span<'_>,
     at: i64,
-    wanted: Wanted,
+    selection: Selection,
 ) -> Result<Found, StorageError> {
     let (start, end) = span.history(Revision { main: at.saturating_add(1), sub: 0 });
     let mut found = Found::default();
@@ -148,10 +152,11 @@ fn find_ended(
     if end <= start {
         return Ok(found);
     }
-    // The records of a key follow one another: only the first one beyond `at` can hold there.
+    // The records of a key do not overlap, so only the first row beyond `at` can be the record at
+    // `at`.
     let goes_on = !matches!(span, Span::Key(_));
     rows.scan(&start, Some(&end), false, &mut |row, bytes| {
-        let (Some(ended), Some(record)) = (history_ended(row), Record::decode(bytes)) else {
+        let (Some(ended), Some(record)) = (history_ended(row), KeyRecord::decode(bytes)) else {
             bad = Some(corrupt("history", row));
             return false;
         };
@@ -159,19 +164,19 @@ fn find_ended(
             return goes_on;
         }
         found.count += 1;
-        if found.kvs.len() < wanted.keys {
+        if found.kvs.len() < selection.keys {
             let Some(key) = history_key(row) else {
                 bad = Some(corrupt("history", row));
                 return false;
             };
-            wanted.keep(&mut found.kvs, &key, record);
+            selection.push_to(&mut found.kvs, &key, record);
         }
         goes_on
     })?;
     bad.map_or(Ok(found), Err)
 }
 
-/// Two lists in the order of their keys, without a key in common, as one.
+/// Merges two lists that are sorted by key and have no key in common.
 fn merge(left: Vec<KeyValue>, right: Vec<KeyValue>) -> Vec<KeyValue> {
     if left.is_empty() || right.is_empty() {
         return if left.is_empty() { right } else { left };
@@ -224,8 +229,8 @@ impl Order {
         }
     }
 
-    /// Whether the first keys found may not be the first in this order. Etcd cuts before it sorts if
-    /// a target is named without an order.
+    /// Whether all keys must be found before they are sorted and cut. Etcd cuts first if a request
+    /// names a target without an order.
     fn needs_all(self, asked: SortOrder) -> bool {
         self != Self::AsFound && asked != SortOrder::None
     }

@@ -9,7 +9,7 @@ use raft::rows::{Read, StorageError};
 
 use super::layout::Revision;
 use super::layout::{
-    Record, corrupt, current_end, current_key, current_row, history_after, history_end,
+    KeyRecord, corrupt, current_end, current_key, current_row, history_after, history_end,
     history_from, history_row,
 };
 
@@ -46,13 +46,14 @@ impl<'a> Span<'a> {
     pub(super) fn each_current(
         &self,
         rows: &dyn Read,
-        visit: &mut dyn FnMut(&[u8], Record<'_>) -> bool,
+        visit: &mut dyn FnMut(&[u8], KeyRecord<'_>) -> bool,
     ) -> Result<(), StorageError> {
         let (start, end) = match self {
             Self::Key(key) => {
                 let row = current_row(key);
                 if let Some(bytes) = rows.get(&row)? {
-                    let record = Record::decode(&bytes).ok_or_else(|| corrupt("current", &row))?;
+                    let record =
+                        KeyRecord::decode(&bytes).ok_or_else(|| corrupt("current", &row))?;
                     visit(key, record);
                 }
                 return Ok(());
@@ -64,7 +65,7 @@ impl<'a> Span<'a> {
             return Ok(());
         }
         let mut bad = None;
-        rows.scan(&start, Some(&end), false, &mut |row, bytes| match Record::decode(bytes) {
+        rows.scan(&start, Some(&end), false, &mut |row, bytes| match KeyRecord::decode(bytes) {
             Some(record) => visit(current_key(row), record),
             None => {
                 bad = Some(corrupt("current", row));
@@ -77,11 +78,11 @@ impl<'a> Span<'a> {
 
 /// Keys that a number of spans cover together.
 ///
-/// A transaction may have very many operations in nested ones, so they are not compared pairwise.
+/// Nested transactions may hold very many operations, so the spans are not compared pairwise.
 #[derive(Debug, Default)]
 pub(super) struct SpanSet<'a> {
     keys: BTreeSet<&'a [u8]>,
-    /// Ends by starts; no two touch.
+    /// The end of each range by its start; no two ranges touch.
     ranges: BTreeMap<&'a [u8], &'a [u8]>,
     from: Option<&'a [u8]>,
 }
@@ -115,8 +116,8 @@ impl<'a> SpanSet<'a> {
     }
 
     fn insert_range(&mut self, mut start: &'a [u8], mut end: &'a [u8]) {
-        // Ranges that touch this one become part of it: first one that begins before, then those
-        // that begin within.
+        // Ranges that touch this one become part of it: first the one that begins before it, then
+        // those that begin within it.
         if let Some((before, its_end)) = self.range_before(start)
             && its_end >= start
         {

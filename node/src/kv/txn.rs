@@ -1,6 +1,6 @@
 //! Transactions: compares choose a branch, whose operations then run in order.
 //!
-//! Three steps, as in etcd. *Plan*: every compare, also of nested transactions, is decided on the
+//! Three steps, as in etcd. *Pick*: every compare, also of nested transactions, is decided on the
 //! rows as they were before the first operation. *Check*: what could be refused on the chosen path
 //! is refused. *Run*: cannot be refused, so a transaction happens whole or not at all; an operation
 //! sees what those before it did.
@@ -17,7 +17,7 @@ use proto::etcdserverpb::{
 use raft::rows::{Read, StorageError, Write};
 
 use super::{
-    layout::{Meta, Record},
+    layout::{KeyRecord, Meta},
     read::{header, range_at},
     refusal::{KvError, Refusal},
     span::{Span, SpanSet},
@@ -33,7 +33,7 @@ pub fn is_read_only(request: &TxnRequest) -> bool {
     })
 }
 
-/// Whether the transaction only reads, and all its reads may be of a replica's own state.
+/// Whether the transaction only reads, and each of its reads is serializable.
 pub fn is_serializable(request: &TxnRequest) -> bool {
     branches(request).all(|op| match &op.request {
         Some(Request::RequestRange(range)) => range.serializable,
@@ -42,13 +42,13 @@ pub fn is_serializable(request: &TxnRequest) -> bool {
     })
 }
 
-/// Answers a transaction that [`is_read_only`] from rows that nothing changes meanwhile. An
-/// operation that would write is left out.
+/// Answers a transaction that [`is_read_only`] from rows that do not change meanwhile. An operation
+/// that would write has no response.
 pub fn read_txn(rows: &dyn Read, request: &TxnRequest) -> Result<TxnResponse, KvError> {
     let meta = Meta::load(rows)?;
-    let plan = Plan::of(rows, request)?;
-    plan.check_ranges(&meta)?;
-    Ok(plan.read(rows, meta.revision)?)
+    let path = TxnPath::of(rows, request)?;
+    path.check_ranges(&meta)?;
+    Ok(path.read(rows, meta.revision)?)
 }
 
 /// Applies a transaction.
@@ -57,11 +57,11 @@ pub(super) fn apply_txn(
     meta: &mut Meta,
     request: &TxnRequest,
 ) -> Result<TxnResponse, KvError> {
-    let plan = Plan::of(rows, request)?;
-    plan.check_puts(rows, &mut SpanSet::default())?;
-    plan.check_ranges(meta)?;
+    let path = TxnPath::of(rows, request)?;
+    path.check_puts(rows, &mut SpanSet::default())?;
+    path.check_ranges(meta)?;
     let mut writer = Writer::new(rows, meta);
-    let mut response = plan.run(&mut writer)?;
+    let mut response = path.run(&mut writer)?;
     response.header = Some(header(writer.finish()));
     Ok(response)
 }
@@ -72,22 +72,22 @@ fn branches(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
 
 /// The path through a transaction that its compares have chosen.
 #[derive(Debug)]
-struct Plan<'a> {
+struct TxnPath<'a> {
     succeeded: bool,
-    steps: Vec<Step<'a>>,
+    ops: Vec<TxnOp<'a>>,
 }
 
 #[derive(Debug)]
-enum Step<'a> {
+enum TxnOp<'a> {
     Range(&'a RangeRequest),
     Put(&'a PutRequest),
     DeleteRange(&'a DeleteRangeRequest),
-    Txn(Plan<'a>),
+    Txn(TxnPath<'a>),
     /// An operation without a request: answered by a response without one.
     Nothing,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> TxnPath<'a> {
     fn of(rows: &dyn Read, request: &'a TxnRequest) -> Result<Self, StorageError> {
         let mut succeeded = true;
         for compare in &request.compare {
@@ -97,78 +97,78 @@ impl<'a> Plan<'a> {
             }
         }
         let branch = if succeeded { &request.success } else { &request.failure };
-        let steps = branch.iter().map(|op| Step::of(rows, op)).collect::<Result<_, _>>()?;
-        Ok(Self { succeeded, steps })
+        let ops = branch.iter().map(|op| TxnOp::of(rows, op)).collect::<Result<_, _>>()?;
+        Ok(Self { succeeded, ops })
     }
 
-    /// `deleted` collects what earlier steps delete. Validation refuses most transactions that
+    /// `deleted` collects what earlier operations delete. Validation refuses most transactions that
     /// would delete a key and then put it, but not all.
     fn check_puts(&self, rows: &dyn Read, deleted: &mut SpanSet<'a>) -> Result<(), KvError> {
-        for step in &self.steps {
-            match step {
-                Step::Put(put) => {
+        for op in &self.ops {
+            match op {
+                TxnOp::Put(put) => {
                     admit_ignore(rows, put, deleted)?;
                     admit_lease(put)?;
                 }
-                Step::DeleteRange(delete) => {
+                TxnOp::DeleteRange(delete) => {
                     deleted.insert(Span::new(&delete.key, &delete.range_end));
                 }
-                Step::Txn(plan) => plan.check_puts(rows, deleted)?,
-                Step::Range(_) | Step::Nothing => {}
+                TxnOp::Txn(path) => path.check_puts(rows, deleted)?,
+                TxnOp::Range(_) | TxnOp::Nothing => {}
             }
         }
         Ok(())
     }
 
-    /// The revision that a range names must have been there before the transaction.
+    /// The revision that a range names must be readable before the transaction.
     fn check_ranges(&self, meta: &Meta) -> Result<(), Refusal> {
-        for step in &self.steps {
-            match step {
-                Step::Range(RangeRequest { revision: 0, .. }) => {}
-                Step::Range(range) if range.revision > meta.revision => {
+        for op in &self.ops {
+            match op {
+                TxnOp::Range(RangeRequest { revision: 0, .. }) => {}
+                TxnOp::Range(range) if range.revision > meta.revision => {
                     return Err(Refusal::FutureRevision);
                 }
-                Step::Range(range) if range.revision < meta.compacted => {
+                TxnOp::Range(range) if range.revision < meta.compacted => {
                     return Err(Refusal::Compacted);
                 }
-                Step::Txn(plan) => plan.check_ranges(meta)?,
-                Step::Range(_) | Step::Put(_) | Step::DeleteRange(_) | Step::Nothing => {}
+                TxnOp::Txn(path) => path.check_ranges(meta)?,
+                TxnOp::Range(_) | TxnOp::Put(_) | TxnOp::DeleteRange(_) | TxnOp::Nothing => {}
             }
         }
         Ok(())
     }
 
     fn run(&self, writer: &mut Writer<'_>) -> Result<TxnResponse, StorageError> {
-        self.answer(&mut |step| {
-            Ok(match step {
-                Step::Range(request) => Some(Response::ResponseRange(writer.range(request)?)),
-                Step::Put(request) => Some(Response::ResponsePut(writer.put(request)?)),
-                Step::DeleteRange(request) => {
+        self.answer(&mut |op| {
+            Ok(match op {
+                TxnOp::Range(request) => Some(Response::ResponseRange(writer.range(request)?)),
+                TxnOp::Put(request) => Some(Response::ResponsePut(writer.put(request)?)),
+                TxnOp::DeleteRange(request) => {
                     Some(Response::ResponseDeleteRange(writer.delete_range(request)?))
                 }
-                Step::Txn(plan) => {
-                    let mut response = plan.run(writer)?;
+                TxnOp::Txn(path) => {
+                    let mut response = path.run(writer)?;
                     response.header = Some(header(0));
                     Some(Response::ResponseTxn(response.into()))
                 }
-                Step::Nothing => None,
+                TxnOp::Nothing => None,
             })
         })
     }
 
     fn read(&self, rows: &dyn Read, current: i64) -> Result<TxnResponse, StorageError> {
-        let mut response = self.answer(&mut |step| {
-            Ok(match step {
-                Step::Range(request) => {
+        let mut response = self.answer(&mut |op| {
+            Ok(match op {
+                TxnOp::Range(request) => {
                     let at = if request.revision > 0 { request.revision } else { current };
                     Some(Response::ResponseRange(range_at(rows, request, at, current)?))
                 }
-                Step::Txn(plan) => {
-                    let mut response = plan.read(rows, current)?;
+                TxnOp::Txn(path) => {
+                    let mut response = path.read(rows, current)?;
                     response.header = Some(header(0));
                     Some(Response::ResponseTxn(response.into()))
                 }
-                Step::Put(_) | Step::DeleteRange(_) | Step::Nothing => None,
+                TxnOp::Put(_) | TxnOp::DeleteRange(_) | TxnOp::Nothing => None,
             })
         })?;
         response.header = Some(header(current));
@@ -177,31 +177,31 @@ impl<'a> Plan<'a> {
 
     fn answer(
         &self,
-        step: &mut dyn FnMut(&Step<'a>) -> Result<Option<Response>, StorageError>,
+        run_op: &mut dyn FnMut(&TxnOp<'a>) -> Result<Option<Response>, StorageError>,
     ) -> Result<TxnResponse, StorageError> {
         let responses = self
-            .steps
+            .ops
             .iter()
-            .map(|it| Ok(ResponseOp { response: step(it)? }))
+            .map(|it| Ok(ResponseOp { response: run_op(it)? }))
             .collect::<Result<_, StorageError>>()?;
         Ok(TxnResponse { header: None, succeeded: self.succeeded, responses })
     }
 }
 
-impl<'a> Step<'a> {
+impl<'a> TxnOp<'a> {
     fn of(rows: &dyn Read, op: &'a RequestOp) -> Result<Self, StorageError> {
         Ok(match &op.request {
             Some(Request::RequestRange(request)) => Self::Range(request),
             Some(Request::RequestPut(request)) => Self::Put(request),
             Some(Request::RequestDeleteRange(request)) => Self::DeleteRange(request),
-            Some(Request::RequestTxn(request)) => Self::Txn(Plan::of(rows, request)?),
+            Some(Request::RequestTxn(request)) => Self::Txn(TxnPath::of(rows, request)?),
             None => Self::Nothing,
         })
     }
 }
 
-/// Whether a compare holds for every key that it names. Without any such key it is decided on a
-/// key with all zeros, except that a value cannot be compared with a missing one: that never holds.
+/// Whether a compare holds for every key that it names. If there is no such key, it is decided on a
+/// record of zeros; but a compare of values then never holds.
 fn holds(rows: &dyn Read, compare: &Compare) -> Result<bool, StorageError> {
     let mut found = false;
     let mut all = true;
@@ -213,12 +213,12 @@ fn holds(rows: &dyn Read, compare: &Compare) -> Result<bool, StorageError> {
     if found {
         return Ok(all);
     }
-    Ok(compare.target != CompareTarget::Value as i32 && holds_for(compare, Record::default()))
+    Ok(compare.target != CompareTarget::Value as i32 && holds_for(compare, KeyRecord::default()))
 }
 
-/// A target without its operand, or with that of another target, is compared with zero. What a
-/// later protocol may add to targets is equal to anything, and to results holds: etcd's choice.
-fn holds_for(compare: &Compare, record: Record<'_>) -> bool {
+/// As in etcd, a target without its operand, or with the operand of another target, is compared
+/// with zero. A target of a later protocol counts as equal, and a result of a later protocol holds.
+fn holds_for(compare: &Compare, record: KeyRecord<'_>) -> bool {
     use TargetUnion::{CreateRevision, Lease, ModRevision, Value, Version};
 
     let operand = compare.target_union.as_ref();

@@ -1,5 +1,5 @@
-//! What is refused by its form alone, before it is proposed. The machine checks again, since a
-//! command may come from a replica of another version.
+//! Checks of a request by itself, before it is proposed. The machine checks again, since a command
+//! may come from a replica of another version.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,12 @@ use super::{
     span::{Span, SpanSet},
 };
 
-/// The largest command, encoded; etcd's.
+/// The size of the largest encoded command, as in etcd.
 pub const MAX_REQUEST_BYTES: usize = 1536 * 1024;
 
-/// Compares, or operations of a branch, in one transaction; etcd's. What an outer transaction has
-/// is not left to those within.
-pub const MAX_TXN_OPS: usize = 128;
+/// The most compares, or operations of a branch, in one transaction, as in etcd. What an outer
+/// transaction has is subtracted from the limit of those nested in it.
+const MAX_TXN_OPS: usize = 128;
 
 pub fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
     check_key(&request.key)?;
@@ -74,9 +74,9 @@ fn check_operations(request: &TxnRequest, left: usize) -> Result<(), Refusal> {
 
 /// What a branch may write: a key may not be put twice, nor put and deleted.
 ///
-/// Etcd's rules with their holes, since a client may rely on what etcd lets through. A deletion of
-/// everything from a key on (`range_end` is one zero byte) overlaps with nothing; of two nested
-/// transactions the first may put what the second deletes.
+/// These are etcd's rules, with their two exceptions, since a client may rely on what etcd accepts:
+/// a deletion of everything from a key on (`range_end` is one zero byte) overlaps with nothing, and
+/// of two nested transactions the first may put what the second deletes.
 #[derive(Debug, Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a [u8]>,

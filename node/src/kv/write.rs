@@ -11,7 +11,7 @@ use raft::rows::{Read, StorageError, Write};
 
 use super::{
     layout::{
-        ChangeKind, Meta, Record, Revision, change_row, change_value, corrupt, current_row,
+        ChangeKind, KeyRecord, Meta, Revision, change_row, change_value, corrupt, current_row,
         history_row,
     },
     read::{header, range_at},
@@ -21,7 +21,7 @@ use super::{
 
 /// Changes rows for one command, which is one revision.
 ///
-/// The revision is spent by the first change; [`Writer::finish`] says whether there was one.
+/// The first change uses the next revision; without a change the revision stays.
 pub(super) struct Writer<'a> {
     rows: &'a mut dyn Write,
     meta: &'a mut Meta,
@@ -39,11 +39,11 @@ impl<'a> Writer<'a> {
         let row = current_row(&request.key);
         let old_bytes = self.rows.get(&row)?;
         let old = match &old_bytes {
-            Some(bytes) => Some(Record::decode(bytes).ok_or_else(|| corrupt("current", &row))?),
+            Some(bytes) => Some(KeyRecord::decode(bytes).ok_or_else(|| corrupt("current", &row))?),
             None => None,
         };
         let at = self.next_revision();
-        let mut record = Record {
+        let mut record = KeyRecord {
             create_revision: old.map_or(at.main, |old| old.create_revision),
             mod_revision: at.main,
             version: old.map_or(0, |old| old.version) + 1,
@@ -99,8 +99,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// Answers a range with what this command has changed so far, or at an older revision, which
-    /// was checked to be there.
+    /// Answers a range at the latest revision, with what this command has changed so far, or at an
+    /// older one, which was checked to be readable.
     pub(super) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StorageError> {
         let current = self.revision();
         let at = if request.revision > 0 { request.revision } else { current };
@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
         self.begin + i64::from(self.changes > 0)
     }
 
-    /// Makes the revision the namespace's, if it was spent.
+    /// Makes the revision as this command sees it the namespace's, and returns it.
     pub(super) fn finish(self) -> i64 {
         self.meta.revision = self.revision();
         self.meta.revision
@@ -124,7 +124,7 @@ impl<'a> Writer<'a> {
         at
     }
 
-    /// Moves a record into history. Its current row is the caller's to replace or delete.
+    /// Moves a record into history. The caller replaces or deletes its current row.
     fn end_record(&mut self, key: &[u8], at: Revision, current_row_len: usize, bytes: Vec<u8>) {
         let row = history_row(key, at);
         self.meta.shrink(current_row_len + bytes.len());
@@ -145,7 +145,7 @@ pub(super) fn admit_put(rows: &dyn Read, request: &PutRequest) -> Result<(), KvE
     admit_ignore(rows, request, &SpanSet::default())
 }
 
-/// Refuses a lease: there are none.
+/// Refuses a put with a lease, since there are no leases.
 pub(super) fn admit_lease(request: &PutRequest) -> Result<(), Refusal> {
     if request.lease == 0 { Ok(()) } else { Err(Refusal::LeaseNotFound) }
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Advice, Outlook, Step, next_step};
+use super::{Advice, Step, Topology, next_step};
 
 /// How long a leader waits before it looks again. A learner that has caught up waits this long for
 /// its promotion; a failed step is not repeated sooner.
@@ -25,43 +25,47 @@ const SETTLE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Reconciler {
     group: Group,
-    outlook: watch::Receiver<Outlook>,
-    patience: Duration,
-    /// The term in which this node leads, and since when it is looked at.
-    leads: Option<(u64, Instant)>,
+    topology: watch::Receiver<Topology>,
+    replace_after: Duration,
+    /// The term in which this node leads, and when this reconciler first saw it lead.
+    leading_since: Option<(u64, Instant)>,
 }
 
 impl Reconciler {
-    pub(crate) fn new(group: Group, outlook: watch::Receiver<Outlook>, patience: Duration) -> Self {
-        Self { group, outlook, patience, leads: None }
+    pub(crate) fn new(
+        group: Group,
+        topology: watch::Receiver<Topology>,
+        replace_after: Duration,
+    ) -> Self {
+        Self { group, topology, replace_after, leading_since: None }
     }
 
     /// Reconciles until it is dropped.
     pub(crate) async fn run(mut self) {
         loop {
-            let pause = if self.look().await { SETTLE } else { LOOK_EVERY };
-            // Advice that changed is looked at right away; a publisher that is gone leaves the
-            // periodic look.
+            let pause = if self.reconcile_once().await { SETTLE } else { LOOK_EVERY };
+            // Changed advice is acted on at once. If its publisher is gone, the periodic look
+            // remains.
             tokio::select! {
-                Ok(()) = self.outlook.changed() => {}
+                Ok(()) = self.topology.changed() => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
-    /// Whether a step was taken.
-    async fn look(&mut self) -> bool {
+    /// Takes the next step, if there is one. Returns whether it was taken.
+    async fn reconcile_once(&mut self) -> bool {
         let status = self.group.status();
         if status.role != Role::Leader {
-            self.leads = None;
+            self.leading_since = None;
             return false;
         }
         let advice = self.advice(&status);
-        let Some(step) = next_step(&status, advice.as_ref(), self.patience) else {
+        let Some(step) = next_step(&status, advice.as_ref(), self.replace_after) else {
             return false;
         };
         let namespace = self.group.namespace();
-        match self.take(step.clone(), status.membership_log_id).await {
+        match self.propose(step.clone(), status.membership_log_id).await {
             Ok(()) => {
                 info!(namespace, ?step, "membership changed");
                 true
@@ -73,22 +77,22 @@ impl Reconciler {
         }
     }
 
-    /// What DISCO advises, as far as this leader has heard no better of its members.
+    /// What DISCO advises, corrected by what this leader has heard from the members.
     fn advice(&mut self, status: &Status) -> Option<Advice> {
         let term = status.term;
         let now = Instant::now();
-        let since = match self.leads {
+        let since = match self.leading_since {
             Some((led, since)) if led == term => since,
             Some(_) | None => now,
         };
-        self.leads = Some((term, since));
-        let advice = self.outlook.borrow_and_update().advice(self.group.id(), now)?;
-        let tenure = now.saturating_duration_since(since);
+        self.leading_since = Some((term, since));
+        let advice = self.topology.borrow_and_update().advice(self.group.id(), now)?;
+        let leading_for = now.saturating_duration_since(since);
         let heard = status.members.iter().filter_map(|it| Some((it.node_id, it.heard?))).collect();
-        Some(advice.as_heard(&heard, tenure))
+        Some(advice.capped_by_silence(&heard, leading_for))
     }
 
-    async fn take(&self, step: Step, looked_at: Option<(u64, u64)>) -> Result<(), ChangeError> {
+    async fn propose(&self, step: Step, looked_at: Option<(u64, u64)>) -> Result<(), ChangeError> {
         debug!(namespace = self.group.namespace(), ?step, "changing the membership");
         match step {
             Step::AddLearner(member) => self.group.add_learner(member, looked_at).await,

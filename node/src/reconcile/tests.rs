@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use mesh::{Member, NodeId};
 use raft::{MemberStatus, Quorum, Role, Status};
 
-use super::{Advice, Presence, Reason, Standing, Step, next_step, successor};
+use super::{Advice, AdvisedNode, Presence, Reason, Step, next_step, successor};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 const LONG: Presence = Presence::Down(PATIENCE);
@@ -42,20 +42,20 @@ fn a_joint_membership_is_finished_first() {
     assert_eq!(step(&status, &advice), expected);
 }
 
-/// S6: DISCO and a node may be cut off from each other while the group has its voter.
+/// S6: DISCO and a node may be cut off from each other while the node still answers its group.
 #[test]
 fn a_voter_that_answers_its_leader_keeps_its_seat_whatever_disco_says() {
     let status = leader([voter(1), voter(2), voter(3), learner(4, 0)]);
     let down = || advice([1, 2, 3, 4]).with(3, LONG);
     let replaced = Some(set([1, 2, 4], Reason::Replace { dead: 3 }));
-    let as_heard = |heard: &[(NodeId, Duration)], tenure| {
-        step(&status, &down().as_heard(&heard.iter().copied().collect(), tenure))
+    let capped_by_silence = |heard: &[(NodeId, Duration)], leading_for| {
+        step(&status, &down().capped_by_silence(&heard.iter().copied().collect(), leading_for))
     };
     let moment = Duration::from_millis(150);
-    assert_eq!(as_heard(&[(3, moment)], PATIENCE), None, "it answered a moment ago");
-    assert_eq!(as_heard(&[(3, PATIENCE)], PATIENCE), replaced);
-    assert_eq!(as_heard(&[], moment), None, "the leader has only begun to listen");
-    assert_eq!(as_heard(&[(2, moment)], PATIENCE), replaced);
+    assert_eq!(capped_by_silence(&[(3, moment)], PATIENCE), None, "it answered a moment ago");
+    assert_eq!(capped_by_silence(&[(3, PATIENCE)], PATIENCE), replaced);
+    assert_eq!(capped_by_silence(&[], moment), None, "the leader has only begun to listen");
+    assert_eq!(capped_by_silence(&[(2, moment)], PATIENCE), replaced);
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn member(node_id: NodeId) -> Member {
 
 /// Three voters wanted, everybody up, all in one zone.
 fn advice<const N: usize>(replicas: [NodeId; N]) -> Advice {
-    let up = Standing { presence: Presence::Up, zone: String::new() };
+    let up = AdvisedNode { presence: Presence::Up, zone: String::new() };
     Advice {
         replicas: replicas.into_iter().map(member).collect(),
         voters_wanted: 3,

@@ -1,10 +1,10 @@
-//! Looking for a DISCO server that has a quorum, while the one in session has none.
+//! The search for a DISCO server that has a quorum, while the one in session has none.
 //!
-//! A server that was cut off from the others cannot tell that from the end of all quorums: the
-//! reports that it takes may be heard by nobody, and the node's lease runs out elsewhere. So the
-//! node asks the others, by beginning a session with each. The first whose directive is fresh gets
-//! the node; the session with the old server is kept until then. If there is none, because DISCO
-//! has no quorum at all, nothing changes and the node looks again later.
+//! A server without a quorum cannot know whether the other servers have one. If they have, the
+//! node's reports reach no leader, and its lease expires. So the node begins a session with each of
+//! the other servers, and moves to the first one whose directive is fresh. Until then it keeps the
+//! session with the old server. If no server has a quorum, nothing changes, and the node asks again
+//! later.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,24 +16,23 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::{
-    ACCEPT_WITHIN, Open,
-    dial::{backoff, order},
-    open,
+    ACCEPT_WITHIN, AcceptedSession, open_session,
+    servers::{backoff, servers_to_try},
 };
 
-/// The longest pause between two looks.
+/// The longest pause between two rounds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Looks until there is a server with a quorum. Gives the session that was begun with it.
-pub(super) async fn find(
+/// Asks all servers until one has a quorum, and returns the session that was begun with it.
+pub(super) async fn find_quorum(
     host: Host,
     seeds: Vec<SocketAddr>,
     current: SocketAddr,
     hello: NodeHello,
-) -> Open {
+) -> AcceptedSession {
     let mut rounds = 0;
     loop {
-        if let Some(found) = look(&host, &seeds, current, &hello).await {
+        if let Some(found) = ask_all(&host, &seeds, current, &hello).await {
             return found;
         }
         sleep(pause(rounds, rand::random())).await;
@@ -42,15 +41,16 @@ pub(super) async fn find(
 }
 
 /// Asks every other server at once.
-async fn look(
+async fn ask_all(
     host: &Host,
     seeds: &[SocketAddr],
     current: SocketAddr,
     hello: &NodeHello,
-) -> Option<Open> {
+) -> Option<AcceptedSession> {
     let mesh = host.mesh().watch_id().borrow().clone()?;
-    let others =
-        order(seeds, host.mesh().book().hints(), None).into_iter().filter(|it| *it != current);
+    let others = servers_to_try(seeds, host.mesh().book().hints(), None)
+        .into_iter()
+        .filter(|it| *it != current);
     let mut asked: FuturesUnordered<_> =
         others.map(|address| ask(address, hello.clone(), &mesh)).collect();
     while let Some(answer) = asked.next().await {
@@ -61,8 +61,8 @@ async fn look(
     None
 }
 
-async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<Open> {
-    match timeout(ACCEPT_WITHIN, open(address, hello)).await {
+async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<AcceptedSession> {
+    match timeout(ACCEPT_WITHIN, open_session(address, hello)).await {
         Ok(Ok(open)) => is_fresh(&open, mesh).then_some(open),
         Ok(Err(status)) => {
             debug!(%address, %status, "no session with DISCO here");
@@ -72,13 +72,13 @@ async fn ask(address: SocketAddr, hello: NodeHello, mesh: &MeshId) -> Option<Ope
     }
 }
 
-fn is_fresh(open: &Open, mesh: &MeshId) -> bool {
+fn is_fresh(open: &AcceptedSession, mesh: &MeshId) -> bool {
     let meta = open.first.meta.as_ref();
     meta.is_some_and(|meta| meta.stale_for_ms == 0 && meta.mesh_id == mesh.as_str())
 }
 
-/// How long to wait after so many looks: as between rounds without a session, and longer, since
-/// there is one.
+/// How long to wait after so many rounds: it grows like the backoff without a session, but to a
+/// longer pause, since the node has a session.
 pub(super) fn pause(rounds: u32, jitter: f64) -> Duration {
-    backoff(rounds, jitter).mul_f64(LONGEST_PAUSE.div_duration_f64(super::dial::LONGEST_BACKOFF))
+    backoff(rounds, jitter).mul_f64(LONGEST_PAUSE.div_duration_f64(super::servers::LONGEST_BACKOFF))
 }

@@ -1,7 +1,7 @@
 //! What DISCO orders, read from the wire.
 //!
-//! A part that cannot be read is left out with a trace of it: an order is a whole state, and one
-//! bad address must not keep the rest from being followed.
+//! An address that cannot be read is left out and logged: a directive is a whole state, and one bad
+//! address must not keep the node from following the rest.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

@@ -8,11 +8,12 @@ use tonic::Code;
 
 use super::{
     SessionError,
-    dial::{backoff, order},
     orders::{self, Assignment, NodeState, Orders, Peer},
     refused_by_all,
-    verdict::{Verdict, judge},
+    servers::{backoff, servers_to_try},
+    verdict::{Verdict, verdict_of},
 };
+use crate::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 
 const ALL_CODES: [Code; 17] = [
     Code::Ok,
@@ -84,7 +85,7 @@ fn half_of_the_backoff_is_random() {
 fn every_disco_server_is_tried_once() {
     let seeds = [address(1), address(2)];
     let hints = vec![hint(2, "disco"), hint(3, "disco"), hint(4, "data")];
-    let mut tried = order(&seeds, hints, None);
+    let mut tried = servers_to_try(&seeds, hints, None);
     tried.sort_unstable();
     assert_eq!(tried, [address(1), address(2), address(3)]);
 }
@@ -93,7 +94,7 @@ fn every_disco_server_is_tried_once() {
 fn the_server_just_lost_is_tried_last() {
     let seeds: Vec<SocketAddr> = (1..=5).map(address).collect();
     for lost in &seeds {
-        assert_eq!(order(&seeds, Vec::new(), Some(*lost)).last(), Some(lost));
+        assert_eq!(servers_to_try(&seeds, Vec::new(), Some(*lost)).last(), Some(lost));
     }
 }
 
@@ -101,8 +102,8 @@ fn the_server_just_lost_is_tried_last() {
 fn a_directive_is_read_as_orders() {
     let mesh = MeshId::generate();
     let assignment = Assignment {
-        group: 2,
-        namespace: "default".to_owned(),
+        group: DEFAULT_GROUP,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
         first_voters: vec![member(1)],
         replicas: vec![member(1), member(2)],
         voters_wanted: 3,
@@ -118,7 +119,7 @@ fn a_directive_is_read_as_orders() {
     };
     let expected = Orders {
         mesh: mesh.clone(),
-        assignments: BTreeMap::from([(2, assignment)]),
+        assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
         peers: BTreeMap::from([(1, peer)]),
         fresh: true,
     };
@@ -158,7 +159,7 @@ fn hints_that_cannot_be_read_are_left_out() {
 }
 
 fn codes(verdict: Verdict, accepted_before: bool) -> Vec<Code> {
-    ALL_CODES.into_iter().filter(|code| judge(*code, accepted_before) == verdict).collect()
+    ALL_CODES.into_iter().filter(|code| verdict_of(*code, accepted_before) == verdict).collect()
 }
 
 fn directive() -> Directive {
@@ -166,8 +167,8 @@ fn directive() -> Directive {
     Directive {
         meta: Some(AnswerMeta::default()),
         groups: vec![GroupRecord {
-            group: 2,
-            namespace: "default".to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: vec![wire(1)],
             replicas: vec![wire(1), wire(2)],
             leader_id: 1,

@@ -1,4 +1,4 @@
-//! Which refusals are final for the server that said them.
+//! Which statuses of a DISCO server are final.
 
 use tonic::Code;
 
@@ -16,10 +16,10 @@ pub(crate) enum Verdict {
 ///
 /// Only what a server says about *this node* is final: wrong mesh, wrong store, a copied disk, a
 /// malformed introduction. Once a server has accepted this process, its introduction was not
-/// malformed, and only a copy of its disk that was started elsewhere is news, since it votes under
-/// the same id. All other codes say something about the server or the way to it: `UNIMPLEMENTED` is
-/// a data node's mesh port, `UNAVAILABLE` a server without a quorum.
-pub(crate) fn judge(code: Code, accepted_before: bool) -> Verdict {
+/// malformed; then only a copy of its disk that was started elsewhere is final, since the copy
+/// votes under the same id. All other codes say something about the server or the way to it:
+/// `UNIMPLEMENTED` is a data node's mesh port, `UNAVAILABLE` a server without a quorum.
+pub(crate) fn verdict_of(code: Code, accepted_before: bool) -> Verdict {
     match code {
         Code::FailedPrecondition | Code::AlreadyExists => Verdict::Final,
         Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated

@@ -1,12 +1,13 @@
-//! The other end of a session, reduced to the conversation: it orders every node that says hello to
-//! host one group alone, and tells the test what the node said. It has a quorum until it is told
-//! otherwise.
+//! A DISCO server that only holds sessions: it orders every node that says hello to host one group
+//! alone, and passes on to the test what the node said. It has a quorum until the test takes it
+//! away.
 //!
 //! What DISCO really does with a session is tested end to end, with the real one.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh::MeshId;
+use node::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 use proto::quorate::v1::{
     AnswerMeta, ConfigureServiceReply, ConfigureServiceRequest, DeregisterReply, DeregisterRequest,
     DeregisterSilentReply, DeregisterSilentRequest, Directive, GroupRecord, ListGroupsReply,
@@ -30,14 +31,14 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use crate::server::PATIENCE;
 
-/// Reports that the test has not looked at.
+/// Reports that the test has not received yet.
 const REPORTS: usize = 1024;
 
 pub(crate) struct Disco {
     pub(crate) address: SocketAddr,
     reports: mpsc::Receiver<Report>,
     has_quorum: watch::Sender<bool>,
-    /// There until it is killed or dropped.
+    /// None once the server was killed or dropped.
     runtime: Option<Runtime>,
 }
 
@@ -52,12 +53,12 @@ impl Disco {
         let listener = listener.into_std().unwrap();
         let (told, reports) = mpsc::channel(REPORTS);
         let has_quorum = watch::Sender::new(true);
-        let conversation =
-            Conversation { mesh_id: mesh.to_string(), told, has_quorum: has_quorum.subscribe() };
+        let registry =
+            FakeRegistry { mesh_id: mesh.to_string(), told, has_quorum: has_quorum.subscribe() };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-            let registry = RegistryServer::new(conversation);
+            let registry = RegistryServer::new(registry);
             Server::builder().add_service(registry).serve_with_incoming(incoming).await
         });
         Self { address, reports, has_quorum, runtime: Some(runtime) }
@@ -68,7 +69,7 @@ impl Disco {
         self.has_quorum.send_replace(has_quorum);
     }
 
-    /// Waits until a node that is in session here reports, which it does not while it only asks.
+    /// Waits for a status report. A node sends one only to the server that it stays with.
     pub(crate) async fn hears_status(&mut self) {
         self.hears(|report| matches!(report, Report::Status(_)).then_some(())).await;
     }
@@ -108,14 +109,14 @@ impl Drop for Disco {
 }
 
 #[derive(Clone)]
-struct Conversation {
+struct FakeRegistry {
     mesh_id: String,
     told: mpsc::Sender<Report>,
     has_quorum: watch::Receiver<bool>,
 }
 
-impl Conversation {
-    async fn hold(
+impl FakeRegistry {
+    async fn hold_session(
         mut self,
         mut reports: Streaming<NodeReport>,
         directives: mpsc::Sender<Result<Directive, Status>>,
@@ -152,8 +153,8 @@ impl Conversation {
 fn group_of(hello: &NodeHello) -> GroupRecord {
     let member = Member { node_id: hello.node_id, store_id: hello.store_id };
     GroupRecord {
-        group: 2,
-        namespace: "default".to_owned(),
+        group: DEFAULT_GROUP,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
         first_voters: vec![member],
         replicas: vec![member],
         voters_wanted: 1,
@@ -164,7 +165,7 @@ fn group_of(hello: &NodeHello) -> GroupRecord {
 type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
-impl Registry for Conversation {
+impl Registry for FakeRegistry {
     type SessionStream = ReceiverStream<Result<Directive, Status>>;
 
     async fn session(
@@ -172,31 +173,31 @@ impl Registry for Conversation {
         request: Request<Streaming<NodeReport>>,
     ) -> Answer<Self::SessionStream> {
         let (directives, queue) = mpsc::channel(1);
-        Handle::current().spawn(self.clone().hold(request.into_inner(), directives));
+        Handle::current().spawn(self.clone().hold_session(request.into_inner(), directives));
         Ok(Response::new(ReceiverStream::new(queue)))
     }
 
     async fn register(&self, _: Request<RegisterRequest>) -> Answer<RegisterReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn renew(&self, _: Request<RenewRequest>) -> Answer<RenewReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn set_health(&self, _: Request<SetHealthRequest>) -> Answer<SetHealthReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn deregister(&self, _: Request<DeregisterRequest>) -> Answer<DeregisterReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn deregister_silent(
         &self,
         _: Request<DeregisterSilentRequest>,
     ) -> Answer<DeregisterSilentReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn configure_service(
@@ -207,34 +208,34 @@ impl Registry for Conversation {
     }
 
     async fn remove_service(&self, _: Request<RemoveServiceRequest>) -> Answer<RemoveServiceReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Answer<RemoveMemberReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn live(&self, _: Request<LiveRequest>) -> Answer<LiveReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_services(&self, _: Request<ListServicesRequest>) -> Answer<ListServicesReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_instances(&self, _: Request<ListInstancesRequest>) -> Answer<ListInstancesReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_members(&self, _: Request<ListMembersRequest>) -> Answer<ListMembersReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn list_groups(&self, _: Request<ListGroupsRequest>) -> Answer<ListGroupsReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 }
 
-fn left_out() -> Status {
+fn unsupported() -> Status {
     Status::unimplemented("only sessions are held here")
 }

@@ -1,7 +1,7 @@
-//! The key-value machine, as stories and against a model.
+//! The key-value machine, by scripts and against a model.
 
-mod bench;
 pub(crate) mod generator;
 mod model;
 mod property;
 mod scripts;
+mod test_machine;

@@ -17,7 +17,7 @@ use crate::{
 const SEEDS: u64 = 4;
 const STEPS: usize = 1_000;
 
-/// What came back, without what tells one server from another.
+/// An answer, without what differs from server to server.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Range(proto::etcdserverpb::RangeResponse),
@@ -74,7 +74,7 @@ fn refused(status: Status) -> Answer {
     Answer::Refused(status.code(), status.message().to_owned())
 }
 
-/// Leaves of every header only the revision.
+/// Keeps only the revision of every header.
 fn anonymous(mut answer: Answer) -> Answer {
     match &mut answer {
         Answer::Range(it) => strip(&mut it.header),

@@ -1,8 +1,8 @@
 //! The etcd services over real sockets and a real group of one.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
-use mesh::{DataDir, DataDirError, Member as Voter, Mesh, MeshConfig};
+use mesh::{Member as Voter, Mesh, MeshConfig};
 use node::{
     etcd::{Etcd, NAMESPACE_METADATA},
     kv::{KvMachine, MAX_REQUEST_BYTES},
@@ -25,8 +25,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server},
 };
 
-const LEADER_WITHIN: Duration = Duration::from_secs(10);
-const UNLOCKED_WITHIN: Duration = Duration::from_secs(10);
+use crate::server::{PATIENCE, open_directory};
 
 #[tokio::test]
 async fn keys_are_written_read_and_deleted() {
@@ -135,6 +134,7 @@ async fn without_a_namespace_clients_are_told_to_come_back() {
     let server = Node::start(&[]).await;
     let refused = server.kv().await.range(get("a")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("hosts no namespace yet"), "{refused}");
     server.stop().await;
 }
 
@@ -142,7 +142,7 @@ async fn without_a_namespace_clients_are_told_to_come_back() {
 #[tokio::test]
 async fn a_call_that_comes_before_the_namespace_waits_for_it() {
     let server = Node::start(&["default"]).await;
-    let hosted = server.namespaces.hosted("default").unwrap();
+    let hosted = server.namespaces.find("default").await.unwrap();
     server.namespaces.remove("default");
     let mut kv = server.kv().await;
     let mut early = std::pin::pin!(kv.put(put("a", "1")));
@@ -256,7 +256,6 @@ impl Node {
     }
 
     async fn open(path: &Path, namespaces: &[&str]) -> Self {
-        let services = BTreeSet::from(["data".to_owned()]);
         let mesh_address: SocketAddr = "127.0.0.1:7400".parse().unwrap();
         let config = MeshConfig {
             advertise: mesh_address,
@@ -264,7 +263,7 @@ impl Node {
             awaits_forming: false,
             version: "test".to_owned(),
         };
-        let mesh = Mesh::open(unlocked(path, &services).await, config);
+        let mesh = Mesh::open(open_directory(path).await, config);
         let host = Host::open(mesh, Timing::production()).unwrap();
         host.mesh().form_alone().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -279,7 +278,7 @@ impl Node {
             group.initialize(&[own]).await.unwrap();
             let mut status = group.watch_status();
             let led = status.wait_for(|status| status.leader.is_some());
-            tokio::time::timeout(LEADER_WITHIN, led).await.unwrap().unwrap();
+            tokio::time::timeout(PATIENCE, led).await.unwrap().unwrap();
             known.insert(Hosted { namespace: (*namespace).to_owned(), group: group.clone() });
             known.set_members(
                 namespace,
@@ -332,21 +331,6 @@ impl Node {
     async fn maintenance(&self) -> MaintenanceClient<Channel> {
         MaintenanceClient::new(self.channel().await)
     }
-}
-
-/// The directory, once the threads of a host before have let go of it.
-async fn unlocked(path: &Path, services: &BTreeSet<String>) -> DataDir {
-    let opened = async {
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        loop {
-            look.tick().await;
-            match DataDir::open(path, services, None) {
-                Err(DataDirError::Locked(_)) => {}
-                opened => return opened.unwrap(),
-            }
-        }
-    };
-    tokio::time::timeout(UNLOCKED_WITHIN, opened).await.unwrap()
 }
 
 fn put(key: &str, value: &str) -> PutRequest {

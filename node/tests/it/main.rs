@@ -5,6 +5,6 @@ mod disco;
 mod kv;
 mod kv_compared;
 mod kv_etcd;
-mod peers;
 mod server;
 mod session;
+mod without_disco;

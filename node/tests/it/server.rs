@@ -9,7 +9,7 @@ use std::{
 };
 
 use mesh::{DataDir, DataDirError, Identity, Mesh, MeshConfig, MeshId};
-use node::{Data, DataConfig, DataError, Ready};
+use node::{Data, DataConfig, DataError, Ready, etcd::Etcd, namespaces::DEFAULT_GROUP};
 use proto::{
     etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient},
     quorate::v1::{
@@ -33,6 +33,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a server may take to stop, as a user is promised.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longer than any test runs: no voter is replaced.
+const REPLACE_AFTER: Duration = Duration::from_secs(600);
 
 /// Ports that a server will listen on, known before it starts.
 pub(crate) struct Ports {
@@ -111,7 +114,7 @@ impl Server {
 
     /// What this replica knows of the group of the namespace `default`, once it runs.
     pub(crate) fn status(&self) -> Option<Status> {
-        self.host.group(2).map(|group| group.status())
+        self.host.group(DEFAULT_GROUP).map(|group| group.status())
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -129,7 +132,7 @@ impl Server {
         self.directory
     }
 
-    /// Ends the server without a word, and gives its directory back.
+    /// Ends the server without notice, and gives its directory back.
     pub(crate) async fn kill(self) -> PathBuf {
         drop(self.host);
         end(self.runtime).await;
@@ -146,7 +149,7 @@ impl Server {
 
     pub(crate) async fn is_ready(&self) {
         let mut ready = self.ready.clone();
-        let is_ready = ready.wait_for(|ready| ready.groups == 1 && ready.is_ready());
+        let is_ready = ready.wait_for(|ready| ready.groups == 1 && ready.reasons.is_empty());
         match timeout(PATIENCE, is_ready).await {
             Ok(ready) => drop(ready.unwrap()),
             Err(_) => panic!("not ready: {:?}", self.ready.borrow()),
@@ -192,7 +195,7 @@ impl Server {
         .await;
     }
 
-    /// Repeats what is answered by "not now" until it is answered by something else.
+    /// Repeats a call for as long as the answer is UNAVAILABLE.
     async fn until_available<T>(
         &self,
         call: impl AsyncFn(&mut KvClient<tonic::transport::Channel>) -> Result<T, tonic::Status>,
@@ -243,23 +246,27 @@ pub(crate) async fn form(servers: &[&Server]) {
     }
 }
 
-/// Opens a host, waiting for the process before it to have let go of the directory.
-pub(crate) async fn open_host(
-    directory: PathBuf,
-    advertise: SocketAddr,
-    seeds: Vec<SocketAddr>,
-) -> Host {
+/// Opens a data directory once the host before has unlocked it.
+pub(crate) async fn open_directory(directory: &Path) -> DataDir {
     let services = BTreeSet::from(["data".to_owned()]);
     let opening = async {
         loop {
-            match DataDir::open(&directory, &services, None) {
+            match DataDir::open(directory, &services, None) {
                 Ok(opened) => return opened,
                 Err(DataDirError::Locked(_)) => sleep(Duration::from_millis(50)).await,
                 Err(error) => panic!("{error}"),
             }
         }
     };
-    let opened = timeout(PATIENCE, opening).await.unwrap();
+    timeout(PATIENCE, opening).await.unwrap()
+}
+
+pub(crate) async fn open_host(
+    directory: &Path,
+    advertise: SocketAddr,
+    seeds: Vec<SocketAddr>,
+) -> Host {
+    let opened = open_directory(directory).await;
     let config = MeshConfig { advertise, seeds, awaits_forming: true, version: "test".to_owned() };
     Host::open(Mesh::open(opened, config), Timing::quick()).unwrap()
 }
@@ -280,7 +287,7 @@ async fn boot(
 ) -> Booted {
     let mesh_address = ports.mesh_address();
     let kv_address = ports.kv.local_addr().unwrap();
-    let host = open_host(directory.clone(), mesh_address, peers).await;
+    let host = open_host(&directory, mesh_address, peers).await;
     let config = DataConfig {
         directory,
         disco,
@@ -290,12 +297,12 @@ async fn boot(
         zone: String::new(),
         name: mesh_address.to_string(),
         version: "0.0.0".to_owned(),
-        replace_after: node::data::REPLACE_AFTER,
+        replace_after: REPLACE_AFTER,
     };
     let data = Data::start(host.clone(), config).unwrap();
     let ready = data.ready();
-    assert!(!ready.borrow().is_ready(), "nothing serves before it runs");
-    let etcd = data.etcd();
+    assert!(!ready.borrow().reasons.is_empty(), "nothing serves before it runs");
+    let etcd = Etcd::new(data.namespaces(), host.identity().node_id, host.mesh().watch_id());
     let mesh = Listener::builder()
         .add_service(host.raft_service())
         .add_service(host.mesh_service())

@@ -48,7 +48,8 @@ async fn a_node_restarts_and_serves_while_disco_is_gone() {
     server.stop().await;
 }
 
-/// A server that knows two DISCO servers: with the one that it is in session with, and the other.
+/// Starts a server that knows two DISCO servers. Returns it, the DISCO server that it has a session
+/// with, and the other one.
 async fn joined_one_of_two(directory: &Path, mesh: &MeshId) -> (Server, Disco, Disco) {
     let mut first = Disco::start(mesh).await;
     let mut second = Disco::start(mesh).await;

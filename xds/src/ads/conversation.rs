@@ -14,68 +14,71 @@ use tokio::{
 use tonic::{Code, Status, Streaming};
 
 use super::{
-    membership::check_mesh,
-    text::{Few, Foreign},
-    variant::Variant,
+    mesh_check::check_mesh,
+    text::{Few, Untrusted},
+    variant::ProtocolVariant,
 };
 use crate::{
-    clients::{Connected, Outlook},
+    clients::{StreamGuard, StreamPolicy},
     shared::Shared,
 };
 
-/// How long a client may leave a response untaken. One that takes longer is stuck: its stream is
-/// closed, and it gets the latest state when it comes back. Long enough for the largest response
-/// on a slow line.
+/// How long a client may take to read a response. After that its stream is closed, and it gets the
+/// latest state when it comes back. It is long enough for the largest response on a slow line.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a client may leave a response unanswered before it is warned of.
+/// How long a client may leave a response unanswered before a warning is logged.
 const ANSWER_WARNING: Duration = Duration::from_secs(30);
 
-/// How long a client may leave a response unanswered that holds back others. Then its stream is of no
-/// use: it is ended, and the client gets the latest state when it comes back. Much longer than an
-/// Envoy with thousands of clusters takes.
+/// How long a client may leave a response unanswered that holds back others. After that the stream
+/// is of no use: it is ended, and the client gets the latest state when it comes back. It is much
+/// longer than an Envoy with thousands of clusters takes.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a stop waits for the first request of a stream that was sent nothing yet. A client whose
 /// stream ends before that counts it as a failed connection (gRFC A57).
 const FIRST_RESPONSE_GRACE: Duration = Duration::from_millis(500);
 
-/// How long the reason for the end of a stream may wait for room behind the response before it.
-const LAST_WORD_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the status that ends a stream may wait for room behind the response before it.
+const FINAL_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a client that holds something waits for a quorum to confirm that this server has as much.
+/// How long a client that holds resources waits for a quorum to confirm that this server has
+/// everything.
 const CONFIRMATION_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Streams that are ended since this server has no quorum end over this time, not all at once.
-const LEAVE_WITHIN: Duration = Duration::from_secs(4);
+/// The time over which streams are ended when this server has no quorum, so that not all end at
+/// once.
+const DRAIN_WITHIN: Duration = Duration::from_secs(4);
 
-/// How long a client that found no quorum elsewhere is served, before it is sent to look again.
-const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
+/// How long a client that found no quorum at other servers is served, before it must try them
+/// again.
+const STALE_STREAM_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// One ADS stream and its connection.
-pub(super) struct Conversation<V: Variant> {
+pub(super) struct StreamTask<V: ProtocolVariant> {
     stream: Stream,
-    line: Line<V>,
-    connected: Connected,
+    io: StreamIo<V>,
+    guard: StreamGuard,
     shared: Arc<Shared>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    outlook: watch::Receiver<Outlook>,
+    policy: watch::Receiver<StreamPolicy>,
     opened: Instant,
-    /// Whether a quorum that was asked after the stream began has confirmed this server, once that is
-    /// known.
+    /// Whether a quorum that was asked after the stream began has confirmed that this server has
+    /// everything; none until a quorum was asked.
     confirmed: Option<bool>,
-    /// Held until the first responses are under way.
+    /// The place among [`StreamIo::first_syncs`], held until the connection has taken the first
+    /// responses.
     first_sync: Option<OwnedSemaphorePermit>,
     sent_any: bool,
     warned: bool,
-    /// When the stream is to end since this server has no quorum.
-    leave_at: Option<Instant>,
+    /// When the stream is to end because this server has no quorum.
+    drain_at: Option<Instant>,
     /// When the stream ends at the latest, and why, once that is decided.
     stop_by: Option<(Instant, End)>,
 }
 
-/// What goes to the client and comes from it.
-pub(super) struct Line<V: Variant> {
+/// What the task receives from its client and sends to it.
+pub(super) struct StreamIo<V: ProtocolVariant> {
     pub(super) requests: Streaming<V::Request>,
     pub(super) responses: mpsc::Sender<Result<V::Response, Status>>,
     pub(super) first_syncs: Arc<Semaphore>,
@@ -84,7 +87,7 @@ pub(super) struct Line<V: Variant> {
 /// Why a stream ended.
 #[derive(Clone)]
 enum End {
-    /// The client is done with it, or gone.
+    /// The client has closed it, or is gone.
     Closed,
     /// The client does not read.
     Stuck,
@@ -92,36 +95,36 @@ enum End {
     Unanswered,
     /// The server stops.
     Stopping,
-    /// The client may find a quorum elsewhere.
-    Leaving,
-    /// The client broke the protocol, is to look elsewhere, or the connection failed.
+    /// The client may find a quorum at another server.
+    Draining,
+    /// The client broke the protocol or must try another server, or the connection failed.
     Failed(Status),
 }
 
-impl<V: Variant> Conversation<V> {
+impl<V: ProtocolVariant> StreamTask<V> {
     pub(super) fn new(
         control_plane_id: String,
-        line: Line<V>,
-        connected: Connected,
+        io: StreamIo<V>,
+        guard: StreamGuard,
         shared: Arc<Shared>,
     ) -> Self {
         let opened = Instant::now();
-        let mut outlook = shared.outlook.subscribe();
-        let leaving = *outlook.borrow_and_update() == Outlook::Leave;
-        let leave_at = leaving.then(|| opened + LOOK_AGAIN);
+        let mut policy = shared.policy.subscribe();
+        let leaving = *policy.borrow_and_update() == StreamPolicy::Drain;
+        let drain_at = leaving.then(|| opened + STALE_STREAM_LIFETIME);
         Self {
             stream: Stream::new(V::VARIANT, control_plane_id),
-            line,
-            connected,
+            io,
+            guard,
             snapshots: shared.board.snapshots(),
             shared,
-            outlook,
+            policy,
             opened,
             confirmed: None,
             first_sync: None,
             sent_any: false,
             warned: false,
-            leave_at,
+            drain_at,
             stop_by: None,
         }
     }
@@ -136,22 +139,22 @@ impl<V: Variant> Conversation<V> {
             if let Err(end) = sent {
                 break end;
             }
-            self.tell();
+            self.publish_notices();
         };
         tracing::debug!(%end, "the stream ended");
-        let last_word = match end {
+        let final_status = match end {
             End::Failed(status) => status,
             End::Unanswered => Status::deadline_exceeded(format!(
                 "a response was not answered for {} s; begin again for the latest state",
                 ANSWER_DEADLINE.as_secs()
             )),
-            End::Closed | End::Stuck | End::Stopping | End::Leaving => return,
+            End::Closed | End::Stuck | End::Stopping | End::Draining => return,
         };
         // The client may be gone.
-        let _ = timeout(LAST_WORD_DEADLINE, self.line.responses.send(Err(last_word))).await;
+        let _ = timeout(FINAL_STATUS_TIMEOUT, self.io.responses.send(Err(final_status))).await;
     }
 
-    /// Waits for something to happen and asks the machine what to say to it.
+    /// Waits for the next event and returns the machine's responses to it.
     async fn step(&mut self) -> Result<Vec<Response>, End> {
         if let Some((_, end)) = self.stop_by.take_if(|_| self.sent_any) {
             return Err(end);
@@ -161,13 +164,13 @@ impl<V: Variant> Conversation<V> {
         let deadline = self.next_deadline();
         let now = Instant::now;
         tokio::select! {
-            // A stop comes last: what the client is owed is sent before.
+            // The stop of the server comes last, so that the client is sent what it is owed before.
             biased;
-            () = self.line.responses.closed() => Err(End::Closed),
-            request = self.line.requests.message() => match request {
-                Ok(Some(request)) => self.take(request).await,
+            () = self.io.responses.closed() => Err(End::Closed),
+            request = self.io.requests.message() => match request {
+                Ok(Some(request)) => self.handle(request).await,
                 Ok(None) => Err(End::Closed),
-                Err(status) => Err(End::Failed(blame(status))),
+                Err(status) => Err(End::Failed(as_client_error(status))),
             },
             changed = self.snapshots.changed() => match changed {
                 Ok(()) => {
@@ -176,84 +179,86 @@ impl<V: Variant> Conversation<V> {
                 }
                 Err(_) => Err(End::Stopping),
             },
-            changed = self.outlook.changed() => match changed {
+            changed = self.policy.changed() => match changed {
                 Ok(()) => {
-                    let leave = *self.outlook.borrow_and_update() == Outlook::Leave;
-                    self.leave_at = leave.then(|| now() + self.share_of(LEAVE_WITHIN));
+                    let leave = *self.policy.borrow_and_update() == StreamPolicy::Drain;
+                    self.drain_at = leave.then(|| now() + self.stagger(DRAIN_WITHIN));
                     Ok(Vec::new())
                 }
                 Err(_) => Err(End::Stopping),
             },
             () = sleep_until(deadline.unwrap_or_else(now)), if deadline.is_some() => self.tick(),
             () = self.shared.stopping.cancelled(), if !ending => Ok(self.end_soon(End::Stopping)),
-            () = sleep_until(self.leave_at.unwrap_or_else(now)),
-                if self.leave_at.is_some() && !ending => Ok(self.end_soon(End::Leaving)),
+            () = sleep_until(self.drain_at.unwrap_or_else(now)),
+                if self.drain_at.is_some() && !ending => Ok(self.end_soon(End::Draining)),
             () = sleep_until(stop_by.unwrap_or_else(now)), if ending => {
                 Err(self.stop_by.take().map_or(End::Stopping, |it| it.1))
             }
         }
     }
 
-    /// Send first, then end: what is to be sent to a client that was sent nothing yet has a moment.
+    /// Ends the stream at once if the client was sent a response. If not, the client has a moment
+    /// to be sent its first one.
     fn end_soon(&mut self, end: End) -> Vec<Response> {
         self.stop_by = Some((Instant::now() + FIRST_RESPONSE_GRACE, end));
         Vec::new()
     }
 
-    /// Spreads streams over a time.
-    fn share_of(&self, time: Duration) -> Duration {
-        const SHARES: u64 = 64;
-        let share = u32::try_from(self.connected.number % SHARES).unwrap_or(0);
-        time * share / 64
+    /// The part of a time that this stream waits, so that streams are spread over it.
+    fn stagger(&self, time: Duration) -> Duration {
+        const SHARES: u32 = 64;
+        let share = u32::try_from(self.guard.number % u64::from(SHARES)).unwrap_or(0);
+        time * share / SHARES
     }
 
-    /// Servers of another mesh at the same addresses have nothing for this client.
+    /// Refuses a client of another mesh, which may have had servers at the same addresses.
     fn check_mesh(&self, request: &V::Request) -> Result<(), End> {
         let Some(node) = V::node(request) else { return Ok(()) };
-        let ours = self.shared.host.mesh().id().map(|mesh| mesh.to_string()).unwrap_or_default();
-        check_mesh(node, &ours).map_err(End::Failed)
+        check_mesh(node, &self.shared.mesh_id()).map_err(End::Failed)
     }
 
-    async fn take(&mut self, request: V::Request) -> Result<Vec<Response>, End> {
+    async fn handle(&mut self, request: V::Request) -> Result<Vec<Response>, End> {
         self.check_mesh(&request)?;
         let is_first = self.stream.client().is_none();
-        self.confirm(&request).await?;
+        self.check_not_behind(&request).await?;
         if !self.sent_any && self.first_sync.is_none() {
-            let waiting = Arc::clone(&self.line.first_syncs).acquire_owned();
+            let waiting = Arc::clone(&self.io.first_syncs).acquire_owned();
             self.first_sync = tokio::select! {
-                () = self.line.responses.closed() => return Err(End::Closed),
+                () = self.io.responses.closed() => return Err(End::Closed),
                 permit = waiting => permit.ok(),
             };
         }
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let responses = V::handle(&mut self.stream, request, &snapshot, self.shared.now())
-            .map_err(|violation| End::Failed(refuse(&violation)))?;
+            .map_err(|violation| End::Failed(status_of(&violation)))?;
         if responses.is_empty() {
             self.first_sync = None;
         }
         if is_first && let Some(client) = self.stream.client() {
-            tracing::Span::current().record("client", tracing::field::display(Foreign(&client.id)));
-            self.connected.is_client(&client.id);
+            tracing::Span::current()
+                .record("client", tracing::field::display(Untrusted(&client.id)));
+            self.guard.set_client(&client.id);
             tracing::debug!(
-                cluster = %Foreign(&client.cluster),
-                agent = %Foreign(&client.user_agent),
+                cluster = %Untrusted(&client.cluster),
+                agent = %Untrusted(&client.user_agent),
                 "subscribed"
             );
         }
-        self.trace();
+        self.trace_receipt();
         Ok(responses)
     }
 
-    /// Lets a client that holds something go on only if this server is sure to take nothing from it.
-    async fn confirm(&mut self, request: &V::Request) -> Result<(), End> {
+    /// Refuses a client that holds resources, unless it is sure that this server takes it back to
+    /// no earlier state.
+    async fn check_not_behind(&mut self, request: &V::Request) -> Result<(), End> {
         let is_first = self.stream.is_first(V::type_url(request));
         if self.confirmed == Some(true) || !is_first || self.claim(request) == Claim::Nothing {
             return Ok(());
         }
         if self.confirmed.is_none() {
-            let asked = self.shared.confirmed_after(self.opened, CONFIRMATION_PATIENCE);
+            let asked = self.shared.wait_for_quorum_after(self.opened, CONFIRMATION_PATIENCE);
             let confirmed = tokio::select! {
-                () = self.line.responses.closed() => return Err(End::Closed),
+                () = self.io.responses.closed() => return Err(End::Closed),
                 confirmed = asked => confirmed,
             };
             self.confirmed = Some(confirmed);
@@ -263,7 +268,7 @@ impl<V: Variant> Conversation<V> {
         }
         let client = V::client(request).or_else(|| self.stream.client().map(|it| it.id.as_str()));
         let is_known = self.claim(request) == Claim::Known;
-        if is_known && self.shared.has_nowhere_to_go(client.unwrap_or_default()) {
+        if is_known && self.shared.may_serve_stale(client.unwrap_or_default()) {
             return Ok(());
         }
         Err(End::Failed(Status::unavailable(format!(
@@ -277,7 +282,7 @@ impl<V: Variant> Conversation<V> {
         V::claim(request, &self.snapshots.borrow())
     }
 
-    /// When time alone makes something happen.
+    /// When something happens without an event from outside.
     fn next_deadline(&self) -> Option<Instant> {
         let unanswered = self.stream.unanswered_since().map(|it| it.1);
         let warning = unanswered.filter(|_| !self.warned).map(|at| at + ANSWER_WARNING);
@@ -296,7 +301,7 @@ impl<V: Variant> Conversation<V> {
             let id = self.stream.client().map_or("", |client| &client.id);
             if now >= since + ANSWER_DEADLINE && self.is_owed() {
                 tracing::warn!(
-                    client = %Foreign(id),
+                    client = %Untrusted(id),
                     r#type = %kind,
                     "the client does not answer; its stream is ended"
                 );
@@ -305,7 +310,7 @@ impl<V: Variant> Conversation<V> {
             if now >= since + ANSWER_WARNING && !self.warned {
                 self.warned = true;
                 tracing::warn!(
-                    client = %Foreign(id),
+                    client = %Untrusted(id),
                     r#type = %kind,
                     waited = ?(now - since),
                     "the client has not answered a response"
@@ -315,14 +320,15 @@ impl<V: Variant> Conversation<V> {
         Ok(self.stream.tick(now))
     }
 
-    fn trace(&self) {
+    fn trace_receipt(&self) {
         let id = self.stream.client().map_or("", |client| &client.id);
         match self.stream.receipt() {
             Some(Receipt::Nacked { kind, revision, names, reason }) => {
-                self.connected.count_rejection();
-                let (client, resources) = (Foreign(id), Few(names));
-                let reason = Foreign(reason);
-                // Otherwise the culprits are looked for, and told of when they are found.
+                self.guard.count_rejection();
+                let (client, resources) = (Untrusted(id), Few(names));
+                let reason = Untrusted(reason);
+                // Otherwise the stream searches for the rejected resources and logs them once it
+                // has found them.
                 if names.is_empty() {
                     tracing::warn!(%client, r#type = %kind, %reason, "rejected what it had accepted");
                 } else {
@@ -330,7 +336,7 @@ impl<V: Variant> Conversation<V> {
                 }
             }
             Some(Receipt::UnknownType { type_url }) => {
-                let type_url = Foreign(type_url);
+                let type_url = Untrusted(type_url);
                 tracing::debug!(%type_url, "the client asked for a type that is not served");
             }
             Some(Receipt::Acked { kind, revision }) => {
@@ -343,32 +349,32 @@ impl<V: Variant> Conversation<V> {
         }
     }
 
-    /// Tells the operator of what has changed.
-    fn tell(&mut self) {
+    /// Logs and counts for operators what has changed.
+    fn publish_notices(&mut self) {
         let since = self.stream.unanswered_since().map(|it| it.1);
         self.warned &= since.is_some();
-        self.connected.waits_since(since);
+        self.guard.set_unanswered_since(since);
         let notices = self.stream.take_notices();
-        let client = Foreign(self.stream.client().map_or("", |client| &client.id));
+        let client = Untrusted(self.stream.client().map_or("", |client| &client.id));
         for notice in &notices {
             match notice {
                 Notice::Quarantined { kind, name, reason } => tracing::warn!(
                     %client,
                     r#type = %kind,
-                    resource = %Foreign(name),
-                    reason = %Foreign(reason),
+                    resource = %Untrusted(name),
+                    reason = %Untrusted(reason),
                     "the client does not take a resource; it keeps what it had, and is asked again"
                 ),
                 Notice::Recovered { kind, name } => tracing::info!(
                     %client,
                     r#type = %kind,
-                    resource = %Foreign(name),
+                    resource = %Untrusted(name),
                     "the client takes a resource that it had rejected"
                 ),
             }
         }
         let rejected = self.stream.quarantined();
-        self.connected.set_rejected(
+        self.guard.set_rejected(
             rejected.map(|(kind, name, why)| (kind, Arc::clone(name), Arc::clone(&why.reason))),
         );
     }
@@ -386,25 +392,26 @@ impl<V: Variant> Conversation<V> {
                 "response"
             );
             let message = V::message(&response);
-            self.taken(Some(message)).await?;
+            self.send_one(Some(message)).await?;
             self.sent_any = true;
         }
         if self.first_sync.is_some() {
-            self.taken(None).await?;
+            self.send_one(None).await?;
             self.first_sync = None;
         }
         Ok(())
     }
 
-    /// Sends a response, or waits until the connection has taken those before.
-    async fn taken(&self, message: Option<V::Response>) -> Result<(), End> {
-        let room = match timeout(WRITE_DEADLINE, self.line.responses.reserve()).await {
+    /// Sends a response once there is room for it; without a response, only waits until the
+    /// connection has taken those before.
+    async fn send_one(&self, message: Option<V::Response>) -> Result<(), End> {
+        let room = match timeout(WRITE_DEADLINE, self.io.responses.reserve()).await {
             Ok(Ok(room)) => room,
             Ok(Err(_)) => return Err(End::Closed),
             Err(_) => {
                 let id = self.stream.client().map_or("", |client| &client.id);
                 tracing::warn!(
-                    client = %Foreign(id),
+                    client = %Untrusted(id),
                     "the client does not read; its stream is ended"
                 );
                 return Err(End::Stuck);
@@ -417,7 +424,7 @@ impl<V: Variant> Conversation<V> {
     }
 }
 
-fn refuse(violation: &Violation) -> Status {
+fn status_of(violation: &Violation) -> Status {
     match violation {
         Violation::NoTypeUrl | Violation::OtherVariant => {
             Status::invalid_argument(violation.to_string())
@@ -428,8 +435,8 @@ fn refuse(violation: &Violation) -> Status {
     }
 }
 
-/// A request that cannot be decoded is the client's fault, which tonic does not tell.
-fn blame(status: Status) -> Status {
+/// A request that cannot be decoded is the client's fault; tonic gives it the code INTERNAL.
+fn as_client_error(status: Status) -> Status {
     if status.code() == Code::Internal {
         return Status::invalid_argument(status.message());
     }
@@ -443,8 +450,8 @@ impl fmt::Display for End {
             Self::Stuck => f.write_str("the client does not read"),
             Self::Unanswered => f.write_str("the client does not answer"),
             Self::Stopping => f.write_str("the server stops"),
-            Self::Leaving => f.write_str("the server has no quorum"),
-            Self::Failed(status) => write!(f, "{}", Foreign(&status.to_string())),
+            Self::Draining => f.write_str("the server has no quorum"),
+            Self::Failed(status) => write!(f, "{}", Untrusted(&status.to_string())),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
-use mesh::dial::endpoint;
+use mesh::{MeshId, dial::endpoint};
 use proto::quorate::v1::{AnswerMeta, ListGroupsRequest, registry_client::RegistryClient};
 use tokio::{
     net::TcpStream,
@@ -11,18 +11,18 @@ use tokio::{
 };
 
 use crate::{
-    clients::{Other, Outlook},
+    clients::{ServerQuorum, StreamPolicy},
     shared::{Formed, Shared},
 };
 
 /// How long another server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is looked at whether this server has a quorum, and whether others may.
+/// How often this server checks whether it has a quorum, and if not, whether others may have one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// Follows where the clients of this server should be.
-pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
+/// Keeps the stream policy of this server up to date.
+pub(crate) async fn watch_other_servers(shared: &Shared, formed: &Formed) {
     loop {
         tokio::select! {
             () = shared.stopping.cancelled() => return,
@@ -34,13 +34,13 @@ pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
             ask_others(shared, formed).await
         };
         let stale_for = shared.stale_for();
-        let outlook = Outlook::new(stale_for, shared.config.stale_streams_after, &others);
-        let before = *shared.outlook.borrow();
-        if outlook == before {
+        let policy = StreamPolicy::new(stale_for, shared.config.stale_streams_after, &others);
+        let before = *shared.policy.borrow();
+        if policy == before {
             continue;
         }
-        shared.outlook.send_replace(outlook);
-        if outlook == Outlook::Leave {
+        shared.policy.send_replace(policy);
+        if policy == StreamPolicy::Drain {
             let streams = shared.clients.figures(shared.now()).open;
             tracing::warn!(
                 streams,
@@ -53,37 +53,39 @@ pub(crate) async fn watch_elsewhere(shared: &Shared, formed: &Formed) {
 }
 
 /// Asks the other members of the DISCO group.
-async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<Other> {
+async fn ask_others(shared: &Shared, formed: &Formed) -> Vec<ServerQuorum> {
     let own_id = shared.host.identity().node_id;
     let members = formed.group.status().members;
     let others = members.iter().filter(|it| it.node_id != own_id);
-    let mesh = shared.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
+    let mesh = shared.host.mesh().id();
     let asked = others.map(|it| {
-        let (address, mesh) = (shared.host.mesh().book().address(it.node_id), mesh.as_deref());
+        let (address, mesh) = (shared.host.mesh().book().address(it.node_id), mesh.as_ref());
         async move {
-            let Some(address) = address else { return Other::Silent };
-            timeout(PATIENCE, ask(address, mesh)).await.unwrap_or(Other::Silent)
+            let Some(address) = address else { return ServerQuorum::Silent };
+            timeout(PATIENCE, ask(address, mesh)).await.unwrap_or(ServerQuorum::Silent)
         }
     });
     join_all(asked).await
 }
 
-async fn ask(address: SocketAddr, mesh: Option<&str>) -> Other {
+async fn ask(address: SocketAddr, mesh: Option<&MeshId>) -> ServerQuorum {
     match TcpStream::connect(address).await {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Other::Down,
-        Err(_) => return Other::Silent,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            return ServerQuorum::Down;
+        }
+        Err(_) => return ServerQuorum::Silent,
     }
-    let Ok(channel) = endpoint(address).connect().await else { return Other::Silent };
+    let Ok(channel) = endpoint(address).connect().await else { return ServerQuorum::Silent };
     match RegistryClient::new(channel).list_groups(ListGroupsRequest {}).await {
         Ok(reply) => {
             let AnswerMeta { mesh_id, stale_for_ms, .. } =
                 reply.into_inner().meta.unwrap_or_default();
-            match (mesh == Some(&*mesh_id), stale_for_ms) {
-                (true, 0) => Other::HasQuorum,
-                (true, _) | (false, _) => Other::NoQuorum,
+            match (mesh.is_some_and(|it| it.as_str() == mesh_id), stale_for_ms) {
+                (true, 0) => ServerQuorum::HasQuorum,
+                (true, _) | (false, _) => ServerQuorum::NoQuorum,
             }
         }
-        Err(_) => Other::NoQuorum,
+        Err(_) => ServerQuorum::NoQuorum,
     }
 }

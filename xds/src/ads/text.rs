@@ -9,12 +9,12 @@ const SHOWN: usize = 256;
 const FEW: usize = 5;
 
 /// A text that a client sent: cut, and without control characters.
-pub(crate) struct Foreign<'a>(pub(crate) &'a str);
+pub(crate) struct Untrusted<'a>(pub(crate) &'a str);
 
 /// Names that a client sent or was sent: the first ones, and how many there are.
 pub(crate) struct Few<'a, T>(pub(crate) &'a [T]);
 
-impl fmt::Display for Foreign<'_> {
+impl fmt::Display for Untrusted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.0[..self.0.floor_char_boundary(self.0.len().min(SHOWN))];
         write!(f, "{}", shown.escape_debug())?;
@@ -29,7 +29,7 @@ impl<T: AsRef<str>> fmt::Display for Few<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, name) in self.0.iter().take(FEW).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{}", Foreign(name.as_ref()))?;
+            write!(f, "{comma}{}", Untrusted(name.as_ref()))?;
         }
         match self.0.len().saturating_sub(FEW) {
             0 => Ok(()),
@@ -44,8 +44,11 @@ mod tests {
 
     #[test]
     fn a_foreign_text_is_short_and_harmless() {
-        assert_eq!(Foreign("bad\u{1b}[31m\n2026 ERROR").to_string(), "bad\\u{1b}[31m\\n2026 ERROR");
-        let long = Foreign(&"ü".repeat(4 << 20)).to_string();
+        assert_eq!(
+            Untrusted("bad\u{1b}[31m\n2026 ERROR").to_string(),
+            "bad\\u{1b}[31m\\n2026 ERROR"
+        );
+        let long = Untrusted(&"ü".repeat(4 << 20)).to_string();
         assert!(long.len() < 2 * SHOWN, "{}", long.len());
         assert!(long.ends_with("(8388608 bytes)"), "{long}");
     }

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 use prost::Message;
 
 /// What differs between the variants: the messages, and which method of the machine takes them.
-pub(super) trait Variant: Send + 'static {
+pub(super) trait ProtocolVariant: Send + 'static {
     /// The variant's name in traces.
     const NAME: &'static str;
     const VARIANT: stream::ProtocolVariant;
@@ -28,7 +28,7 @@ pub(super) trait Variant: Send + 'static {
 
     fn message(response: &Response) -> Self::Response;
 
-    /// Who asks, which a stream says once.
+    /// The client's node, which a stream needs to name only once.
     fn node(request: &Self::Request) -> Option<&Node>;
 
     /// The type that the request is of.
@@ -45,7 +45,7 @@ pub(super) enum Delta {}
 
 pub(super) enum Sotw {}
 
-impl Variant for Delta {
+impl ProtocolVariant for Delta {
     const NAME: &'static str = "delta";
     const VARIANT: stream::ProtocolVariant = stream::ProtocolVariant::Delta;
     type Request = DeltaDiscoveryRequest;
@@ -81,7 +81,7 @@ impl Variant for Delta {
     }
 }
 
-impl Variant for Sotw {
+impl ProtocolVariant for Sotw {
     const NAME: &'static str = "sotw";
     const VARIANT: stream::ProtocolVariant = stream::ProtocolVariant::Sotw;
     type Request = DiscoveryRequest;

@@ -1,4 +1,4 @@
-//! What the service counts, for whoever watches it.
+//! What the service counts, for metrics.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use proto::quorate::v1::Health;
 
 use crate::shared::Shared;
 
-/// The service at one moment.
+/// The counts at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Open streams of Envoys and gRPC clients, and sessions of data nodes.
@@ -17,7 +17,7 @@ pub struct Figures {
     pub xds_unanswered: usize,
     /// How long the oldest unanswered response has waited.
     pub xds_oldest_unanswered: Duration,
-    /// Resources that clients do not take: one for each client and resource.
+    /// Resources that clients reject at present, counted for each client.
     pub xds_rejected: usize,
     /// Responses that clients have rejected since the start.
     pub xds_rejections: u64,
@@ -27,10 +27,10 @@ pub struct Figures {
     pub instances: usize,
     /// Of the instances, those that report to be healthy.
     pub healthy: usize,
-    /// Of the instances, those whose owners are silent: kept as a last resort.
+    /// Of the instances, those whose owners are silent: they are served only as a last resort.
     pub silent: usize,
-    /// Leases whose owners are silent while expiry is held; zero unless this server leads and too
-    /// many owners fell silent at once.
+    /// Leases whose owners are silent while expiry is held back; zero unless this server leads and
+    /// too many owners fell silent at once.
     pub held_leases: usize,
 }
 

@@ -1,8 +1,9 @@
 //! Ends leases that nobody renews.
 //!
-//! Runs on every server and does something on the leader. What ends a lease is a command; it is
-//! proposed only after a quorum has confirmed, *after* the deadline, that this server still leads:
-//! one that was cut off or asleep may have missed renewals that another leader heard.
+//! Runs on every server and acts on the leader. A lease is ended by a command. The command is
+//! proposed only after a quorum has confirmed, *after* the lease's deadline, that this server still
+//! leads: a server that was cut off or suspended may have missed renewals that another leader has
+//! counted.
 
 use std::time::Duration;
 
@@ -24,23 +25,23 @@ const PROPOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Proposals under way at once.
 const PROPOSALS_AT_ONCE: usize = 32;
 
-/// How often silent owners are told of while there are any.
-const REMIND: Duration = Duration::from_secs(60);
+/// How often silent owners are logged while there are any.
+const LOG_SILENCE_EVERY: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// Ends the leases of the registry on the group's leader.
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
     group: Group,
     board: Board,
     leases: Leases,
     frozen: bool,
-    /// When it was last told that owners are silent.
-    told_silent: Option<Instant>,
+    /// When it was last logged that owners are silent.
+    silence_logged_at: Option<Instant>,
 }
 
 impl LeaseKeeper {
     pub(crate) const fn new(group: Group, board: Board, leases: Leases) -> Self {
-        Self { group, board, leases, frozen: false, told_silent: None }
+        Self { group, board, leases, frozen: false, silence_logged_at: None }
     }
 
     pub(crate) async fn run(mut self, stopping: CancellationToken) {
@@ -60,7 +61,7 @@ impl LeaseKeeper {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 _ = until => {}
-                () = self.keep() => {}
+                () = self.expire_leases() => {}
             }
             self.leases.resign();
             if stopping.is_cancelled() {
@@ -69,7 +70,7 @@ impl LeaseKeeper {
         }
     }
 
-    async fn keep(&mut self) {
+    async fn expire_leases(&mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -129,7 +130,7 @@ impl LeaseKeeper {
         }
     }
 
-    /// Tells whose lease ends.
+    /// Logs whose lease ends.
     fn report_end(&self, lease_id: u64) {
         let instances: Vec<(String, String)> = self.board.read(|registry| {
             let instances = registry.instances_of_lease(lease_id);
@@ -144,14 +145,14 @@ impl LeaseKeeper {
         }
     }
 
-    /// Tells each minute of owners who stay silent.
+    /// Logs once a minute how many owners are silent.
     fn report_silence(&mut self) {
         let silent = self.leases.silent();
-        let is_due = self.told_silent.is_none_or(|told| told.elapsed() >= REMIND);
+        let is_due = self.silence_logged_at.is_none_or(|told| told.elapsed() >= LOG_SILENCE_EVERY);
         if silent == 0 {
-            self.told_silent = None;
+            self.silence_logged_at = None;
         } else if is_due {
-            self.told_silent = Some(Instant::now());
+            self.silence_logged_at = Some(Instant::now());
             tracing::warn!(
                 silent,
                 "silent instances are kept, and end slowly unless their owners are heard; \

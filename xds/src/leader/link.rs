@@ -16,8 +16,8 @@ use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 
 use crate::MESSAGE_LIMIT;
 
-/// Marks a request that a server passes on, so that none travels in circles while servers disagree
-/// about who leads.
+/// Marks a request that a server has passed on. It is not passed on again, so that no request
+/// travels in circles while servers disagree about who leads.
 const FORWARDED: &str = "quorate-forwarded";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One kept connection, to whoever leads.
+/// A connection to the leader, kept for as long as the leader's address is the same.
 #[derive(Debug, Default)]
 pub(crate) struct LeaderLink {
     kept: Mutex<Option<(SocketAddr, Channel)>>,

@@ -1,12 +1,13 @@
 //! Decides where data groups live, on the leader.
 //!
-//! What is missing is read from the registry after each change; see
-//! [`placement`]. Nothing is proposed without a quorum that has just
-//! confirmed this server, so a server that was cut off decides nothing from what it last knew.
+//! After each change of the topology it reads from the registry which placements are missing; see
+//! [`placement`]. It proposes nothing before a quorum has confirmed that this server leads, so a
+//! server that was cut off decides nothing from an old state.
 
 use std::time::Duration;
 
 use discovery::placement;
+use mesh::node_hex;
 use prost::Message;
 use proto::quorate::v1::{
     RegistryCommand, RegistryRefusal, RegistryReply, registry_command::Command,
@@ -18,17 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::publish::Board;
 
-/// How long nodes that start together are waited for after one of them was recorded, so that a
-/// group's first voters are chosen among all of them.
+/// How long to wait for more nodes after one was recorded, so that a group's first voters are
+/// chosen among all nodes that start together.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Pause after a proposal that did not come through.
+/// Pause after a proposal that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How long a quorum may take to confirm this server, and then to store a command.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Places data groups, on the group's leader.
 #[derive(Debug)]
 pub(crate) struct Placer {
     group: Group,
@@ -75,21 +76,22 @@ impl Placer {
         self.board.read(|registry| placement::proposals(registry, self.voters_wanted))
     }
 
-    /// Proposes what is missing. False if that did not come through.
+    /// Proposes what is missing. Returns false if that failed.
     async fn place(&self) -> bool {
         if let Err(error) = self.group.confirm_leadership(PATIENCE).await {
             tracing::debug!(%error, "nothing is placed without a quorum");
             return false;
         }
-        // A decision is made once: it is read from what every earlier leader has decided.
+        // A decision is made only once, so this server must first have applied what every earlier
+        // leader has decided.
         if let Err(error) = self.group.read_barrier(PATIENCE).await {
             tracing::debug!(%error, "nothing is placed before the registry has caught up");
             return false;
         }
         for proposal in self.missing() {
-            describe(&proposal);
+            log_proposal(&proposal);
             match self.group.write(proposal.encode_to_vec().into(), PATIENCE).await {
-                Ok(applied) => report_refusal(&applied.reply),
+                Ok(applied) => log_refusal(&applied.reply),
                 Err(error) => {
                     tracing::warn!(%error, "a placement did not come through");
                     return false;
@@ -100,7 +102,7 @@ impl Placer {
     }
 }
 
-fn describe(proposal: &RegistryCommand) {
+fn log_proposal(proposal: &RegistryCommand) {
     match &proposal.command {
         Some(Command::DecideGroup(decision)) => tracing::info!(
             namespace = decision.namespace,
@@ -109,7 +111,7 @@ fn describe(proposal: &RegistryCommand) {
         ),
         Some(Command::AssignReplica(assignment)) => tracing::info!(
             group = assignment.group,
-            node = assignment.replica.map(|it| format!("{:016x}", it.node_id)),
+            node = assignment.replica.map(|it| node_hex(it.node_id)),
             "assigning a further replica"
         ),
         Some(other) => tracing::debug!(?other, "placing"),
@@ -117,7 +119,7 @@ fn describe(proposal: &RegistryCommand) {
     }
 }
 
-fn report_refusal(reply: &[u8]) {
+fn log_refusal(reply: &[u8]) {
     if let Ok(RegistryReply { outcome: Some(Outcome::Refused(refusal)) }) =
         RegistryReply::decode(reply)
     {

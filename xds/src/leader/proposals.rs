@@ -1,5 +1,5 @@
-//! Commands to the registry: proposed to the group, wherever its leader is, and answered once this
-//! replica has applied them, so that who has written sees it in the next read.
+//! Commands to the registry. They are proposed to the group, through its leader, and answered once
+//! this replica has applied them, so that a caller sees its own write in its next read.
 
 use std::time::Duration;
 
@@ -63,12 +63,12 @@ impl Proposals {
 }
 
 impl ProposeError {
-    /// Whether trying later, or at another server, may help.
+    /// Whether the registry has refused the command, so that it makes no sense to try again.
     pub(crate) const fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
 
-    /// What a caller is told.
+    /// The status that a caller gets.
     pub(crate) fn to_status(&self) -> Status {
         match self {
             Self::Write(error) => status_of_write(error),

@@ -1,9 +1,9 @@
-//! Renewals: counted where the leader is, and passed on to it from elsewhere.
+//! Renewals: the leader counts them, and the other servers pass them on to it.
 //!
-//! A renewal is no command. It moves a deadline in the leader's memory; without a leader there is
-//! nothing to move, and nothing that could end either, so it is accepted. But a server that cannot
-//! reach the leader does not know that there is none: it says that nobody has counted, so that who
-//! renews can try elsewhere.
+//! A renewal is no command: it moves a deadline in the leader's memory. Without a leader no lease
+//! can end, so a server that cannot reach a leader accepts the renewal. But there may be a leader
+//! that only this server cannot reach. So the answer says that the renewal was not counted, and the
+//! owner can try another server.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use crate::publish::{Board, Leases, Renewed};
 /// How long the renewals of sessions are gathered before they go to the leader together.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// See the module.
+/// Renews leases, here or at the leader.
 #[derive(Clone, Debug)]
 pub(crate) struct Renewals {
     host: Host,
@@ -35,8 +35,8 @@ pub(crate) struct Renewals {
     leases: Leases,
     link: Arc<LeaderLink>,
     reports: Reports,
-    /// Leases that sessions on this server hold for their nodes, to be passed on with what the nodes
-    /// report. Bounded by the number of sessions.
+    /// Leases to be passed on to the leader, with the nodes that hold them. Bounded by the number
+    /// of sessions on this server.
     gathered: Arc<Mutex<BTreeMap<u64, u64>>>,
 }
 
@@ -77,7 +77,6 @@ impl Renewals {
         lease_ids: &[u64],
         reports: Vec<NodeLive>,
     ) -> Result<Renewed, Status> {
-        let not_leader = || Status::unavailable("this server does not lead the disco group");
         let renewed = self.leases.renew(lease_ids).ok_or_else(not_leader)?;
         for NodeLive { node_id, status } in reports {
             self.reports.put_passed_on(node_id, status.unwrap_or_default());
@@ -85,7 +84,8 @@ impl Renewals {
         Ok(renewed)
     }
 
-    /// Renews a node's lease soon, without an answer: that it has ended shows in the registry.
+    /// Renews a node's lease soon, without an answer. If the lease has ended, the registry shows
+    /// it.
     pub(crate) fn renew_soon(&self, lease_id: u64, node_id: u64) {
         if self.leases.renew(&[lease_id]).is_none() {
             let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +93,7 @@ impl Renewals {
         }
     }
 
-    /// What the leader knows and the log does not, if another server leads and answers.
+    /// What the leader knows and the log does not hold, if another server leads and answers.
     pub(crate) async fn ask_live(&self, lease_ids: Vec<u64>) -> Result<LiveReply, Status> {
         let reply = self.link.live(self.leader_address()?, lease_ids).await?;
         self.check_mesh(reply.meta.as_ref())?;
@@ -111,7 +111,7 @@ impl Renewals {
         Ok(RegistryDone { existed, leaving, ..RegistryDone::default() })
     }
 
-    /// When the owner of a lease was last heard, as far as that can be found out.
+    /// When the owner of a lease was last heard, if this server or the leader knows it.
     pub(crate) async fn heard(&self, lease_id: u64) -> Option<Heard> {
         if self.leases.leads() {
             return self.leases.heard(lease_id);
@@ -129,7 +129,7 @@ impl Renewals {
         self.leases.ttl(lease_id).unwrap_or_else(|| self.granted_ttl(&[lease_id]))
     }
 
-    /// Passes on what sessions gather, for ever.
+    /// Passes on what the sessions have gathered, until `stopping`.
     pub(crate) async fn run(self, stopping: CancellationToken) {
         let mut ticks = interval(GATHER);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -159,7 +159,7 @@ impl Renewals {
         Ok(Renewed {
             unknown: reply.unknown,
             ttl: Duration::from_millis(reply.ttl_ms),
-            // A leader without a quorum may have been replaced unheard.
+            // A leader without a quorum may have been replaced without knowing it.
             counted: reply.meta.is_some_and(|it| it.stale_for_ms == 0),
         })
     }
@@ -174,11 +174,11 @@ impl Renewals {
         address.ok_or_else(|| Status::unavailable("the leader's address is unknown"))
     }
 
-    /// An address may have gone to a server of another mesh, which knows none of our leases.
+    /// Checks that the reply is of this mesh: the address may belong to a server of another mesh by
+    /// now, which knows none of our leases.
     fn check_mesh(&self, meta: Option<&AnswerMeta>) -> Result<(), Status> {
         let theirs = meta.map_or("", |it| it.mesh_id.as_str());
-        let ours = self.host.mesh().watch_id().borrow().as_ref().map(ToString::to_string);
-        if ours.as_deref() == Some(theirs) {
+        if self.host.mesh().id().is_some_and(|ours| ours.as_str() == theirs) {
             return Ok(());
         }
         Err(Status::unavailable(format!("the leader's address belongs to mesh {theirs}")))
@@ -190,4 +190,9 @@ impl Renewals {
             grants.map(|grant| grant.ttl).min().unwrap_or(DEFAULT_TTL)
         })
     }
+}
+
+/// The answer to a call that only the leader can carry out.
+pub(crate) fn not_leader() -> Status {
+    Status::unavailable("this server does not lead the disco group")
 }

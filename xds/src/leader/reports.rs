@@ -1,11 +1,11 @@
 //! What data nodes last said of their groups.
 //!
-//! Roles and lag are not replicated, only who leads is. Each server has the reports of the nodes
-//! whose sessions it holds, and passes them on to the leader with the nodes' renewals. So the leader
-//! has them all, and every server answers from what the leader has.
+//! Who leads a group is replicated; roles and lag are not. Each server has the reports of the nodes
+//! whose sessions it holds, and passes them on to the leader with the nodes' renewals. So the
+//! leader has all reports, and every server answers from those of the leader.
 //!
-//! A report goes with its session. How far the groups had come by it stays: it is wanted when the
-//! nodes are gone, and come back with less.
+//! A report is removed with its session. How far the groups had come by it is kept: it is needed
+//! when nodes come back with less than they had acknowledged.
 
 use std::{
     collections::BTreeMap,
@@ -15,15 +15,16 @@ use std::{
 
 use discovery::registry::Progress;
 use mesh::GroupId;
-use proto::quorate::v1::NodeStatus;
+use proto::quorate::v1::{HostedGroup, NodeStatus};
+use raft::Role;
 use tokio::time::Instant;
 
-/// See the module. Clones share the reports.
+/// The latest reports of data nodes. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reports(Arc<Mutex<Known>>);
+pub(crate) struct Reports(Arc<Mutex<ReportTable>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct ReportTable {
     /// By node.
     reports: BTreeMap<u64, Report>,
     progress: BTreeMap<GroupId, Progress>,
@@ -39,9 +40,10 @@ struct Report {
 /// How a report came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// By a session on this server: a node may have begun another before the end of one is noticed.
+    /// By the session of this number on this server. A node may begin a session before the end of
+    /// its last one is noticed.
     Session(u64),
-    /// From another server.
+    /// By another server, which passed it on.
     Server,
 }
 
@@ -63,7 +65,7 @@ impl Reports {
         self.lock().reports.get(&node_id).map(|it| it.status.clone())
     }
 
-    /// Forgets what a session reported.
+    /// Removes the report of a session, unless a later session has replaced it.
     pub(crate) fn forget(&self, node_id: u64, session: u64) {
         let reports = &mut self.lock().reports;
         if reports.get(&node_id).is_some_and(|it| it.source == Source::Session(session)) {
@@ -78,19 +80,19 @@ impl Reports {
         reports.iter().map(|(node_id, it)| (*node_id, it.status.clone())).collect()
     }
 
-    /// How far a group had come by what its leaders said here.
+    /// How far a group had come by the reports of its leaders.
     pub(crate) fn progress(&self, group: GroupId) -> Option<Progress> {
         self.lock().progress.get(&group).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, ReportTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl ReportTable {
     fn take(&mut self, node_id: u64, source: Source, status: NodeStatus) {
-        for hosted in status.groups.iter().filter(|it| it.role == "leader") {
+        for hosted in status.groups.iter().filter(|it| leads(it)) {
             let known = self.progress.entry(hosted.group).or_default();
             *known = known.after(Progress::reported(hosted));
         }
@@ -98,16 +100,19 @@ impl Known {
     }
 }
 
+/// Whether a node reports that it leads a group.
+pub(crate) fn leads(hosted: &HostedGroup) -> bool {
+    hosted.role == Role::Leader.as_str()
+}
+
 #[cfg(test)]
 mod tests {
-    use proto::quorate::v1::HostedGroup;
-
     use super::*;
 
     fn led(term: u64, index: u64) -> NodeStatus {
         let group = HostedGroup {
             group: 2,
-            role: "leader".to_owned(),
+            role: Role::Leader.as_str().to_owned(),
             term,
             last_index: index,
             committed_index: index,
@@ -123,10 +128,11 @@ mod tests {
         reports.forget(7, 1);
         assert_eq!(reports.of(7), None);
         assert_eq!(reports.progress(2).unwrap().committed, 50);
-        // One that was restored knows less, and reports it as a follower until somebody leads.
+        // A node that was restored knows less, but it reports as a follower until a leader is
+        // elected.
         reports.put(7, 2, NodeStatus::default());
         assert_eq!(reports.progress(2).unwrap().committed, 50);
-        // Who leads with less does so since an operator accepted the loss.
+        // A leader that has less leads because an operator has accepted the loss.
         reports.put_passed_on(8, led(4, 20));
         assert_eq!(reports.progress(2).unwrap().committed, 20);
     }

@@ -1,8 +1,8 @@
-//! How the DISCO servers are, as seen from this one.
+//! Which DISCO servers are up, as seen from this one.
 //!
-//! They hold no leases, so nothing says who is up. Each server calls the others every second, at the
-//! address in the book. One is up if the server of that id answered any of the last few calls: a
-//! single call is lost also on a network that is merely bad.
+//! They hold no leases, so the registry cannot tell which are up. Each server calls the others
+//! every second, at their addresses in the book. A server is up if it answered one of the last few
+//! calls: one lost call is no sign, since a bad network loses single calls.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use discovery::registry::ServerStatus;
 use futures::future::join_all;
 use mesh::dial::endpoint;
 use proto::quorate::v1::{IdentifyRequest, mesh_client::MeshClient};
-use raft::{Group, Host, MemberStatus, Status as GroupStatus};
+use raft::{Group, Host, MemberStatus, Role, Status as GroupStatus};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -26,19 +26,19 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long a server may take to say who it is: long enough for a few lost packets.
 const IDENTIFY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A server that has missed so many calls in a row is down.
+/// A server that has missed this many calls in a row is down.
 const MISSES: u32 = 3;
 
 /// Keeps calling the other servers. Clones share what is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Servers {
     host: Host,
-    known: Arc<Mutex<BTreeMap<u64, Known>>>,
+    known: Arc<Mutex<BTreeMap<u64, KnownServer>>>,
 }
 
 /// What is known of another server.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct KnownServer {
     /// Calls missed since the last answer; none before the first call has ended.
     missed: Option<u32>,
     /// Kept as long as the address is the same.
@@ -67,10 +67,10 @@ impl Servers {
         members.collect()
     }
 
-    /// Whether none of the last calls to a server was answered.
+    /// Whether a server has answered none of the last calls.
     pub(crate) fn is_down(&self, node_id: u64) -> bool {
         let known = self.lock();
-        known.get(&node_id).and_then(Known::is_up) == Some(false)
+        known.get(&node_id).and_then(KnownServer::is_up) == Some(false)
     }
 
     /// Calls the others, until `stopping`.
@@ -115,12 +115,12 @@ impl Servers {
         channel
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, KnownServer>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl KnownServer {
     fn note(&mut self, answered: bool) {
         let missed = self.missed.unwrap_or(0);
         self.missed = Some(if answered { 0 } else { missed.saturating_add(1) });
@@ -136,13 +136,13 @@ impl Known {
 
 fn role_of(group: &GroupStatus, member: &MemberStatus, own_id: u64) -> &'static str {
     if group.leader == Some(member.node_id) {
-        "leader"
+        Role::Leader.as_str()
     } else if member.node_id == own_id {
         group.role.as_str()
     } else if member.voter {
-        "follower"
+        Role::Follower.as_str()
     } else {
-        "learner"
+        Role::Learner.as_str()
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     /// D15: on a bad network every fifth call is lost, and nobody is down.
     #[test]
     fn a_server_is_down_after_several_missed_calls_and_up_after_one_answer() {
-        let mut known = Known::default();
+        let mut known = KnownServer::default();
         assert_eq!(known.is_up(), None, "nothing is known of it");
         for answered in [false, true, true, false, false, true] {
             known.note(answered);

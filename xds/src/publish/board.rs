@@ -1,4 +1,4 @@
-//! The board: what this replica has applied, for readers to look at.
+//! The board: what this replica has applied, published for readers.
 //!
 //! One machine writes ([`Publisher`]), once per batch of commands and after their rows are written;
 //! anyone reads ([`Board`]). A reader never sees half a batch, and never waits for longer than it
@@ -53,24 +53,25 @@ impl Publisher {
         change(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Wakes those who follow the snapshot.
+    /// Publishes a snapshot to the tasks of streams.
     pub(crate) fn announce_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.snapshots.send_replace(snapshot);
     }
 
-    /// Wakes those who follow which servers, nodes and groups there are.
+    /// Wakes the tasks that follow which servers, nodes and groups there are.
     pub(crate) fn announce_topology(&self, applied: u64) {
         self.topology.send_replace(applied);
     }
 
-    /// Wakes those who wait for a log index. Comes last: what they wait for is there.
+    /// Wakes the tasks that wait for a log index. It must come last, so that they find what they
+    /// wait for.
     pub(crate) fn announce_applied(&self, applied: u64) {
         self.applied.send_replace(applied);
     }
 }
 
 impl Board {
-    /// Reads the registry. Whatever is called in between holds back the next batch: keep it short.
+    /// Reads the registry. The next batch waits until `read` returns, so it must be short.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
         read(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -86,7 +87,7 @@ impl Board {
         self.topology.clone()
     }
 
-    /// The log index up to which readers see.
+    /// The log index that readers see.
     pub(crate) fn revision(&self) -> u64 {
         *self.applied.borrow()
     }

@@ -19,21 +19,22 @@ use tokio::time::Instant;
 
 use super::board::Board;
 
-/// See the module. Clones share the table.
+/// The leases of this server. Clones share the table.
 #[derive(Clone)]
 pub(crate) struct Leases {
     started: Instant,
-    /// How long an owner may be silent before its lease ends in the slow lane.
+    /// How long an owner may be silent while expiry is held back before its lease ends all the
+    /// same, in the slow lane.
     patience: Duration,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<LeaderLeases>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LeaderLeases {
     /// Present while this server leads.
     table: Option<LeaseTable>,
-    /// Leases renewed since the last round of expiries was drawn up. Their owners were heard
-    /// after all.
+    /// Leases that were renewed since the last round of proposals was made: they must not be
+    /// expired by that round.
     heard: BTreeSet<u64>,
 }
 
@@ -42,10 +43,10 @@ struct State {
 pub(crate) struct Renewed {
     /// Leases that have ended: their owners must register again.
     pub(crate) unknown: Vec<u64>,
-    /// How long the shortest of the others lasts from now.
+    /// The shortest time that any of the others lasts from now.
     pub(crate) ttl: Duration,
-    /// Whether the leader took note. If not, nothing ends either as far as this server knows, but
-    /// it may be the only one that knows of no leader.
+    /// Whether the leader has counted the renewal. If not, this server knows of no leader that
+    /// could end the lease; but another server may.
     pub(crate) counted: bool,
 }
 
@@ -54,32 +55,33 @@ impl Leases {
         Self { started: Instant::now(), patience, state: Arc::default() }
     }
 
-    /// Begins to count, for every lease there is.
+    /// Begins to count every lease of the registry, with its full time.
     pub(crate) fn lead(&self, board: &Board) {
         let mut state = self.lock();
-        // Read under the lock: what is published later is followed.
+        // The registry is read under the lock, so that every later change reaches the table through
+        // `follow`.
         state.table = Some(board.read(|registry| self.table(registry)));
         state.heard.clear();
     }
 
-    /// Stops counting: somebody else leads, or nobody.
+    /// Stops counting, since this server no longer leads.
     pub(crate) fn resign(&self) {
         self.lock().table = None;
     }
 
-    /// Whether this server counts, as the leader does.
+    /// Whether this server counts leases, which only the leader does.
     pub(crate) fn leads(&self) -> bool {
         self.lock().table.is_some()
     }
 
-    /// Takes note of what was published.
+    /// Applies what was published to the table.
     pub(crate) fn follow(&self, registry: &Registry, outcome: &Outcome) {
         if let Some(table) = &mut self.lock().table {
             table.follow(registry, outcome, self.now());
         }
     }
 
-    /// Begins anew after the registry was replaced.
+    /// Counts every lease anew, after the registry was replaced.
     pub(crate) fn reload(&self, registry: &Registry) {
         if let Some(table) = &mut self.lock().table {
             *table = self.table(registry);
@@ -90,7 +92,7 @@ impl Leases {
     pub(crate) fn renew(&self, lease_ids: &[u64]) -> Option<Renewed> {
         let now = self.now();
         let mut state = self.lock();
-        let State { table, heard } = &mut *state;
+        let LeaderLeases { table, heard } = &mut *state;
         let table = table.as_mut()?;
         let mut unknown = Vec::new();
         let mut shortest = None;
@@ -117,7 +119,7 @@ impl Leases {
         self.lock().table.as_mut()?.heard(lease_id, now)
     }
 
-    /// Draws up a round of expiries.
+    /// What is to be proposed now: expiries, and marks of silent owners.
     pub(crate) fn due(&self, board: &Board) -> Vec<Proposal> {
         let now = self.now();
         let mut state = self.lock();
@@ -126,17 +128,17 @@ impl Leases {
         board.read(|registry| table.due(registry, now))
     }
 
-    /// Whether a lease was renewed since the round was drawn up.
+    /// Whether a lease was renewed since the last call of [`Leases::due`].
     pub(crate) fn was_heard(&self, lease_id: u64) -> bool {
         self.lock().heard.contains(&lease_id)
     }
 
-    /// Whether too many fell silent at once, if this server leads.
+    /// What holds expiry back, if this server leads and too many owners fell silent at once.
     pub(crate) fn frozen(&self) -> Option<Frozen> {
         self.lock().table.as_ref()?.frozen().cloned()
     }
 
-    /// How many leases' owners are silent; zero unless this server leads.
+    /// How many leases have a silent owner; zero unless this server leads.
     pub(crate) fn silent(&self) -> usize {
         self.lock().table.as_ref().map_or(0, LeaseTable::silent)
     }
@@ -149,7 +151,7 @@ impl Leases {
         self.started.elapsed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LeaderLeases> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

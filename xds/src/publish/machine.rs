@@ -1,9 +1,9 @@
 //! The registry as the state machine of the DISCO group.
 //!
-//! The rules are [`Registry`]'s; this adapter keeps its rows, and tells readers of what is written.
-//! It holds the registry twice: one that is ahead by the batch in hand, and the one on the
+//! The rules are [`Registry`]'s; this adapter writes its rows and publishes what was written. It
+//! holds the registry twice: its own, which is ahead by the current batch, and the one on the
 //! [board](super::board), to which the same batch is applied once its rows are written. So a reader
-//! never sees what a crash could take back, nor half a batch.
+//! never sees half a batch, nor anything that a crash could undo.
 
 use std::{fmt, mem, sync::Arc};
 
@@ -25,11 +25,11 @@ use super::{board::Publisher, leases::Leases};
 #[cfg(test)]
 mod tests;
 
-/// The level of commands that this version knows. Raised with every kind of command, and every field
-/// of one, that an earlier version would leave out.
+/// The level of commands that this version knows. It is raised with every kind of command, and with
+/// every field of a command, that an earlier version would ignore.
 const LEVEL: u32 = 1;
 
-/// See the module.
+/// The state machine of the DISCO group.
 pub(crate) struct RegistryMachine {
     registry: Registry,
     batch: Batch,
@@ -42,7 +42,7 @@ pub(crate) struct RegistryMachine {
 /// What was applied and not published.
 #[derive(Default)]
 struct Batch {
-    /// Anything may have changed: the rows were replaced.
+    /// The rows were replaced, so anything may have changed.
     reloaded: bool,
     commands: Vec<(EntryMeta, RegistryCommand)>,
     /// What the commands did, together.
@@ -86,8 +86,8 @@ impl RegistryMachine {
         } else {
             let changes = self.translator.translate(&self.registry, &batch.outcome.touched);
             let next = self.snapshot.with_changes(applied, changes);
-            // Most commands repeat something: their step would wake every stream for nothing, and
-            // push a step out of the snapshot's memory.
+            // Most commands repeat something. A step without a change would wake every stream for
+            // nothing and push another step out of the snapshot's memory.
             if !next.differs_from(&self.snapshot) {
                 return;
             }
@@ -149,7 +149,7 @@ impl StateMachine for RegistryMachine {
     }
 }
 
-/// Whether those who follow servers, nodes and groups are to be told.
+/// Whether the record is one of the topology: a server, a node or a group.
 fn is_topology(key: &RecordKey) -> bool {
     match key {
         RecordKey::Server(_) | RecordKey::Node(_) | RecordKey::Group(_) => true,
@@ -165,7 +165,7 @@ fn level_of(command: &[u8]) -> Option<u32> {
     decode(command).map(|_| 1)
 }
 
-/// Bytes that are no command which this version knows are of a later version: whoever leads proposes
+/// Bytes that this version does not know as a command come from a later version: a leader proposes
 /// only what it knows itself.
 fn unknown() -> StorageError {
     StorageError::outdated(

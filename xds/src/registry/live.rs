@@ -1,8 +1,8 @@
-//! What the log does not tell: how servers are, and what nodes last reported.
+//! What the log does not hold: which servers are up, and what nodes last reported.
 //!
-//! The leader has it, since reports travel there with renewals. Every server answers from what the
-//! leader has, so that all answer alike. Where no leader can be asked, a server answers from what it
-//! has itself, and marks the answer as old.
+//! The leader has all of it, since reports are passed on to it with renewals. Every server answers
+//! from what the leader has, so that all answer alike. If it can reach no leader, a server answers
+//! from what it has itself, and marks the answer as old.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use proto::quorate::v1::{AnswerMeta, LeaseLive, LiveReply, NodeLive, NodeStatus,
 
 use crate::shared::{Formed, Shared};
 
-/// See the module.
+/// The state of servers and nodes that is not replicated.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) servers: BTreeMap<u64, ServerStatus>,
@@ -20,7 +20,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// What this server itself knows.
-    pub(crate) fn here(shared: &Shared, formed: &Formed) -> Self {
+    pub(crate) fn local(shared: &Shared, formed: &Formed) -> Self {
         let servers = formed.servers.statuses(&formed.group.status());
         Self { servers, nodes: shared.reports.all() }
     }
@@ -28,13 +28,13 @@ impl Live {
     /// What the leader knows, with how fresh an answer made of it is.
     pub(crate) async fn of_leader(shared: &Shared, formed: &Formed) -> (Self, AnswerMeta) {
         if shared.leases.leads() {
-            return (Self::here(shared, formed), shared.meta());
+            return (Self::local(shared, formed), shared.meta());
         }
         match formed.renewals.ask_live(Vec::new()).await {
             Ok(reply) => (Self::from_proto(reply), shared.meta()),
             Err(status) => {
                 tracing::debug!(%status, "answering without the leader");
-                (Self::here(shared, formed), shared.meta_unheard())
+                (Self::local(shared, formed), shared.meta_without_leader())
             }
         }
     }

@@ -1,8 +1,8 @@
-//! A DISCO server's own record: where it is, of which start.
+//! A DISCO server's own record: its address, and the start that it is of.
 //!
-//! It is written by the server itself, whoever leads, and again when it differs. If the mesh knows
-//! of a later start of the same server, this one runs on a disk that was copied or restored, and
-//! must not go on: it has forgotten votes that it gave.
+//! The server writes it itself, and writes it again whenever it differs. If the mesh knows a later
+//! start of the same server, this process runs on a disk that was copied or restored. It must end,
+//! since the disk lacks votes that the server has given.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use crate::{
 /// Pause after an attempt that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Keeps the record of this server true, for ever.
+/// Keeps the record of this server up to date, for ever.
 ///
 /// # Errors
 ///
-/// The mesh knows of a later start of this server.
-pub(crate) async fn keep(shared: &Shared, formed: &Formed) -> Result<(), DiscoError> {
+/// If the mesh knows a later start of this server.
+pub(crate) async fn run(shared: &Shared, formed: &Formed) -> Result<(), DiscoError> {
     let mut topology = shared.board.topology();
     loop {
         topology.mark_unchanged();

@@ -1,19 +1,19 @@
 //! Removing a member of the mesh that will not come back.
 //!
-//! Three things may have to go: the vote of a DISCO server, its record, and the record of a data
-//! node. The vote goes first, by a change of the DISCO group's membership, and only if the voters
-//! that are left have a majority that is up. A data node's replicas are the business of their groups.
+//! Three things may have to be removed: the vote of a DISCO server, its record, and the record of a
+//! data node. The vote is removed first, by a change of the DISCO group's membership, and only if a
+//! majority of the remaining voters is up. A data node's replicas are removed by their groups.
 
 use std::collections::BTreeSet;
 
-use mesh::NodeId;
+use mesh::{NodeId, node_hex};
 use proto::quorate::v1::{RegistryDone, RemoveNode, RemoveServer, registry_command::Command};
 use raft::ChangeError;
 use tonic::Status;
 
 use crate::shared::{Formed, Shared};
 
-/// Removes whatever there is of the member.
+/// Removes everything that the mesh has of the member.
 pub(crate) async fn remove_member(
     shared: &Shared,
     formed: &Formed,
@@ -28,7 +28,7 @@ pub(crate) async fn remove_member(
     }
     let mut done = RegistryDone::default();
     if votes {
-        leave_group(shared, formed, node_id).await?;
+        remove_from_group(shared, formed, node_id).await?;
         done.existed = true;
     }
     if is_server {
@@ -42,20 +42,19 @@ pub(crate) async fn remove_member(
         (done.existed, done.leaving) = (true, removed.leaving);
     }
     if done.existed {
-        tracing::info!(
-            node = format_args!("{node_id:016x}"),
-            leaving = done.leaving,
-            "member removed"
-        );
+        tracing::info!(node = %node_hex(node_id), leaving = done.leaving, "member removed");
     }
     Ok(done)
 }
 
 /// Takes a server that is down out of the DISCO group.
-async fn leave_group(shared: &Shared, formed: &Formed, node_id: u64) -> Result<(), Status> {
+async fn remove_from_group(shared: &Shared, formed: &Formed, node_id: u64) -> Result<(), Status> {
     let status = formed.group.status();
     if node_id == shared.host.identity().node_id || !formed.servers.is_down(node_id) {
-        return Err(Status::aborted(format!("server {node_id:016x} is alive: stop it first")));
+        return Err(Status::aborted(format!(
+            "server {} is alive: stop it first",
+            node_hex(node_id)
+        )));
     }
     let left: BTreeSet<NodeId> = status
         .members
@@ -66,8 +65,9 @@ async fn leave_group(shared: &Shared, formed: &Formed, node_id: u64) -> Result<(
     let up = left.iter().filter(|it| !formed.servers.is_down(**it)).count();
     if 2 * up <= left.len() {
         return Err(Status::aborted(format!(
-            "without server {node_id:016x} the DISCO group would have {} voters, of whom {up} are \
+            "without server {} the DISCO group would have {} voters, of whom {up} are \
              up: too few for a quorum",
+            node_hex(node_id),
             left.len()
         )));
     }

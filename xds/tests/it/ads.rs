@@ -10,6 +10,7 @@ use tonic::Code;
 
 use crate::harness::{
     CLUSTER, Delta, Disk, ENDPOINTS, LISTENER, Server, Sotw, eventually, instance, register,
+    versions,
 };
 
 async fn deregister(server: &Server, service: &str, id: &str) {
@@ -79,8 +80,7 @@ async fn a_restart_keeps_everything_and_resends_nothing() {
     let mut stream = Delta::open(&server).await.unwrap();
     stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     let first = stream.receive().await;
-    let has: BTreeMap<_, _> =
-        first.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let has = versions(&first);
     assert_eq!(has.len(), 1);
     server.stop().await;
     while let Ok(Some(_)) = stream.receive_raw().await {}
@@ -90,7 +90,7 @@ async fn a_restart_keeps_everything_and_resends_nothing() {
     let mut stream = Delta::open(&server).await.unwrap();
     stream.subscribe(CLUSTER, &["*"], has).await;
     stream.subscribe(ENDPOINTS, &["orders"], BTreeMap::new()).await;
-    // The first thing to come is what was asked for and not had: no cluster before it.
+    // The client has the cluster, so the first resource that it is sent is the load assignment.
     let response = stream.receive().await;
     let names: Vec<_> = response.resources.iter().map(|it| it.name.as_str()).collect();
     if response.type_url == CLUSTER {
@@ -155,7 +155,7 @@ async fn a_port_that_is_freed_brings_its_listener() {
     let names = stream.receive_unless(&[], &[busy]).await;
     assert_eq!(names, ["sidecar/orders", busy]);
     assert_eq!(stream.receive_unless(&[], &[busy]).await, ["sidecar/orders"], "without it");
-    // Whatever comes meanwhile arrives. The busy one is tried again, until its port is free.
+    // Other listeners still arrive. The busy one is sent again until its port is free.
     registry.register(register(instance("web", "i1", "10.0.0.2:80"))).await.unwrap();
     let mut rejections = 1;
     while rejections < 3 {

@@ -11,7 +11,7 @@ use proto::quorate::v1::{Health, Instance, RegisterRequest, RenewRequest};
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{
-    ads::{Delta, Sotw},
+    ads::{Delta, Sotw, versions},
     node::{NodeClient, hello},
     server::{Disk, LATCH_PATIENCE, Server, form},
 };

@@ -1,17 +1,21 @@
 //! Three servers.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use proto::quorate::v1::{
     GroupMember, Health, HostedGroup, ListGroupsRequest, ListInstancesRequest, ListMembersRequest,
     ListServicesRequest, NodeHello,
 };
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::harness::{
     CLUSTER, Delta, Disk, ENDPOINTS, NodeClient, Server, Sotw, eventually, form, hello, instance,
-    register, renew,
+    register, renew, versions,
 };
+
+/// Longer than the lease of a node.
+const BEYOND_A_LEASE: Duration = Duration::from_secs(12);
 
 struct Mesh {
     disks: Vec<Disk>,
@@ -122,14 +126,12 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     mesh.kill(leader).await;
     mesh.kill((leader + 2) % 3).await;
     let server = mesh.at(survivor);
-    let stale = eventually("the lease's time has passed without a quorum", || async {
+    eventually("the lease's time has passed without a quorum", || async {
         let mut registry = server.registry();
         let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
-        let stale = reply.meta.unwrap().stale_for_ms;
-        (stale > 2 * 3_000).then_some(stale)
+        (reply.meta.unwrap().stale_for_ms > 2 * 3_000).then_some(())
     })
     .await;
-    assert!(stale > 0);
     assert_eq!(instances(server).await, [("o1".to_owned(), Health::Healthy)]);
     let renewed = server.registry().renew(renew(&[reply.lease_id])).await;
     assert!(renewed.unwrap().into_inner().unknown.is_empty());
@@ -158,7 +160,7 @@ async fn without_a_quorum_streams_go_on_and_nothing_ends() {
     stream.receive_endpoints("orders", &["10.0.0.1:80", "10.0.0.2:80"]).await;
 }
 
-/// They may have seen more at another server.
+/// Such clients may have seen a later state at another server.
 async fn clients_that_hold_something_are_sent_elsewhere(server: &Server) {
     let mut delta = Delta::open(server).await.unwrap();
     let has = BTreeMap::from([("payments".to_owned(), "1".to_owned())]);
@@ -173,7 +175,7 @@ async fn clients_that_hold_something_are_sent_elsewhere(server: &Server) {
     }
 }
 
-/// U2: every server answers every question alike, wherever a node has its session.
+/// U2: all servers answer a question alike, at whichever server a node has its session.
 #[tokio::test]
 async fn every_server_knows_what_a_node_reported_to_any() {
     let mesh = Mesh::start().await;
@@ -233,8 +235,7 @@ async fn streams_leave_a_server_that_is_cut_off_from_the_majority() {
     let mut delta = Delta::open(cut).await.unwrap();
     delta.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     let clusters = delta.receive().await;
-    let has: BTreeMap<_, _> =
-        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let has = versions(&clusters);
     let mut sotw = Sotw::open(cut).await.unwrap();
     sotw.subscribe(CLUSTER, &[]).await;
     sotw.receive(&[]).await;
@@ -250,7 +251,7 @@ async fn streams_leave_a_server_that_is_cut_off_from_the_majority() {
     elsewhere.subscribe(CLUSTER, &["*"], has.clone()).await;
     assert_eq!(elsewhere.receive().await.resources, [], "it has everything");
 
-    // Had it found nobody, it would be served here, since it holds nothing else than what is here.
+    // Once it has had the time to try others, it is served here, since it would lose nothing.
     eventually("it is served what is there", || async {
         let mut back = Delta::open(cut).await.unwrap();
         back.subscribe(CLUSTER, &["*"], has.clone()).await;
@@ -276,8 +277,7 @@ async fn streams_stay_where_no_other_server_has_a_quorum() {
     let mut stream = Delta::open(mesh.at(survivor)).await.unwrap();
     stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     let clusters = stream.receive().await;
-    let has: BTreeMap<_, _> =
-        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let has = versions(&clusters);
     mesh.kill(leader).await;
     mesh.kill((leader + 2) % 3).await;
     let server = mesh.at(survivor);
@@ -307,11 +307,10 @@ async fn a_client_that_comes_back_is_not_taken_back() {
     let mut stream = Delta::open(other).await.unwrap();
     stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     let clusters = stream.receive().await;
-    let has: BTreeMap<_, _> =
-        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let has = versions(&clusters);
     assert!(has.contains_key("payments"));
 
-    // The server has heard a quorum a moment ago, and lacks a cluster that the client has.
+    // The server's quorum was confirmed a moment ago, yet it lacks a cluster that the client has.
     let mut back = Delta::open(behind).await.unwrap();
     back.subscribe(CLUSTER, &["*"], has).await;
     let refused = back.receive_raw().await.expect_err("payments is taken away");
@@ -333,17 +332,15 @@ async fn a_node_keeps_its_session_and_its_lease_through_a_change_of_leader() {
     assert_eq!(directive.groups[0].first_voters.len(), 3);
     assert_eq!(directive.members.len(), 3);
 
-    let registered = mesh.at(follower).host.group(1).unwrap().status().last_index;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(12);
+    let deadline = Instant::now() + BEYOND_A_LEASE;
     eventually("the lease has been kept beyond its time", || async {
         node.report(Vec::new()).await;
-        (tokio::time::Instant::now() > deadline).then_some(())
+        (Instant::now() > deadline).then_some(())
     })
     .await;
     let mut registry = mesh.at(follower).registry();
     let reply = registry.list_members(ListMembersRequest {}).await.unwrap().into_inner();
     assert_eq!(reply.members.iter().find(|it| it.node_id == 1).unwrap().state, "up");
-    assert!(mesh.at(follower).host.group(1).unwrap().status().last_index >= registered);
 }
 
 #[tokio::test]
@@ -376,8 +373,7 @@ async fn a_server_that_was_away_serves_no_discovery_before_it_has_caught_up() {
     let mut stream = Delta::open(mesh.at(others[0])).await.unwrap();
     stream.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
     let clusters = stream.receive().await;
-    let has: BTreeMap<_, _> =
-        clusters.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect();
+    let has = versions(&clusters);
     assert!(has.contains_key("orders"));
     mesh.stop().await;
 
@@ -389,7 +385,7 @@ async fn a_server_that_was_away_serves_no_discovery_before_it_has_caught_up() {
     let mut registry = server.registry();
     let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
     assert!(reply.services.is_empty() && reply.meta.unwrap().stale_for_ms > 0);
-    // Data nodes find each other all the same, also one that was started again.
+    // Data nodes still find each other, even one that was started again.
     let restarted = NodeHello { boot_epoch: 2, ..hello(1) };
     let mut node = NodeClient::open(server, restarted).await.unwrap();
     let directive = node.try_directive().await.unwrap();
@@ -425,7 +421,7 @@ async fn a_node_whose_server_is_cut_off_stays_up_at_the_others() {
     assert_eq!(fresh.meta.unwrap().stale_for_ms, 0);
     cut.cut_off();
 
-    // Who renews there is told that nobody counts, before anything ends.
+    // An owner that renews there is told that the renewal was not counted, before any lease ends.
     eventually("the leader cannot be told", || async {
         let mut registry = cut.registry();
         let renewed = registry.renew(renew(&[lease_id])).await.unwrap();
@@ -437,14 +433,14 @@ async fn a_node_whose_server_is_cut_off_stays_up_at_the_others() {
     assert_eq!(old.addresses.len(), fresh.addresses.len());
     let mut elsewhere = NodeClient::open(other, hello(1)).await.unwrap();
     assert_eq!(elsewhere.try_directive().await.unwrap().meta.unwrap().stale_for_ms, 0);
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(12);
+    let deadline = Instant::now() + BEYOND_A_LEASE;
     eventually("the lease has been kept beyond its time", || async {
         elsewhere.report(Vec::new()).await;
         assert_eq!(state_of(other, 1).await, "up");
-        (tokio::time::Instant::now() > deadline).then_some(())
+        (Instant::now() > deadline).then_some(())
     })
     .await;
-    // The session at the server without a quorum goes on, since there might be none.
+    // The session at the server without a quorum goes on, since no other server might have one.
     node.report(Vec::new()).await;
     assert_eq!(state_of(cut, 1).await, "up");
     let refused = cut.registry().register(request).await.unwrap_err();
@@ -464,14 +460,14 @@ async fn a_leader_without_followers_ends_nothing_that_is_renewed_before_they_ret
     for index in followers {
         mesh.kill(index).await;
     }
-    let written = mesh.at(leader).host.group(1).unwrap().status().last_index;
+    let written = mesh.at(leader).group().status().last_index;
     eventually("twice the lease's time has passed", || async {
         let mut registry = mesh.at(leader).registry();
         let reply = registry.list_services(ListServicesRequest {}).await.unwrap().into_inner();
         (reply.meta.unwrap().stale_for_ms > 2 * ttl).then_some(())
     })
     .await;
-    let status = mesh.at(leader).host.group(1).unwrap().status();
+    let status = mesh.at(leader).group().status();
     assert_eq!(status.last_index, written, "nothing waits for a quorum: {status:?}");
     let mut registry = mesh.at(leader).registry();
     let renewed = registry.renew(renewal.clone()).await.unwrap().into_inner();

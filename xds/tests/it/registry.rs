@@ -28,7 +28,7 @@ async fn a_registered_instance_is_listed_at_once() {
     let reply = reply.unwrap().into_inner();
     let meta = reply.meta.unwrap();
     assert_eq!(meta.leader_id, server.host.identity().node_id);
-    assert_eq!(meta.mesh_id, server.host.mesh().watch_id().borrow().as_ref().unwrap().to_string());
+    assert_eq!(meta.mesh_id, server.mesh_id());
     assert_eq!(meta.stale_for_ms, 0);
     assert!(reply.lease_id != 0 && reply.ttl_ms > 0);
     assert_eq!(health_of(&server, "orders", "o1").await, Some(Health::Healthy));
@@ -60,11 +60,11 @@ async fn registering_an_unchanged_record_writes_nothing() {
     let mut registry = server.registry();
     let request = register(instance("orders", "o1", "10.0.0.1:80"));
     let first = registry.register(request.clone()).await.unwrap().into_inner();
-    let written = server.host.group(1).unwrap().status().last_index;
+    let written = server.group().status().last_index;
 
     let again = registry.register(request).await.unwrap().into_inner();
     assert_eq!(again.lease_id, first.lease_id);
-    assert_eq!(server.host.group(1).unwrap().status().last_index, written);
+    assert_eq!(server.group().status().last_index, written);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn what_is_meant_for_another_mesh_is_refused_and_names_both() {
     let server = Server::single(&disk).await;
     server.ready().await;
     let mut registry = server.registry();
-    let ours = server.host.mesh().watch_id().borrow().as_ref().unwrap().to_string();
+    let ours = server.mesh_id();
     let mut request = register(instance("orders", "o1", "10.0.0.1:80"));
     request.mesh_id.clone_from(&ours);
     let lease_id = registry.register(request.clone()).await.unwrap().into_inner().lease_id;
@@ -202,7 +202,7 @@ async fn a_server_that_was_started_again_elsewhere_ends_itself() {
         ..RecordServer::default()
     });
     let command = RegistryCommand { command: Some(command) }.encode_to_vec();
-    let group = server.host.group(1).unwrap();
+    let group = server.group();
     group.write(Bytes::from(command), crate::harness::PATIENCE).await.unwrap();
     let refusal = server.ended().await.unwrap_err();
     assert!(refusal.starts_with("refusal: true"), "{refusal}");

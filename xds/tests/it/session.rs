@@ -28,7 +28,7 @@ async fn a_node_is_recorded_and_told_what_it_hosts() {
     let directive = node.directive("it hosts a group", |it| !it.groups.is_empty()).await;
 
     let meta = directive.meta.unwrap();
-    assert_eq!(meta.mesh_id, server.host.mesh().watch_id().borrow().as_ref().unwrap().to_string());
+    assert_eq!(meta.mesh_id, server.mesh_id());
     assert!(directive.ttl_ms > 0);
     let group = &directive.groups[0];
     assert_eq!((group.namespace.as_str(), group.voters_wanted), ("default", 1));
@@ -82,7 +82,7 @@ async fn nodes_that_do_not_belong_here_are_refused_by_name() {
     let mut stranger = NodeClient::open(&server, stranger).await.unwrap();
     let refused = stranger.try_directive().await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let ours = server.host.mesh().watch_id().borrow().as_ref().unwrap().to_string();
+    let ours = server.mesh_id();
     assert!(refused.message().contains(&other) && refused.message().contains(&ours));
 
     let mesh_address = "127.0.0.7:7400".to_owned();

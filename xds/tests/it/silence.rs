@@ -1,4 +1,5 @@
-//! Owners who fall silent, many at once: who is kept, who is let in, and who ends in the end.
+//! Many owners that fall silent at once: which instances are kept, which may register, and which
+//! end.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -11,7 +12,7 @@ use tonic::Code;
 
 use crate::harness::{Disk, LATCH_PATIENCE, Server, eventually, instance, register, renew};
 
-/// The shortest lease there is, and one that does not end here.
+/// The shortest lease that is granted, and one that outlasts the test.
 const TTL_MS: u64 = 3_000;
 const LONG_TTL_MS: u64 = 120_000;
 
@@ -28,7 +29,7 @@ async fn silent(server: &Server) -> usize {
     instances(server).await.iter().filter(|it| it.silent).count()
 }
 
-/// D10: also a fleet of three, with nobody else in the mesh.
+/// D10: this holds for a fleet of three that is alone in its mesh, too.
 #[tokio::test]
 async fn a_fleet_with_fixed_ids_that_died_is_let_in_at_other_addresses() {
     let disk = Disk::new();
@@ -54,7 +55,7 @@ async fn a_fleet_with_fixed_ids_that_died_is_let_in_at_other_addresses() {
     let now: Vec<_> =
         instances(&server).await.into_iter().map(|it| (it.address, it.silent)).collect();
     assert_eq!(now, [1, 2, 3].map(|n| (format!("10.0.1.{n}:80"), false)));
-    // The old owners, should they live after all, hold nothing.
+    // The leases of the old owners are unknown, in case those owners are alive after all.
     let renewed = server.registry().renew(renew(&[1, 2, 3])).await.unwrap().into_inner();
     assert_eq!(renewed.unknown, [1, 2, 3]);
 }

@@ -17,14 +17,12 @@ use tokio::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use super::{Outlook, Reconciler};
+use super::{Reconciler, Topology};
 use crate::{
     kv::KvMachine,
+    namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
     session::{Assignment, NodeState, Orders, Peer},
 };
-
-const GROUP: u32 = 2;
-const NAMESPACE: &str = "default";
 
 /// Everything here happens within this, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,15 +37,15 @@ async fn a_single_voter_grows_to_three_and_a_dead_one_is_replaced() {
     let leader = mesh.groups[0].clone();
     leader.initialize(&[mesh.member(0)]).await.unwrap();
 
-    let outlook = watch::Sender::new(Outlook::default());
-    let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), Duration::ZERO);
+    let topology = watch::Sender::new(Topology::default());
+    let reconciler = Reconciler::new(leader.clone(), topology.subscribe(), Duration::ZERO);
     mesh.tasks.spawn(reconciler.run());
 
-    mesh.advise(&outlook, 3, None);
+    mesh.advise(&topology, 3, None);
     members_become(&leader, &ids[..3], &ids[..3]).await;
 
     mesh.groups[2].stop().await;
-    mesh.advise(&outlook, 4, Some(ids[2]));
+    mesh.advise(&topology, 4, Some(ids[2]));
     let left = [ids[0], ids[1], ids[3]];
     members_become(&leader, &left, &left).await;
 }
@@ -62,12 +60,12 @@ async fn a_spare_node_becomes_a_learner() {
     let leader = mesh.groups[0].clone();
     leader.initialize(&[mesh.member(0)]).await.unwrap();
 
-    let outlook = watch::Sender::new(Outlook::default());
-    let reconciler = Reconciler::new(leader.clone(), outlook.subscribe(), PATIENCE);
+    let topology = watch::Sender::new(Topology::default());
+    let reconciler = Reconciler::new(leader.clone(), topology.subscribe(), PATIENCE);
     mesh.tasks.spawn(reconciler.run());
 
     mesh.voters_wanted = 1;
-    mesh.advise(&outlook, 2, None);
+    mesh.advise(&topology, 2, None);
     members_become(&leader, &ids, &ids[..1]).await;
 }
 
@@ -104,7 +102,8 @@ impl Mesh {
             .add_service(host.mesh_service())
             .serve_with_incoming(TcpListenerStream::new(listener));
         self.tasks.spawn(async move { serving.await.unwrap() });
-        let group = host.start_group(GROUP, NAMESPACE, KvMachine::new()).await.unwrap();
+        let group =
+            host.start_group(DEFAULT_GROUP, DEFAULT_NAMESPACE, KvMachine::new()).await.unwrap();
         for other in &self.hosts {
             other.mesh().book().learn(hint(&host));
             host.mesh().book().learn(hint(other));
@@ -115,7 +114,7 @@ impl Mesh {
     }
 
     /// Says that the first `count` nodes should hold a replica, and all but `down` are up.
-    fn advise(&self, outlook: &watch::Sender<Outlook>, count: usize, down: Option<NodeId>) {
+    fn advise(&self, topology: &watch::Sender<Topology>, count: usize, down: Option<NodeId>) {
         let replicas: Vec<Member> = (0..count).map(|index| self.member(index)).collect();
         let peers = replicas.iter().map(|member| {
             let state = if down == Some(member.node_id) { NodeState::Down } else { NodeState::Up };
@@ -130,8 +129,8 @@ impl Mesh {
             (member.node_id, peer)
         });
         let assignment = Assignment {
-            group: GROUP,
-            namespace: NAMESPACE.to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: vec![self.member(0)],
             voters_wanted: self.voters_wanted,
             formed: true,
@@ -139,11 +138,11 @@ impl Mesh {
         };
         let orders = Orders {
             mesh: self.id.clone(),
-            assignments: BTreeMap::from([(GROUP, assignment)]),
+            assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
             peers: peers.collect(),
             fresh: true,
         };
-        outlook.send_modify(|outlook| outlook.follow(&orders, Instant::now()));
+        topology.send_modify(|topology| topology.follow(&orders, Instant::now()));
     }
 
     fn member(&self, index: usize) -> Member {

@@ -1,5 +1,5 @@
-//! Random requests over a few keys, so that they meet: for the model here, and for a comparison
-//! with any server that speaks the etcd v3 API.
+//! Random requests over so few keys that they affect each other: for the model here, and for a
+//! comparison with any server that speaks the etcd v3 API.
 
 use bytes::Bytes;
 use proto::etcdserverpb::{
@@ -86,8 +86,8 @@ impl Generator {
     }
 
     fn txn(&mut self, revision: i64, depth: u32) -> TxnRequest {
-        // A put that keeps the value of a key which an open deletion before it has removed makes
-        // etcd 3.4 and 3.5 panic.
+        // Etcd 3.4 and 3.5 panic when a put keeps the value of a key that an open-ended deletion
+        // before it has removed.
         let may_ignore = self.one_in(2);
         TxnRequest {
             compare: self.some(3, |it| it.compare(revision)),
@@ -146,7 +146,7 @@ impl Generator {
         CompactionRequest { revision: self.revision(revision), physical: self.one_in(2) }
     }
 
-    /// One key, or one time in `single` a range.
+    /// A range one time in `single`, else one key.
     fn span(&mut self, may_be_open: bool, single: u32) -> (Bytes, Bytes) {
         let key = self.key();
         let range_end = match self.random.random_range(0..6) {
@@ -156,7 +156,7 @@ impl Generator {
             2 if may_be_open => return (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")),
             _ => self.key(),
         };
-        // A key of one zero byte as an end is no key, but the open end.
+        // As the end of a range, one zero byte means the open end.
         if !may_be_open && range_end == b"\0"[..] {
             return (key, Bytes::new());
         }
@@ -174,7 +174,7 @@ impl Generator {
         Bytes::from(format!("v{}", self.values % 7))
     }
 
-    /// Around those that there are: sometimes none, sometimes one too far.
+    /// A revision around `revision`: sometimes compacted, sometimes one too high.
     fn revision(&mut self, revision: i64) -> i64 {
         self.random.random_range((revision - 30).max(-1)..=revision + 1)
     }

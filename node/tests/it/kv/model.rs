@@ -122,7 +122,7 @@ impl Model {
         }
     }
 
-    /// Puts first, then ranges: which of two faults is told.
+    /// Checks the puts before the ranges, since the first fault that is found is answered.
     fn admit(&self, before: &Keys, request: &TxnRequest) -> Result<(), Refusal> {
         let path = path(before, request);
         for step in &path {
@@ -288,7 +288,7 @@ fn select(keys: &Keys, request: &RangeRequest, current: i64) -> RangeResponse {
     RangeResponse { header: header(current), kvs, more, count }
 }
 
-/// Reverses runs of equal ones, then everything: equal ones stay as they were.
+/// Reverses runs of equal ones, then everything, so that equal ones keep their order.
 fn descend(kvs: &mut [KeyValue], target: SortTarget) {
     for run in kvs.chunk_by_mut(|left, right| match target {
         SortTarget::Key => left.key == right.key,

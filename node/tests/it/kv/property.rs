@@ -7,9 +7,9 @@ use proto::{
 };
 
 use super::{
-    bench::{Bench, refusal, refused},
     generator::{Generator, Operation},
     model::Model,
+    test_machine::{TestMachine, refusal, refused},
 };
 
 const SEEDS: u64 = 24;
@@ -31,11 +31,11 @@ fn random_requests_are_answered_as_by_the_model() {
     }
 }
 
-/// Two replicas with one log, of which one is started anew all the time.
+/// Two replicas with the same log, of which one restarts after every command.
 #[test]
 fn replicas_have_the_same_rows_and_hashes() {
     for seed in 100..106 {
-        let (mut steady, mut restarted) = (Bench::new(), Bench::new());
+        let (mut steady, mut restarted) = (TestMachine::new(), TestMachine::new());
         let mut generator = Generator::new(seed);
         for step in 0..STEPS {
             let revision = Meta::load(&steady.rows).unwrap().revision;
@@ -55,20 +55,20 @@ fn replicas_have_the_same_rows_and_hashes() {
 #[test]
 fn a_later_replica_hashes_an_older_revision_alike() {
     for seed in 200..210 {
-        let mut bench = Bench::new();
+        let mut machine = TestMachine::new();
         let mut generator = Generator::new(seed);
         let mut hashes = Vec::new();
         for _ in 0..400 {
-            let revision = Meta::load(&bench.rows).unwrap().revision;
+            let revision = Meta::load(&machine.rows).unwrap().revision;
             let operation = generator.next(revision);
             if matches!(operation, Operation::Compact(_)) {
                 continue;
             }
-            answer(&mut bench, &operation);
-            hashes.push(hash(&bench.rows, 0).unwrap());
+            answer(&mut machine, &operation);
+            hashes.push(hash(&machine.rows, 0).unwrap());
         }
         for then in hashes {
-            let now = hash(&bench.rows, then.revision).unwrap();
+            let now = hash(&machine.rows, then.revision).unwrap();
             assert_eq!(now.hash, then.hash, "seed {seed} revision {}", then.revision);
         }
     }
@@ -76,47 +76,47 @@ fn a_later_replica_hashes_an_older_revision_alike() {
 
 #[test]
 fn compaction_of_everything_leaves_only_current_rows() {
-    let mut bench = Bench::new();
+    let mut machine = TestMachine::new();
     let mut generator = Generator::new(7);
     for _ in 0..STEPS {
-        let revision = Meta::load(&bench.rows).unwrap().revision;
-        answer(&mut bench, &generator.next(revision));
+        let revision = Meta::load(&machine.rows).unwrap().revision;
+        answer(&mut machine, &generator.next(revision));
     }
-    let revision = Meta::load(&bench.rows).unwrap().revision;
+    let revision = Meta::load(&machine.rows).unwrap().revision;
     let compaction =
         Operation::Compact(proto::etcdserverpb::CompactionRequest { revision, physical: true });
-    answer(&mut bench, &compaction);
-    let keys = range(&bench.rows, &everything(0)).unwrap().kvs.len();
-    let rows = bench.all_rows();
+    answer(&mut machine, &compaction);
+    let keys = range(&machine.rows, &everything(0)).unwrap().kvs.len();
+    let rows = machine.all_rows();
     assert_eq!(rows.len(), keys + 1, "{rows:?}");
-    assert_size_is_true(&bench);
+    assert_size_is_true(&machine);
 }
 
 fn compare_with_model(seed: u64) {
-    let mut bench = Bench::new();
+    let mut machine = TestMachine::new();
     let mut model = Model::new();
     let mut generator = Generator::new(seed);
     for step in 0..STEPS {
         let operation = generator.next(model.revision());
         let expected = expect(&mut model, &operation);
-        check_read_only(&bench, &operation, &expected);
-        let answer = answer(&mut bench, &operation);
+        check_read_only(&machine, &operation, &expected);
+        let answer = answer(&mut machine, &operation);
         assert_eq!(answer, expected, "SEED={seed} step {step}: {operation:?}");
-        let meta = Meta::load(&bench.rows).unwrap();
+        let meta = Meta::load(&machine.rows).unwrap();
         assert_eq!((meta.revision, meta.compacted), (model.revision(), model.compacted()));
         if step % 50 == 0 {
-            invariant_every_revision_reads_as_it_was(&bench, &model);
-            assert_size_is_true(&bench);
-            bench.restart();
+            invariant_every_revision_reads_as_it_was(&machine, &model);
+            assert_size_is_true(&machine);
+            machine.restart();
         }
     }
 }
 
-fn answer(bench: &mut Bench, operation: &Operation) -> Answer {
-    Answer::Applied(bench.apply(match operation.clone() {
+fn answer(machine: &mut TestMachine, operation: &Operation) -> Answer {
+    Answer::Applied(machine.apply(match operation.clone() {
         Operation::Range(it) => {
             let checked = check_range(&it).map_err(refused);
-            return Answer::Read(checked.and_then(|()| bench.range(&it)));
+            return Answer::Read(checked.and_then(|()| machine.range(&it)));
         }
         Operation::Put(it) => Command::Put(it),
         Operation::DeleteRange(it) => Command::DeleteRange(it),
@@ -140,31 +140,31 @@ fn expect(model: &mut Model, operation: &Operation) -> Answer {
 }
 
 /// A transaction that only reads is answered alike from a view.
-fn check_read_only(bench: &Bench, operation: &Operation, expected: &Answer) {
+fn check_read_only(machine: &TestMachine, operation: &Operation, expected: &Answer) {
     let Operation::Txn(txn) = operation else { return };
     if check_txn(txn).is_err() || !is_read_only(txn) {
         return;
     }
     let outcome =
-        read_txn(&bench.rows, txn).map_or_else(|e| Outcome::Refused(refusal(e)), Outcome::Txn);
+        read_txn(&machine.rows, txn).map_or_else(|e| Outcome::Refused(refusal(e)), Outcome::Txn);
     assert_eq!(&Answer::Applied(outcome), expected);
 }
 
-fn invariant_every_revision_reads_as_it_was(bench: &Bench, model: &Model) {
+fn invariant_every_revision_reads_as_it_was(machine: &TestMachine, model: &Model) {
     for revision in model.compacted().max(1)..=model.revision() {
         let request = everything(revision);
-        assert_eq!(bench.range(&request), model.range(&request).map_err(refused));
+        assert_eq!(machine.range(&request), model.range(&request).map_err(refused));
     }
 }
 
-fn assert_size_is_true(bench: &Bench) {
-    let bytes: usize = bench
+fn assert_size_is_true(machine: &TestMachine) {
+    let bytes: usize = machine
         .all_rows()
         .iter()
         .filter(|row| row.0 != b"m")
         .map(|row| row.0.len() + row.1.len())
         .sum();
-    assert_eq!(Meta::load(&bench.rows).unwrap().size, bytes as u64);
+    assert_eq!(Meta::load(&machine.rows).unwrap().size, bytes as u64);
 }
 
 fn everything(revision: i64) -> RangeRequest {

@@ -33,7 +33,7 @@ use proto::{
     quorate::v1::{KvRefusal, kv_command, kv_reply::Outcome},
 };
 
-use super::bench::{Bench, refused};
+use super::test_machine::{TestMachine, refused};
 
 type Failure = Box<dyn Error>;
 
@@ -59,19 +59,19 @@ scripts! { kv:
 }
 
 struct Story {
-    bench: Bench,
+    machine: TestMachine,
     /// Transactions that are not committed, outermost first, and the branch they go into.
     open: Vec<(bool, TxnRequest)>,
 }
 
 impl Story {
     fn new() -> Self {
-        Self { bench: Bench::new(), open: Vec::new() }
+        Self { machine: TestMachine::new(), open: Vec::new() }
     }
 
     fn apply(&mut self, command: kv_command::Command) -> Result<String, Failure> {
         let mut out = String::new();
-        match self.bench.apply(command) {
+        match self.machine.apply(command) {
             Outcome::Put(it) => {
                 writeln!(out, "{}", at(&it.header))?;
                 show_all("was", &it.prev_kv.into_iter().collect::<Vec<_>>(), &mut out)?;
@@ -94,7 +94,7 @@ impl Story {
             Request::RequestTxn(it) => self.apply(kv_command::Command::Txn(it.into_inner()))?,
             Request::RequestRange(it) => {
                 let mut out = String::new();
-                match check_range(&it).map_err(refused).and_then(|()| self.bench.range(&it)) {
+                match check_range(&it).map_err(refused).and_then(|()| self.machine.range(&it)) {
                     Ok(response) => show_range(&response, &mut out)?,
                     Err(refusal) => show_refusal(&refusal, &mut out)?,
                 }
@@ -153,7 +153,7 @@ impl Runner for Story {
             }))?,
             "hash" => {
                 let revision = args.next_pos().map_or(Ok(0), str::parse)?;
-                match hash(&self.bench.rows, revision) {
+                match hash(&self.machine.rows, revision) {
                     Ok(it) => {
                         format!("{:08x} compacted {} rev {}\n", it.hash, it.compacted, it.revision)
                     }
@@ -162,16 +162,16 @@ impl Runner for Story {
                 }
             }
             "restart" => {
-                self.bench.restart();
+                self.machine.restart();
                 String::new()
             }
             "malformed" => {
-                let error = self.bench.stopped_by(args.next_pos().unwrap_or("").as_bytes());
+                let error = self.machine.stopped_by(args.next_pos().unwrap_or("").as_bytes());
                 format!("{error}\n")
             }
             "rows" => {
                 let mut out = String::new();
-                for (key, value) in self.bench.all_rows() {
+                for (key, value) in self.machine.all_rows() {
                     writeln!(out, "{} = {}", key.escape_ascii(), value.escape_ascii())?;
                 }
                 out

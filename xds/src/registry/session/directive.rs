@@ -1,15 +1,15 @@
-//! What a data node is told.
+//! The directives that data nodes are sent.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use proto::quorate::v1::{AddressHint, Directive};
 
-use super::stay::{Standing, Stay};
+use super::node::{RecordState, SessionNode};
 use crate::shared::{Shared, millis};
 
-/// The directive for a node as the registry and the book are, without its meta.
-pub(super) fn of(shared: &Shared, stay: &Stay, ttl: Duration) -> Directive {
-    let node_id = stay.node_id();
+/// The directive for a node by the present registry and book, without its meta.
+pub(super) fn of(shared: &Shared, node: &SessionNode, ttl: Duration) -> Directive {
+    let node_id = node.node_id();
     let mut directive = shared.board.read(|registry| {
         let mut groups = registry.groups_of_node(node_id);
         let hosts: BTreeSet<u64> =
@@ -17,27 +17,27 @@ pub(super) fn of(shared: &Shared, stay: &Stay, ttl: Duration) -> Directive {
         let mut members = registry.list_members(&Default::default());
         members.retain(|it| hosts.contains(&it.node_id));
         for group in &mut groups {
-            // It changes all the time, and nodes ask for it when they need it.
+            // Progress changes all the time, and nodes ask for it when they need it.
             group.progress = None;
         }
-        let standing = stay.standing(registry);
+        let record_state = node.record_state(registry);
         Directive {
             meta: None,
             ttl_ms: millis(ttl),
             addresses: registry.addresses_for_node(node_id),
             members,
             groups,
-            stopping_noted: matches!(standing, Standing::Recorded { stopping: true, .. }),
+            stopping_noted: matches!(record_state, RecordState::Recorded { stopping: true, .. }),
         }
     });
     for hint in &mut directive.addresses {
-        freshen(shared, hint);
+        use_later_address(shared, hint);
     }
     directive
 }
 
-/// Puts a later address in the place of the registry's: the book learns without a quorum.
-fn freshen(shared: &Shared, hint: &mut AddressHint) {
+/// Replaces the registry's address by a later one from the book, which learns without a quorum.
+fn use_later_address(shared: &Shared, hint: &mut AddressHint) {
     if let Some(known) = shared.host.mesh().book().hint(hint.node_id)
         && known.boot_epoch >= hint.boot_epoch
     {

@@ -1,4 +1,4 @@
-//! Raw ADS clients: they say what a test tells them to, and acknowledge what they receive.
+//! Raw ADS clients: they send what a test tells them to, and acknowledge what they receive.
 
 use std::collections::BTreeMap;
 
@@ -174,6 +174,11 @@ impl Sotw {
             panic!("expected nothing, got {response:?}");
         }
     }
+}
+
+/// The resources of a response with their versions, as a client names them on its next stream.
+pub(crate) fn versions(response: &DeltaDiscoveryResponse) -> BTreeMap<String, String> {
+    response.resources.iter().map(|it| (it.name.clone(), it.version.clone())).collect()
 }
 
 /// Where the endpoints of an encoded load assignment are.

@@ -1,4 +1,5 @@
-//! The way to a server, which can be cut: peers come through here, the test's own clients do not.
+//! A relay in front of a server that can be cut. The server's peers connect through it, the test's
+//! own clients do not.
 
 use std::net::SocketAddr;
 

@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use mesh::{DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId};
+use mesh::{DISCO_GROUP, DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId};
 use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, IdentifyRequest, form_request::Step,
     mesh_client::MeshClient, registry_client::RegistryClient,
 };
-use raft::{Host, Timing};
+use raft::{Group, Host, Timing};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blocking};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -25,13 +25,15 @@ pub(crate) struct Disk(TempDir);
 type Ended = watch::Receiver<Option<Result<(), String>>>;
 
 pub(crate) struct Server {
-    /// Where the test reaches it; its peers do at what it advertises.
+    /// Where the test reaches it. Its peers reach it at the address that it advertises, through the
+    /// relay.
     pub(crate) address: SocketAddr,
     pub(crate) host: Host,
     pub(crate) ready: watch::Receiver<Readiness>,
     shutdown: CancellationToken,
     cut: CancellationToken,
-    /// Takes connections and never answers: what a server that is cut off finds in place of others.
+    /// Accepts connections and never answers. A server that is cut off finds it at the addresses of
+    /// its peers.
     void: std::net::TcpListener,
     ended: Ended,
     runtime: Option<Runtime>,
@@ -88,7 +90,7 @@ impl Server {
 
     pub(crate) async fn ready(&self) {
         let mut ready = self.ready.clone();
-        let reached = ready.wait_for(Readiness::is_ready);
+        let reached = ready.wait_for(|it| it.reasons.is_empty());
         tokio::time::timeout(PATIENCE, reached).await.expect("not ready in time").unwrap();
     }
 
@@ -101,8 +103,17 @@ impl Server {
         RegistryClient::new(self.channel())
     }
 
+    /// The replica of the DISCO group on this server.
+    pub(crate) fn group(&self) -> Group {
+        self.host.group(DISCO_GROUP).unwrap()
+    }
+
+    pub(crate) fn mesh_id(&self) -> String {
+        self.host.mesh().id().unwrap().to_string()
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
-        let group = self.host.group(1);
+        let group = self.host.group(DISCO_GROUP);
         group.is_some_and(|it| it.status().leader == Some(self.host.identity().node_id))
     }
 
@@ -118,7 +129,7 @@ impl Server {
         self.kill().await;
     }
 
-    /// Waits until the service has ended, and tells why if by itself.
+    /// Waits until the service has ended. An error says why it ended by itself.
     pub(crate) async fn ended(&mut self) -> Result<(), String> {
         let ended = self.ended.wait_for(Option::is_some);
         let ended = tokio::time::timeout(PATIENCE, ended).await.expect("did not end in time");
@@ -154,7 +165,7 @@ impl Drop for Server {
     /// closed is aborted by RocksDB, whose static mutexes are gone by then.
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
-        // Elsewhere, since a runtime may not end within another one.
+        // On a thread of its own, since a runtime must not end within another one.
         let ended = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join();
         if ended.is_err() {
             eprintln!("a server's runtime panicked while it ended");
@@ -223,7 +234,7 @@ fn describe(error: DiscoError) -> String {
     format!("refusal: {}, {error}", error.is_refusal())
 }
 
-/// Opens a data directory once the server before has let go of it.
+/// Opens a data directory once the server before has unlocked it.
 async fn open(disk: &Disk) -> DataDir {
     let services = BTreeSet::from(["disco".to_owned()]);
     eventually("the data directory is free", || async {

@@ -1,33 +1,33 @@
 //! What DISCO has told about groups and nodes, and for how long.
 //!
-//! How long a node has been down is measured here, on one machine's monotonic clock, from the
-//! moment DISCO first said so; a session that ends ends the measurement. Wall clocks are never
-//! compared, and while DISCO is away or without a quorum nobody is dead.
+//! How long a node has been down is measured here, on this machine's monotonic clock, from the
+//! moment DISCO first said so. Wall clocks are never compared. The measurement ends with the
+//! session, so no node is dead while DISCO is away or without a quorum.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use mesh::{GroupId, NodeId};
 use tokio::time::Instant;
 
-use super::{Advice, Presence, Standing};
+use super::{Advice, AdvisedNode, Presence};
 use crate::session::{Assignment, NodeState, Orders};
 
-/// The latest orders with a memory of since when nodes are down.
+/// The groups and nodes of the latest orders, and since when each node has its state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outlook {
+pub(crate) struct Topology {
     assignments: BTreeMap<GroupId, Assignment>,
-    nodes: BTreeMap<NodeId, Seen>,
+    nodes: BTreeMap<NodeId, ObservedNode>,
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct ObservedNode {
     state: NodeState,
     since: Instant,
     zone: String,
 }
 
-impl Outlook {
-    /// Takes what DISCO says now.
+impl Topology {
+    /// Takes over what DISCO says now.
     pub(crate) fn follow(&mut self, orders: &Orders, now: Instant) {
         if !orders.fresh {
             self.forget();
@@ -40,12 +40,12 @@ impl Outlook {
                 .get(id)
                 .filter(|seen| seen.state == peer.state)
                 .map_or(now, |seen| seen.since);
-            let seen = Seen { state: peer.state, since, zone: peer.zone.clone() };
+            let seen = ObservedNode { state: peer.state, since, zone: peer.zone.clone() };
             self.nodes.insert(*id, seen);
         }
     }
 
-    /// Knows nothing from here on: the session ended.
+    /// Forgets everything: the session has ended, or its server has no quorum.
     pub(crate) fn forget(&mut self) {
         self.assignments.clear();
         self.nodes.clear();
@@ -57,21 +57,21 @@ impl Outlook {
         Some(Advice {
             replicas: assignment.replicas.clone(),
             voters_wanted: assignment.voters_wanted,
-            nodes: self.nodes.iter().map(|(id, seen)| (*id, seen.standing(now))).collect(),
+            nodes: self.nodes.iter().map(|(id, seen)| (*id, seen.advised(now))).collect(),
         })
     }
 }
 
-impl Seen {
-    fn standing(&self, now: Instant) -> Standing {
+impl ObservedNode {
+    fn advised(&self, now: Instant) -> AdvisedNode {
         let presence = match self.state {
             NodeState::Up => Presence::Up,
             NodeState::Away => Presence::Away,
-            // A person has said so: there is nothing to wait for.
+            // A person has removed the node, so it is not waited for.
             NodeState::Removed => Presence::Down(Duration::MAX),
             NodeState::Down => Presence::Down(now.saturating_duration_since(self.since)),
         };
-        Standing { presence, zone: self.zone.clone() }
+        AdvisedNode { presence, zone: self.zone.clone() }
     }
 }
 
@@ -80,60 +80,62 @@ mod tests {
     use mesh::MeshId;
 
     use super::*;
-    use crate::session::Peer;
+    use crate::{
+        namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
+        session::Peer,
+    };
 
-    const GROUP: GroupId = 2;
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_node_is_down_since_disco_first_said_so() {
         let start = Instant::now();
-        let mut outlook = Outlook::default();
-        outlook.follow(&orders(NodeState::Up), start);
-        outlook.follow(&orders(NodeState::Down), start + MINUTE);
-        outlook.follow(&orders(NodeState::Down), start + 2 * MINUTE);
-        assert_eq!(presence(&outlook, start + 3 * MINUTE), Presence::Down(2 * MINUTE));
+        let mut topology = Topology::default();
+        topology.follow(&orders(NodeState::Up), start);
+        topology.follow(&orders(NodeState::Down), start + MINUTE);
+        topology.follow(&orders(NodeState::Down), start + 2 * MINUTE);
+        assert_eq!(presence(&topology, start + 3 * MINUTE), Presence::Down(2 * MINUTE));
     }
 
     #[test]
     fn coming_back_starts_the_measurement_anew() {
         let start = Instant::now();
-        let mut outlook = Outlook::default();
-        outlook.follow(&orders(NodeState::Down), start);
-        outlook.follow(&orders(NodeState::Up), start + MINUTE);
-        assert_eq!(presence(&outlook, start + MINUTE), Presence::Up);
-        outlook.follow(&orders(NodeState::Down), start + 2 * MINUTE);
-        assert_eq!(presence(&outlook, start + 3 * MINUTE), Presence::Down(MINUTE));
+        let mut topology = Topology::default();
+        topology.follow(&orders(NodeState::Down), start);
+        topology.follow(&orders(NodeState::Up), start + MINUTE);
+        assert_eq!(presence(&topology, start + MINUTE), Presence::Up);
+        topology.follow(&orders(NodeState::Down), start + 2 * MINUTE);
+        assert_eq!(presence(&topology, start + 3 * MINUTE), Presence::Down(MINUTE));
     }
 
     #[test]
     fn a_disco_without_a_quorum_gives_no_advice() {
         let start = Instant::now();
-        let mut outlook = Outlook::default();
-        outlook.follow(&orders(NodeState::Down), start);
+        let mut topology = Topology::default();
+        topology.follow(&orders(NodeState::Down), start);
         let stale = Orders { fresh: false, ..orders(NodeState::Down) };
-        outlook.follow(&stale, start + MINUTE);
-        assert_eq!(outlook.advice(GROUP, start + MINUTE), None);
-        outlook.follow(&orders(NodeState::Down), start + 2 * MINUTE);
-        assert_eq!(presence(&outlook, start + 3 * MINUTE), Presence::Down(MINUTE));
+        topology.follow(&stale, start + MINUTE);
+        assert_eq!(topology.advice(DEFAULT_GROUP, start + MINUTE), None);
+        topology.follow(&orders(NodeState::Down), start + 2 * MINUTE);
+        assert_eq!(presence(&topology, start + 3 * MINUTE), Presence::Down(MINUTE));
     }
 
     #[test]
     fn a_group_that_disco_does_not_know_gets_no_advice() {
         let start = Instant::now();
-        let mut outlook = Outlook::default();
-        outlook.follow(&orders(NodeState::Up), start);
-        assert_eq!(outlook.advice(GROUP + 1, start), None);
+        let mut topology = Topology::default();
+        topology.follow(&orders(NodeState::Up), start);
+        assert_eq!(topology.advice(DEFAULT_GROUP + 1, start), None);
     }
 
-    fn presence(outlook: &Outlook, now: Instant) -> Presence {
-        outlook.advice(GROUP, now).unwrap().nodes[&7].presence
+    fn presence(topology: &Topology, now: Instant) -> Presence {
+        topology.advice(DEFAULT_GROUP, now).unwrap().nodes[&7].presence
     }
 
     fn orders(state: NodeState) -> Orders {
         let assignment = Assignment {
-            group: GROUP,
-            namespace: "default".to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: Vec::new(),
             replicas: Vec::new(),
             voters_wanted: 3,
@@ -149,7 +151,7 @@ mod tests {
         };
         Orders {
             mesh: MeshId::generate(),
-            assignments: BTreeMap::from([(GROUP, assignment)]),
+            assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
             peers: BTreeMap::from([(7, peer)]),
             fresh: true,
         }

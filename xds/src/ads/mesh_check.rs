@@ -1,10 +1,10 @@
 //! Whether a client of xDS belongs to this server's mesh.
 //!
-//! Addresses are used again. An Envoy that finds servers of another mesh at the addresses that it was
-//! told would take their configuration for the latest of its own, and drop everything it has. So its
-//! bootstrap names its mesh, in the metadata of its node, and any other mesh refuses it; an Envoy that
-//! is refused keeps what it has and tries the next address. One whose bootstrap names no mesh, as a
-//! file that was written before there was one, is served.
+//! Addresses are used again. An Envoy may find servers of another mesh at its configured addresses;
+//! it would take their configuration for the latest of its own and drop everything it has. So its
+//! bootstrap names its mesh, in the metadata of its node, and servers of another mesh refuse it. An
+//! Envoy that is refused keeps what it has and tries the next address. An Envoy whose bootstrap
+//! names no mesh is served: the file may have been written before the mesh was formed.
 
 use envoy_types::pb::{
     envoy::config::core::v3::Node,
@@ -12,14 +12,14 @@ use envoy_types::pb::{
 };
 use tonic::Status;
 
-/// The key of ours in the metadata of a client's node, and the key in it.
+/// The path to the mesh id in the metadata of a client's node.
 const METADATA: &str = "quorate";
 const MESH: &str = "mesh";
 
-/// Of a client's id and of its mesh, as much as a message repeats.
+/// How many characters of a client's id and of its mesh id a message shows.
 const SHOWN: usize = 128;
 
-/// Lets a client in whose node names this mesh, or none.
+/// Admits a client whose node names this mesh, or none.
 pub(super) fn check_mesh(node: &Node, ours: &str) -> Result<(), Status> {
     let Some(theirs) = mesh_of(node).filter(|theirs| *theirs != ours) else {
         return Ok(());

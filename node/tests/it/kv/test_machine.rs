@@ -1,4 +1,4 @@
-//! A machine on rows in memory, spoken to in requests.
+//! A machine on rows in memory that is sent requests.
 
 use node::kv::{KvError, KvMachine, Refusal, range};
 use prost::Message;
@@ -12,13 +12,13 @@ use raft::{
 };
 
 #[derive(Debug)]
-pub(crate) struct Bench {
+pub(crate) struct TestMachine {
     machine: KvMachine,
     pub(crate) rows: MemoryRows,
     index: u64,
 }
 
-impl Bench {
+impl TestMachine {
     pub(crate) fn new() -> Self {
         let mut machine = KvMachine::new();
         let rows = MemoryRows::default();
@@ -39,7 +39,7 @@ impl Bench {
         KvReply::decode(reply).unwrap().outcome.unwrap()
     }
 
-    /// Applies what no version of this machine knows.
+    /// Applies bytes that this version does not know. Returns the error that stops the replica.
     pub(crate) fn stopped_by(&mut self, command: &[u8]) -> StorageError {
         let entry = EntryMeta { index: self.index + 1, term: 1 };
         self.machine.apply(entry, command, &mut self.rows).unwrap_err()

@@ -2,23 +2,21 @@
 //!
 //! All of them hold a replica. The first voters are three of them, or five of five and more: those
 //! with the lowest ids, which is the same choice on every server. The leader adds the others as
-//! learners. The voters stay: nobody says who is down, so nobody is replaced.
+//! learners. A voter is never replaced, since without DISCO nothing tells which nodes are down.
 
 use std::collections::BTreeMap;
 
-use mesh::{GroupId, Member, MeshId, node_hex};
+use mesh::{Member, MeshId, node_hex};
 use proto::quorate::v1::{Formation, FormationMember};
 use tracing::warn;
 
-use crate::session::{Assignment, NodeState, Orders, Peer};
+use crate::{
+    namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
+    session::{Assignment, NodeState, Orders, Peer},
+};
 
-/// The group of the namespace `default`; 1 is DISCO's own.
-const GROUP: GroupId = 2;
-
-const NAMESPACE: &str = "default";
-
-/// The formation as orders: it is as final as a record that DISCO committed.
-pub(crate) fn orders(formation: &Formation) -> Option<Orders> {
+/// Turns a formation into orders. It is as final as a group that DISCO has decided.
+pub(crate) fn from_formation(formation: &Formation) -> Option<Orders> {
     let Ok(mesh) = formation.mesh_id.parse::<MeshId>() else {
         warn!(mesh_id = formation.mesh_id, "a formation without a mesh id");
         return None;
@@ -27,8 +25,8 @@ pub(crate) fn orders(formation: &Formation) -> Option<Orders> {
     members.sort_by_key(|member| member.node_id);
     let voters = voters_of(members.len());
     let assignment = Assignment {
-        group: GROUP,
-        namespace: NAMESPACE.to_owned(),
+        group: DEFAULT_GROUP,
+        namespace: DEFAULT_NAMESPACE.to_owned(),
         voters_wanted: voters,
         first_voters: members[..voters].to_vec(),
         replicas: members,
@@ -36,13 +34,14 @@ pub(crate) fn orders(formation: &Formation) -> Option<Orders> {
     };
     Some(Orders {
         mesh,
-        assignments: BTreeMap::from([(GROUP, assignment)]),
+        assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
         peers: formation.members.iter().map(|member| (member.node_id, peer(member))).collect(),
         fresh: true,
     })
 }
 
-/// How many of so many servers vote. Always odd: one more tolerates no further failure.
+/// How many of `servers` vote. Always an odd number: one voter more would not tolerate another
+/// failure.
 const fn voters_of(servers: usize) -> usize {
     match servers {
         0 => 0,
@@ -60,11 +59,11 @@ fn peer(member: &FormationMember) -> Peer {
     Peer {
         node_id: member.node_id,
         name: node_hex(member.node_id),
-        // Where it was when the mesh was formed; the book knows where it is.
+        // The formation has the address at the time of forming; the book has the current one.
         mesh_address: None,
         kv_address: None,
         zone: String::new(),
-        // Nobody says who is down.
+        // Without DISCO nothing tells that a node is down.
         state: NodeState::Up,
     }
 }
@@ -81,10 +80,10 @@ mod tests {
 
     #[test]
     fn the_lowest_ids_vote_and_all_hold_a_replica_in_whatever_order_they_are_listed() {
-        let expected = orders(&formation([1, 2, 3, 4, 5, 6, 7])).unwrap();
-        let told = orders(&formation([7, 3, 5, 1, 6, 2, 4])).unwrap();
+        let expected = from_formation(&formation([1, 2, 3, 4, 5, 6, 7])).unwrap();
+        let told = from_formation(&formation([7, 3, 5, 1, 6, 2, 4])).unwrap();
         assert_eq!(told.assignments, expected.assignments);
-        let assignment = &told.assignments[&GROUP];
+        let assignment = &told.assignments[&DEFAULT_GROUP];
         let ids = |members: &[Member]| members.iter().map(|it| it.node_id).collect::<Vec<_>>();
         assert_eq!(ids(&assignment.first_voters), [1, 2, 3, 4, 5]);
         assert_eq!(ids(&assignment.replicas), [1, 2, 3, 4, 5, 6, 7]);

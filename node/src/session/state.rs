@@ -1,4 +1,4 @@
-//! What DISCO has told a node, and whether it still does.
+//! What DISCO has told a node, and whether the node still hears it.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use proto::quorate::v1::GroupProgress;
 
 use super::orders::Orders;
 
-/// What DISCO has told, and whether it still does.
+/// What DISCO has told, and whether the node still hears it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Told {
-    /// The latest orders of this process's time; kept when the session is lost.
+pub(crate) struct DiscoState {
+    /// The latest orders since this process started; kept when the session is lost.
     pub(crate) orders: Option<Arc<Orders>>,
     pub(crate) link: Link,
     /// The revision of the registry behind the orders.
     revision: u64,
-    /// The last revision that any server told. DISCO's log must have it.
+    /// The last revision that a server has named: the DISCO group had committed it.
     seen: u64,
     /// DISCO has committed that this node stops.
     pub(crate) stopping_noted: bool,
@@ -32,14 +32,15 @@ pub(crate) enum Link {
     Unreached,
 }
 
-impl Told {
+impl DiscoState {
     pub(crate) fn is_live(&self) -> bool {
         self.link == Link::Live
     }
 
     pub(super) fn follow(&mut self, orders: Orders, revision: u64) {
-        // A quorum that knows less may be a server that is a moment behind. Or an operator of DISCO
-        // has accepted a loss, and then this memory must not stand against it for ever.
+        // A server with a quorum that names an earlier revision may be a moment behind. Or an
+        // operator of DISCO has accepted a loss; then this node must not contradict the group for
+        // ever.
         self.seen = if orders.fresh { revision } else { self.seen.max(revision) };
         self.orders = match self.orders.take() {
             Some(known) if !orders.fresh && revision < self.revision => {
@@ -58,7 +59,7 @@ impl Told {
         (group == DISCO_GROUP && self.seen > 0).then_some(seen)
     }
 
-    /// Whether that changed anything.
+    /// Returns whether the link has changed.
     pub(super) fn set_link(&mut self, link: Link) -> bool {
         std::mem::replace(&mut self.link, link) != link
     }

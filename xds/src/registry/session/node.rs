@@ -1,7 +1,7 @@
-//! A data node's stay, as its session sees it: what the node said, and what the registry lacks.
+//! A data node, as its session sees it: what the node said, and what the registry lacks.
 //!
-//! Nothing is remembered of what was proposed. What remains to be done is read from the registry
-//! each time, so a command that was lost is proposed again, and one that took effect is not.
+//! What was proposed is not remembered. What remains to be done is read from the registry each
+//! time, so a command that was lost is proposed again, and one that took effect is not.
 
 use std::net::SocketAddr;
 
@@ -12,47 +12,49 @@ use proto::quorate::v1::{
 };
 use tonic::Status;
 
+use crate::leader::leads;
+
 #[cfg(test)]
 mod tests;
 
 /// A learner that is behind by no more than this many entries serves: it has received the data.
 const SERVING_LAG: u64 = 1_000;
 
-/// See the module.
+/// A data node in session.
 #[derive(Clone, Debug)]
-pub(crate) struct Stay {
+pub(crate) struct SessionNode {
     hello: NodeHello,
     mesh_address: SocketAddr,
     kv_address: SocketAddr,
-    /// The lease to ask for, unless another holds.
+    /// The lease to ask for, if the registry has none of the node.
     lease_id: u64,
     stopping: bool,
     status: NodeStatus,
 }
 
-/// How the registry has the node.
+/// How the registry's record of the node compares with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Not at all, or with another store.
+pub(crate) enum RecordState {
+    /// There is none, or it is of another store.
     Unknown,
-    /// From an earlier start, or down.
+    /// It is of an earlier start, or says that the node is down, or differs otherwise.
     Outdated,
-    /// As it is.
+    /// It is up to date.
     Recorded { lease_id: u64, stopping: bool },
 }
 
 /// What remains to be done for the node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Task {
+pub(crate) enum NodeCommand {
     Record(RecordNode),
     Stop(SetNodeState),
     ReportLeader(ReportLeader),
 }
 
-impl Stay {
+impl SessionNode {
     /// # Errors
     ///
-    /// The node's addresses are none.
+    /// If an address of the node is not IP:PORT.
     pub(crate) fn new(hello: NodeHello, lease_id: u64) -> Result<Self, Status> {
         let parse = |what: &str, text: &str| {
             text.parse::<SocketAddr>().map_err(|_| {
@@ -101,43 +103,41 @@ impl Stay {
         self.mesh_address
     }
 
-    pub(crate) fn standing(&self, registry: &Registry) -> Standing {
+    pub(crate) fn record_state(&self, registry: &Registry) -> RecordState {
         let known = registry.node(self.node_id());
         match known.filter(|node| node.store_id == self.hello.store_id) {
-            None => Standing::Unknown,
-            Some(node) if self.is_recorded(node) => Standing::Recorded {
+            None => RecordState::Unknown,
+            Some(node) if self.is_recorded(node) => RecordState::Recorded {
                 lease_id: node.grant.lease_id,
                 stopping: node.state == NodeState::Stopping,
             },
-            Some(_) => Standing::Outdated,
+            Some(_) => RecordState::Outdated,
         }
     }
 
-    /// The next thing to propose, most urgent first: who leads decides where traffic goes.
-    pub(crate) fn next_task(&self, registry: &Registry) -> Option<Task> {
-        let Standing::Recorded { lease_id, stopping } = self.standing(registry) else {
-            return Some(Task::Record(self.to_command()));
+    /// The next command to propose, if any: the record of the node, then its stop, then a leader.
+    pub(crate) fn next_command(&self, registry: &Registry) -> Option<NodeCommand> {
+        let RecordState::Recorded { lease_id, stopping } = self.record_state(registry) else {
+            return Some(NodeCommand::Record(self.to_command()));
         };
         if self.stopping && !stopping {
-            return Some(Task::Stop(SetNodeState {
+            return Some(NodeCommand::Stop(SetNodeState {
                 node_id: self.node_id(),
                 lease_id,
                 state: NodeState::Stopping.into(),
             }));
         }
-        let leads = self.status.groups.iter().filter(|it| it.role == "leader");
-        leads
+        self.led_groups()
             .filter_map(|hosted| self.leader_report(registry.group(hosted.group)?, hosted))
-            .map(Task::ReportLeader)
+            .map(NodeCommand::ReportLeader)
             .next()
     }
 
-    /// How far the groups have come that the node leads, if that is further than is recorded. It is
-    /// always further while they are written, so the caller must not ask all the time.
-    pub(crate) fn progress_task(&self, registry: &Registry) -> Option<Task> {
-        let Standing::Recorded { .. } = self.standing(registry) else { return None };
-        let leads = self.status.groups.iter().filter(|it| it.role == "leader");
-        leads
+    /// A report of how far a group has come that the node leads, if that is further than recorded.
+    /// It is always further while the group is written, so the caller must not ask all the time.
+    pub(crate) fn progress_command(&self, registry: &Registry) -> Option<NodeCommand> {
+        let RecordState::Recorded { .. } = self.record_state(registry) else { return None };
+        self.led_groups()
             .filter_map(|hosted| {
                 let group = registry.group(hosted.group)?;
                 let report = self.to_report(group, hosted)?;
@@ -146,8 +146,12 @@ impl Stay {
                 let is_news = group.progress.after(progress) != group.progress;
                 (is_current && is_news).then_some(report.1)
             })
-            .map(Task::ReportLeader)
+            .map(NodeCommand::ReportLeader)
             .next()
+    }
+
+    fn led_groups(&self) -> impl Iterator<Item = &HostedGroup> {
+        self.status.groups.iter().filter(|it| leads(it))
     }
 
     fn leader_report(&self, group: &Group, hosted: &HostedGroup) -> Option<ReportLeader> {
@@ -212,7 +216,7 @@ impl Stay {
     }
 }
 
-impl Task {
+impl NodeCommand {
     pub(crate) fn into_command(self) -> Command {
         match self {
             Self::Record(it) => Command::RecordNode(it),
@@ -227,7 +231,7 @@ fn members(hosted: &HostedGroup) -> Vec<u64> {
     ordered(hosted.members.iter().map(|it| it.node_id))
 }
 
-/// The replicas that hold the data, by a leader's report: its voters, and learners that have
+/// The replicas that hold the data, by a leader's report: its voters, and the learners that have
 /// caught up.
 fn serving(group: &Group, hosted: &HostedGroup) -> Vec<u64> {
     let caught_up = |lag: Option<u64>| lag.is_some_and(|lag| lag <= SERVING_LAG);

@@ -7,7 +7,10 @@ use std::{
 };
 
 use harness::disk;
-use node::DataError;
+use node::{
+    DataError,
+    namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE},
+};
 use raft::{
     Role,
     start::{LostProgress, StartRefusal},
@@ -104,7 +107,7 @@ async fn a_server_whose_store_lost_the_group_refuses_to_vote() {
     let server = Server::start(directory.path(), Ports::bind(), &[]).await;
     let refused = server.refusal().await;
     assert!(refused.is_refusal());
-    let DataError::Refused { group: 2, refusal, .. } = refused else {
+    let DataError::Refused { group: DEFAULT_GROUP, refusal, .. } = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(refusal, StartRefusal::StoreLost);
@@ -161,9 +164,9 @@ async fn a_replica_is_noted_before_it_can_vote() {
 async fn a_process_that_ended_before_its_replica_voted_comes_back() {
     let directory = tempdir().unwrap();
     let address = Ports::bind().mesh_address();
-    let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
+    let host = open_host(directory.path(), address, Vec::new()).await;
     let mesh_id = host.mesh().form_alone().unwrap().mesh_id;
-    host.make_room(2, "default").await.unwrap();
+    host.make_room(DEFAULT_GROUP, DEFAULT_NAMESPACE).await.unwrap();
     drop(host);
     note(&directory, &mesh_id, r#""placed": true, "held": false"#);
     let server = Server::start(directory.path(), Ports::bind(), &[]).await;
@@ -248,10 +251,10 @@ fn addresses(servers: &[Server]) -> Vec<SocketAddr> {
     servers.iter().map(|server| server.mesh_address).collect()
 }
 
-/// A directory that was formed and has hosted nothing.
+/// Forms a mesh in a directory that has hosted no group yet. Returns the mesh id.
 async fn formed_alone(directory: &TempDir) -> String {
     let address = Ports::bind().mesh_address();
-    let host = open_host(directory.path().to_owned(), address, Vec::new()).await;
+    let host = open_host(directory.path(), address, Vec::new()).await;
     host.mesh().form_alone().unwrap().mesh_id
 }
 

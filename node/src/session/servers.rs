@@ -8,10 +8,11 @@ use rand::seq::SliceRandom;
 use tokio::time::timeout;
 use tonic::{Status, transport::Channel};
 
-/// The service that a server must run to be asked.
+/// The service that DISCO servers run.
 const DISCO: &str = "disco";
 
-/// How long a server may take to accept a connection. One that is gone does not even refuse.
+/// How long a server may take to accept a connection. A machine that is gone does not answer at
+/// all.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// A server that leaves an HTTP/2 ping unanswered for this long is lost.
@@ -35,7 +36,7 @@ pub(crate) fn backoff(failed_rounds: u32, jitter: f64) -> Duration {
 }
 
 /// Every DISCO server that is known, each once, shuffled, the one just lost last.
-pub(crate) fn order(
+pub(crate) fn servers_to_try(
     seeds: &[SocketAddr],
     hints: Vec<Hint>,
     just_lost: Option<SocketAddr>,

@@ -1,16 +1,19 @@
 //! What the data directory remembers about the groups of this node (`groups.json`).
 //!
-//! It lets the node start its groups while DISCO is away, and it is the note that tells a group
-//! which this disk never held from one whose store was lost:
+//! The node starts its groups from this file while DISCO is away. Two notes in it tell a store that
+//! has lost a group from one that never held it:
 //!
-//! - [`Remembered::placed`] is set, durably, after the store has made room for the group and before
-//!   the replica runs. A store without the room has lost it, and with it what the replica voted.
-//! - [`Remembered::held`] is set once the replica was seen to have voted or stored something, up to
-//!   a second after it did. A store with the room and nothing in it has lost that. Without the note
-//!   the replica is one whose process ended before it had voted, as far as this directory knows.
+//! - [`GroupEntry::placed`] is set, durably, after the store has made room for the group and before
+//!   the replica runs. If the note is set and the store has no room for the group, the store has
+//!   lost it, and with it the votes of the replica.
+//! - [`GroupEntry::held`] is set at most a second after the replica has first voted or stored
+//!   something. If the note is set and the room in the store is empty, its contents were lost. If
+//!   the note is not set, the process ended before the replica had voted, as far as this directory
+//!   knows.
 //!
-//! The file is replaced as a whole and synced before anybody acts on it. One that cannot be read
-//! stops the node: to guess that nothing was held could let a burnt replica vote.
+//! The file is replaced as a whole, and synced before the node acts on it. A file that cannot be
+//! read stops the node: if the node assumed that it had held nothing, a replica that has lost its
+//! votes could vote again.
 
 use std::{
     collections::BTreeMap,
@@ -33,14 +36,14 @@ const FORMAT: u32 = 1;
 
 /// The groups of this node, on disk.
 #[derive(Debug)]
-pub(crate) struct Cache {
+pub(crate) struct GroupsFile {
     path: PathBuf,
     contents: Contents,
 }
 
-/// One group, as last heard.
+/// One group, as it was last ordered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
+pub(crate) struct GroupEntry {
     pub(crate) namespace: String,
     first_voters: Vec<MemberRow>,
     replicas: Vec<MemberRow>,
@@ -55,7 +58,7 @@ pub(crate) struct Remembered {
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
-pub enum CacheError {
+pub enum GroupsFileError {
     #[error("cannot read {path}")]
     Read {
         path: PathBuf,
@@ -86,7 +89,7 @@ struct Contents {
     format: u32,
     /// The mesh that the groups are of.
     mesh: Option<String>,
-    groups: BTreeMap<GroupId, Remembered>,
+    groups: BTreeMap<GroupId, GroupEntry>,
     nodes: Vec<PeerRow>,
 }
 
@@ -107,47 +110,47 @@ struct PeerRow {
     kv_address: Option<SocketAddr>,
 }
 
-impl Cache {
+impl GroupsFile {
     /// Reads what is remembered in a data directory; nothing on a first start.
     ///
     /// # Errors
     ///
     /// If there is a file and it cannot be understood.
-    pub(crate) fn load(directory: &Path) -> Result<Self, CacheError> {
+    pub(crate) fn load(directory: &Path) -> Result<Self, GroupsFileError> {
         let path = directory.join(FILE);
         let contents = match fs::read(&path) {
             Ok(bytes) => parse(&path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Contents::empty(),
-            Err(source) => return Err(CacheError::Read { path, source }),
+            Err(source) => return Err(GroupsFileError::Read { path, source }),
         };
         Ok(Self { path, contents })
     }
 
-    /// Remembers what DISCO orders, or the formation.
-    pub(crate) fn remember(&mut self, orders: &Orders) -> Result<(), CacheError> {
+    /// Remembers orders, of DISCO or of the formation.
+    pub(crate) fn remember(&mut self, orders: &Orders) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
         contents.mesh = Some(orders.mesh.to_string());
         for (group, assignment) in &orders.assignments {
             let before = contents.groups.get(group);
-            let remembered = Remembered::from_assignment(assignment, before);
-            contents.groups.insert(*group, remembered);
+            let entry = GroupEntry::from_assignment(assignment, before);
+            contents.groups.insert(*group, entry);
         }
         contents.nodes = orders.peers.values().map(PeerRow::from_peer).collect();
         self.replace(contents)
     }
 
     /// Notes that the store has made room for a group's replica.
-    pub(crate) fn mark_placed(&mut self, group: GroupId) -> Result<(), CacheError> {
-        self.mark(group, |remembered| remembered.placed = true)
+    pub(crate) fn mark_placed(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
+        self.mark(group, |entry| entry.placed = true)
     }
 
     /// Notes that this node's replica of a group has something to remember.
-    pub(crate) fn mark_held(&mut self, group: GroupId) -> Result<(), CacheError> {
-        self.mark(group, |remembered| remembered.held = true)
+    pub(crate) fn mark_held(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
+        self.mark(group, |entry| entry.held = true)
     }
 
-    /// Forgets a group that is no longer this node's business.
-    pub(crate) fn forget(&mut self, group: GroupId) -> Result<(), CacheError> {
+    /// Forgets a group that this node no longer hosts.
+    pub(crate) fn forget(&mut self, group: GroupId) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
         contents.groups.remove(&group);
         self.replace(contents)
@@ -168,7 +171,7 @@ impl Cache {
             mesh: mesh.as_ref()?.parse().ok()?,
             assignments: groups
                 .iter()
-                .map(|(group, remembered)| (*group, remembered.to_assignment(*group)))
+                .map(|(group, entry)| (*group, entry.to_assignment(*group)))
                 .collect(),
             peers: nodes.iter().map(|row| (row.node_id, row.to_peer())).collect(),
             fresh: false,
@@ -178,22 +181,23 @@ impl Cache {
     fn mark(
         &mut self,
         group: GroupId,
-        note: impl FnOnce(&mut Remembered),
-    ) -> Result<(), CacheError> {
+        note: impl FnOnce(&mut GroupEntry),
+    ) -> Result<(), GroupsFileError> {
         let mut contents = self.contents.clone();
-        if let Some(remembered) = contents.groups.get_mut(&group) {
-            note(remembered);
+        if let Some(entry) = contents.groups.get_mut(&group) {
+            note(entry);
         }
         self.replace(contents)
     }
 
-    /// Persists first, so that nobody acts on what a crash would forget.
-    fn replace(&mut self, contents: Contents) -> Result<(), CacheError> {
+    /// Writes the file before it changes the memory, so that the node never acts on what a crash
+    /// would undo.
+    fn replace(&mut self, contents: Contents) -> Result<(), GroupsFileError> {
         if contents == self.contents {
             return Ok(());
         }
         write(&self.path, &contents)
-            .map_err(|source| CacheError::Write { path: self.path.clone(), source })?;
+            .map_err(|source| GroupsFileError::Write { path: self.path.clone(), source })?;
         self.contents = contents;
         Ok(())
     }
@@ -205,7 +209,7 @@ impl Contents {
     }
 }
 
-impl Remembered {
+impl GroupEntry {
     fn from_assignment(assignment: &Assignment, before: Option<&Self>) -> Self {
         Self {
             namespace: assignment.namespace.clone(),
@@ -240,7 +244,7 @@ impl PeerRow {
         }
     }
 
-    /// How a node was is not remembered: nobody is up or down on the word of a file.
+    /// The state of a node is not remembered: whether it is up or down, only DISCO can say.
     fn to_peer(&self) -> Peer {
         Peer {
             node_id: self.node_id,
@@ -265,15 +269,15 @@ fn members(rows: &[MemberRow]) -> Vec<Member> {
     members.collect()
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, CacheError> {
+fn parse(path: &Path, bytes: &[u8]) -> Result<Contents, GroupsFileError> {
     #[derive(Deserialize)]
     struct Layout {
         format: u32,
     }
-    let malformed = |source| CacheError::Malformed { path: path.to_owned(), source };
+    let malformed = |source| GroupsFileError::Malformed { path: path.to_owned(), source };
     let layout: Layout = serde_json::from_slice(bytes).map_err(malformed)?;
     if layout.format > FORMAT {
-        return Err(CacheError::Newer { path: path.to_owned(), found: layout.format });
+        return Err(GroupsFileError::Newer { path: path.to_owned(), found: layout.format });
     }
     serde_json::from_slice(bytes).map_err(malformed)
 }
@@ -285,7 +289,7 @@ fn write(path: &Path, contents: &Contents) -> io::Result<()> {
     file::replace(directory, DRAFT, FILE, &bytes)
 }
 
-/// Ids as people see them everywhere: 16 hexadecimal digits.
+/// Ids are written as people see them everywhere: as 16 hexadecimal digits.
 mod hex {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -304,80 +308,81 @@ mod tests {
     use mesh::MeshId;
 
     use super::*;
+    use crate::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 
     #[test]
     fn what_is_remembered_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cache = Cache::load(directory.path()).unwrap();
-        assert_eq!(cache.orders(), None);
+        let mut groups_file = GroupsFile::load(directory.path()).unwrap();
+        assert_eq!(groups_file.orders(), None);
         let orders = orders();
-        cache.remember(&orders).unwrap();
-        cache.mark_placed(2).unwrap();
+        groups_file.remember(&orders).unwrap();
+        groups_file.mark_placed(DEFAULT_GROUP).unwrap();
 
-        let again = Cache::load(directory.path()).unwrap();
+        let again = GroupsFile::load(directory.path()).unwrap();
         assert_eq!(again.orders(), Some(orders));
-        assert!(again.placed(2) && !again.held(2));
-        assert!(!again.placed(3));
-        cache.mark_held(2).unwrap();
-        assert!(Cache::load(directory.path()).unwrap().held(2));
+        assert!(again.placed(DEFAULT_GROUP) && !again.held(DEFAULT_GROUP));
+        assert!(!again.placed(DEFAULT_GROUP + 1));
+        groups_file.mark_held(DEFAULT_GROUP).unwrap();
+        assert!(GroupsFile::load(directory.path()).unwrap().held(DEFAULT_GROUP));
     }
 
     #[test]
     fn what_is_remembered_survives_a_power_cut() {
         let image = powercut::cut(|directory| {
-            let mut cache = Cache::load(directory).unwrap();
-            cache.remember(&orders()).unwrap();
-            cache.mark_placed(2).unwrap();
+            let mut groups_file = GroupsFile::load(directory).unwrap();
+            groups_file.remember(&orders()).unwrap();
+            groups_file.mark_placed(DEFAULT_GROUP).unwrap();
         });
-        let again = Cache::load(image.path()).unwrap();
-        assert!(again.orders().is_some() && again.placed(2));
+        let again = GroupsFile::load(image.path()).unwrap();
+        assert!(again.orders().is_some() && again.placed(DEFAULT_GROUP));
     }
 
     #[test]
     fn repeated_orders_keep_the_notes_of_having_held() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cache = Cache::load(directory.path()).unwrap();
-        cache.remember(&orders()).unwrap();
-        cache.mark_placed(2).unwrap();
-        cache.mark_held(2).unwrap();
-        cache.remember(&orders()).unwrap();
-        assert!(cache.placed(2) && cache.held(2));
+        let mut groups_file = GroupsFile::load(directory.path()).unwrap();
+        groups_file.remember(&orders()).unwrap();
+        groups_file.mark_placed(DEFAULT_GROUP).unwrap();
+        groups_file.mark_held(DEFAULT_GROUP).unwrap();
+        groups_file.remember(&orders()).unwrap();
+        assert!(groups_file.placed(DEFAULT_GROUP) && groups_file.held(DEFAULT_GROUP));
     }
 
     #[test]
     fn orders_without_a_group_do_not_forget_it() {
         let directory = tempfile::tempdir().unwrap();
-        let mut cache = Cache::load(directory.path()).unwrap();
+        let mut groups_file = GroupsFile::load(directory.path()).unwrap();
         let orders = orders();
-        cache.remember(&orders).unwrap();
+        groups_file.remember(&orders).unwrap();
         let without = Orders { assignments: BTreeMap::new(), ..orders.clone() };
-        cache.remember(&without).unwrap();
-        assert_eq!(cache.orders(), Some(orders));
-        cache.forget(2).unwrap();
-        assert_eq!(cache.orders(), Some(without));
+        groups_file.remember(&without).unwrap();
+        assert_eq!(groups_file.orders(), Some(orders));
+        groups_file.forget(DEFAULT_GROUP).unwrap();
+        assert_eq!(groups_file.orders(), Some(without));
     }
 
     #[test]
     fn a_file_that_cannot_be_understood_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(FILE), "{\"format\": 1, \"gro").unwrap();
-        let refused = Cache::load(directory.path());
-        assert!(matches!(refused, Err(CacheError::Malformed { .. })), "{refused:?}");
+        let refused = GroupsFile::load(directory.path());
+        assert!(matches!(refused, Err(GroupsFileError::Malformed { .. })), "{refused:?}");
     }
 
     #[test]
     fn a_file_of_a_later_version_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(FILE), "{\"format\": 2}").unwrap();
-        let refused = Cache::load(directory.path());
-        assert!(matches!(refused, Err(CacheError::Newer { found: 2, .. })), "{refused:?}");
+        let refused = GroupsFile::load(directory.path());
+        assert!(matches!(refused, Err(GroupsFileError::Newer { found: 2, .. })), "{refused:?}");
     }
 
     fn orders() -> Orders {
         let member = Member { node_id: 0xfedc_ba98_7654_3210, store_id: 7 };
         let assignment = Assignment {
-            group: 2,
-            namespace: "default".to_owned(),
+            group: DEFAULT_GROUP,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             first_voters: vec![member],
             replicas: vec![member],
             voters_wanted: 3,
@@ -393,7 +398,7 @@ mod tests {
         };
         Orders {
             mesh: MeshId::generate(),
-            assignments: BTreeMap::from([(2, assignment)]),
+            assignments: BTreeMap::from([(DEFAULT_GROUP, assignment)]),
             peers: BTreeMap::from([(member.node_id, peer)]),
             fresh: false,
         }
