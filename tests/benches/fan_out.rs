@@ -2,12 +2,7 @@
 //!
 //! `cargo bench --workspace --bench fan_out`, with the binary to measure in QUORATE_BIN. The clients run
 //! beside the server, and share the machine with it.
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "a benchmark measures and tells"
-)]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark measures and tells")]
 
 use std::time::Duration;
 

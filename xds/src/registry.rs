@@ -219,7 +219,7 @@ impl Registry for RegistryService {
         request: Request<ConfigureServiceRequest>,
     ) -> Result<Response<ConfigureServiceReply>, Status> {
         let ConfigureServiceRequest { name, options, mesh_id } = request.into_inner();
-        let formed = self.admit_of(&mesh_id)?;
+        let formed = self.admit_for_mesh(&mesh_id)?;
         let command = ConfigureService { name, options };
         let proposed = Command::ConfigureService(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;

@@ -204,7 +204,7 @@ impl Registry for FakeRegistry {
         &self,
         _: Request<ConfigureServiceRequest>,
     ) -> Answer<ConfigureServiceReply> {
-        Err(left_out())
+        Err(unsupported())
     }
 
     async fn remove_service(&self, _: Request<RemoveServiceRequest>) -> Answer<RemoveServiceReply> {
