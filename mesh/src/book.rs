@@ -61,7 +61,8 @@ struct Shared {
 
 impl Book {
     /// A book that is not kept on disk.
-    pub fn in_memory() -> Self {
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
         Self { shared: Arc::new(Shared { hints: Mutex::default(), dir: None }) }
     }
 
