@@ -10,7 +10,7 @@
 //!
 //! [`data`] runs the service: it learns which groups to host, from DISCO by way of [`session`], from
 //! the formation where there is no DISCO, or from what its disk remembers; asks [`raft::start`] whether
-//! and how this disk may take part; and hosts the groups. [`reconcile`] keeps each group's
+//! and how this disk may take part; and hosts the groups. `reconcile` keeps each group's
 //! membership as advised, on its leader. [`kv`] is what a group replicates, [`etcd`] how clients
 //! reach it, [`namespaces`] which groups are here.
 //!

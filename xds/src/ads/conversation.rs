@@ -110,8 +110,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
     ) -> Self {
         let opened = Instant::now();
         let mut policy = shared.policy.subscribe();
-        let leaving = *policy.borrow_and_update() == StreamPolicy::Drain;
-        let drain_at = leaving.then(|| opened + STALE_STREAM_LIFETIME);
+        let draining = *policy.borrow_and_update() == StreamPolicy::Drain;
+        let drain_at = draining.then(|| opened + STALE_STREAM_LIFETIME);
         Self {
             stream: Stream::new(V::VARIANT, control_plane_id),
             io,
@@ -181,8 +181,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
             },
             changed = self.policy.changed() => match changed {
                 Ok(()) => {
-                    let leave = *self.policy.borrow_and_update() == StreamPolicy::Drain;
-                    self.drain_at = leave.then(|| now() + self.stagger(DRAIN_WITHIN));
+                    let drain = *self.policy.borrow_and_update() == StreamPolicy::Drain;
+                    self.drain_at = drain.then(|| now() + self.stagger(DRAIN_WITHIN));
                     Ok(Vec::new())
                 }
                 Err(_) => Err(End::Stopping),

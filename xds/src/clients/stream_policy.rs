@@ -53,11 +53,11 @@ pub(crate) enum StreamPolicy {
 }
 
 impl StreamPolicy {
-    pub(crate) fn new(stale_for: Duration, leave_after: Duration, others: &[ServerQuorum]) -> Self {
+    pub(crate) fn new(stale_for: Duration, drain_after: Duration, others: &[ServerQuorum]) -> Self {
         match (stale_for.is_zero(), may_have_quorum(others)) {
             (true, _) => Self::Serve,
             (false, false) => Self::ServeStale,
-            (false, true) if leave_after.is_zero() || stale_for < leave_after => Self::Redirect,
+            (false, true) if drain_after.is_zero() || stale_for < drain_after => Self::Redirect,
             (false, true) => Self::Drain,
         }
     }
@@ -113,15 +113,15 @@ mod tests {
     fn nobody_leaves_a_quorum_or_before_the_time() {
         let secs = Duration::from_secs;
         let (may, none) = (&[ServerQuorum::Silent], &[ServerQuorum::Down]);
-        for (stale_for, leave_after, others, wanted) in [
+        for (stale_for, drain_after, others, wanted) in [
             (0, 30, may, StreamPolicy::Serve),
             (4, 30, may, StreamPolicy::Redirect),
             (30, 30, may, StreamPolicy::Drain),
             (99, 30, none, StreamPolicy::ServeStale),
             (99, 0, may, StreamPolicy::Redirect),
         ] {
-            let policy = StreamPolicy::new(secs(stale_for), secs(leave_after), others);
-            assert_eq!(policy, wanted, "{stale_for} {leave_after} {others:?}");
+            let policy = StreamPolicy::new(secs(stale_for), secs(drain_after), others);
+            assert_eq!(policy, wanted, "{stale_for} {drain_after} {others:?}");
         }
     }
 

@@ -76,8 +76,8 @@ impl LeaseKeeper {
         loop {
             ticks.tick().await;
             let due = self.leases.due(&self.board);
-            self.report_latch();
-            self.report_silence();
+            self.log_latch();
+            self.log_silence();
             if !due.is_empty() {
                 self.propose(due).await;
             }
@@ -100,7 +100,7 @@ impl LeaseKeeper {
     async fn propose_one(&self, mut proposal: Proposal, term: u64) {
         match &mut proposal {
             Proposal::Expire { lease_id, .. } if self.leases.was_heard(*lease_id) => return,
-            Proposal::Expire { lease_id, .. } => self.report_end(*lease_id),
+            Proposal::Expire { lease_id, .. } => self.log_expiry(*lease_id),
             Proposal::Mark(marks) => {
                 marks.retain(|it| !it.silent || !self.leases.was_heard(it.lease_id));
                 if marks.is_empty() {
@@ -131,7 +131,7 @@ impl LeaseKeeper {
     }
 
     /// Logs whose lease ends.
-    fn report_end(&self, lease_id: u64) {
+    fn log_expiry(&self, lease_id: u64) {
         let instances: Vec<(String, String)> = self.board.read(|registry| {
             let instances = registry.instances_of_lease(lease_id);
             instances.map(|it| (it.service.clone(), it.id.clone())).collect()
@@ -146,7 +146,7 @@ impl LeaseKeeper {
     }
 
     /// Logs once a minute how many owners are silent.
-    fn report_silence(&mut self) {
+    fn log_silence(&mut self) {
         let silent = self.leases.silent();
         let is_due = self.silence_logged_at.is_none_or(|told| told.elapsed() >= LOG_SILENCE_EVERY);
         if silent == 0 {
@@ -161,7 +161,7 @@ impl LeaseKeeper {
         }
     }
 
-    fn report_latch(&mut self) {
+    fn log_latch(&mut self) {
         let frozen = self.leases.frozen();
         match (&frozen, self.frozen) {
             (Some(Frozen { missing, total, zone }), false) => {
