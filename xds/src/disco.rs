@@ -319,7 +319,11 @@ async fn hand_over(group: &Group) {
     if status.role != Role::Leader {
         return;
     }
-    let others = status.members.iter().filter(|it| it.voter && Some(it.node_id) != status.leader);
+    // A voter that is down cannot take it over, and waiting for it would hold up the stop.
+    let others = status
+        .members
+        .iter()
+        .filter(|it| it.voter && it.is_heard && Some(it.node_id) != status.leader);
     let Some(next) = others.min_by_key(|it| it.lag.unwrap_or(u64::MAX)) else { return };
     match timeout(STOP_PATIENCE, group.transfer_leader(next.node_id)).await {
         Ok(Ok(())) => tracing::info!(to = %node_hex(next.node_id), "handed over"),

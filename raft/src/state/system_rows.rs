@@ -27,27 +27,29 @@ pub(crate) fn read_stored_applied(
         .get_cf(family, system_key(APPLIED))
         .map_err(|error| StorageError::of_database("cannot read rows", error))?;
     let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
-    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
+    let stored =
+        stored.map_err(|error| StorageError::damaged_with_source("malformed log id", error))?;
     Ok(stored.map(|id| id.index))
 }
 
 pub(crate) fn read_applied(view: &ReadView) -> Result<Option<LogId>, StorageError> {
     let stored = view.system(APPLIED)?;
     let stored = stored.map(|bytes| pb::LogId::decode(bytes.as_slice())).transpose();
-    let stored = stored.map_err(|error| StorageError::with_source("malformed log id", error))?;
+    let stored =
+        stored.map_err(|error| StorageError::damaged_with_source("malformed log id", error))?;
     Ok(stored.map(codec::log_id_from_proto))
 }
 
 pub(super) fn read_level(view: &ReadView) -> Result<u32, StorageError> {
     let Some(bytes) = view.system(LEVEL)? else { return Ok(FIRST) };
-    let bytes = bytes.try_into().map_err(|_| StorageError::new("malformed level"))?;
+    let bytes = bytes.try_into().map_err(|_| StorageError::damaged("malformed level"))?;
     Ok(u32::from_be_bytes(bytes))
 }
 
 pub(crate) fn read_membership(view: &ReadView) -> Result<StoredMembership, StorageError> {
     let Some(bytes) = view.system(MEMBERSHIP)? else { return Ok(StoredMembership::default()) };
     let stored = pb::StoredMembership::decode(bytes.as_slice())
-        .map_err(|error| StorageError::with_source("malformed membership", error))?;
+        .map_err(|error| StorageError::damaged_with_source("malformed membership", error))?;
     codec::stored_membership_from_proto(stored)
-        .map_err(|error| StorageError::with_source("malformed membership", error))
+        .map_err(|error| StorageError::damaged_with_source("malformed membership", error))
 }
