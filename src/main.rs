@@ -19,6 +19,10 @@ use crate::{
     failure::{Code, Failure},
 };
 
+/// Decision 23 has the figures.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How long blocking work may hold up the end of the process.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
