@@ -54,7 +54,7 @@ pub(super) struct Rejections {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantine {
     pub version: Version,
-    /// The client's error text, cut to [`REASON_LIMIT`].
+    /// The client's error text, cut to `REASON_LIMIT` bytes.
     pub reason: Arc<str>,
     /// When it was rejected first.
     pub since: Time,
