@@ -1,6 +1,6 @@
 //! `quorate service`: what is done to one service.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use proto::quorate::v1::{ConfigureServiceRequest, RemoveServiceRequest, ServiceOptions};
@@ -10,7 +10,7 @@ use super::DiscoArgs;
 use crate::{
     failure::{Code, Failure},
     output::{self, Format},
-    values::{ValueError, duration, service},
+    values::{ValueError, duration, millis, service},
 };
 
 /// Act on one service.
@@ -42,45 +42,13 @@ struct SetArgs {
     name: String,
     /// How long a stream or TCP connection may be silent before it is cut, up to 720h, or `never`.
     /// The default is 1h for HTTP, `never` for TCP.
-    #[arg(long, value_name = "DURATION|never")]
-    stream_idle: Option<Idle>,
+    #[arg(long, value_name = "DURATION|never", value_parser = idle)]
+    stream_idle: Option<Duration>,
     /// Try unhealthy instances when no other is left. By default calls are refused then.
     #[arg(long)]
     try_unhealthy: bool,
     #[command(flatten)]
     disco: DiscoArgs,
-}
-
-/// How long a stream may be silent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Idle {
-    Never,
-    After(Duration),
-}
-
-impl FromStr for Idle {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text.trim() {
-            "never" => Ok(Self::Never),
-            // Cut at once is what nobody wants, and zero is `never` on the wire.
-            other => match duration(other)? {
-                Duration::ZERO => Err(ValueError::Duration(text.to_owned())),
-                idle => Ok(Self::After(idle)),
-            },
-        }
-    }
-}
-
-impl Idle {
-    /// As in [`ServiceOptions`].
-    fn to_millis(self) -> u64 {
-        match self {
-            Self::Never => 0,
-            Self::After(idle) => u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
 }
 
 /// Remove a service that is not needed any more.
@@ -118,7 +86,7 @@ impl SetArgs {
     async fn run(self, format: Format) -> Result<u8, Failure> {
         let name = self.name;
         let options = ServiceOptions {
-            stream_idle_ms: self.stream_idle.map(Idle::to_millis),
+            stream_idle_ms: self.stream_idle.map(millis),
             try_unhealthy: self.try_unhealthy,
         };
         let request = ConfigureServiceRequest {
@@ -141,6 +109,17 @@ impl SetArgs {
             }
         }
         Ok(0)
+    }
+}
+
+/// How long a stream may be silent; zero for ever, as on the wire.
+fn idle(text: &str) -> Result<Duration, ValueError> {
+    match text.trim() {
+        "never" => Ok(Duration::ZERO),
+        other => match duration(other)? {
+            Duration::ZERO => Err(ValueError::Duration(text.to_owned())),
+            idle => Ok(idle),
+        },
     }
 }
 

@@ -164,7 +164,7 @@ impl Grant {
     }
 
     pub(super) fn ttl_ms(&self) -> u64 {
-        u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)
+        millis(self.ttl)
     }
 }
 
@@ -414,6 +414,11 @@ impl Server {
     pub(super) fn locality_proto(&self) -> wire::Locality {
         self.locality.to_proto()
     }
+}
+
+/// A duration as it stands in a row.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A log index in a row; zero stands for none.

@@ -73,8 +73,8 @@ pub(super) fn removal(name: &str) -> [ResourceChange; 5] {
 pub(super) fn endpoints(registry: &Registry, service: &Service) -> Resource {
     let instances = registry.instances_of(&service.name).values();
     let silent = health_of_silent(service, instances.clone());
-    let unhealthy = service.options.try_unhealthy.then_some(HealthStatus::Unhealthy);
-    let endpoints = instances.filter_map(|it| endpoint(it, silent, unhealthy)).collect();
+    let try_unhealthy = service.options.try_unhealthy;
+    let endpoints = instances.filter_map(|it| endpoint(it, silent, try_unhealthy)).collect();
     let assignment = build::load_assignment(&service.name, endpoints);
     Resource::new(ResourceType::Endpoints, service.name.as_str(), &assignment)
 }
@@ -106,7 +106,7 @@ fn health_of_silent<'a>(
 fn endpoint(
     instance: &Instance,
     silent: HealthStatus,
-    unhealthy: Option<HealthStatus>,
+    try_unhealthy: bool,
 ) -> Option<build::Endpoint<'_>> {
     let health = match instance.health {
         Health::Healthy | Health::Unknown if instance.silent_since.is_some() => silent,
@@ -116,8 +116,8 @@ fn endpoint(
         Health::Unknown | Health::Unspecified => HealthStatus::Unknown,
         // Left out instead of being listed as unhealthy: if no other is left, Envoy would send
         // requests to any listed endpoint. A service may ask for that.
-        Health::Unhealthy => unhealthy?,
-        Health::Down => return None,
+        Health::Unhealthy if try_unhealthy => HealthStatus::Unhealthy,
+        Health::Unhealthy | Health::Down => return None,
     };
     Some(build::Endpoint {
         address: instance.address,

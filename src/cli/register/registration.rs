@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::client::Disco,
     failure::{Code, Failure},
+    values::millis,
 };
 
 #[cfg(test)]
@@ -372,8 +373,4 @@ fn unix_millis() -> u64 {
 
 fn renew_at(ttl_ms: u64) -> Instant {
     Instant::now() + Duration::from_millis(ttl_ms / 3).max(Duration::from_millis(50))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

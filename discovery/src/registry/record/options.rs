@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proto::quorate::v1 as wire;
 
+use super::millis;
 use crate::registry::refusal::{Refusal, malformed};
 
 /// Longest silence of a stream that can be asked for; "for ever" is said as such.
@@ -28,10 +29,7 @@ impl ServiceOptions {
 
     pub fn to_proto(self) -> wire::ServiceOptions {
         wire::ServiceOptions {
-            stream_idle_ms: self.stream_idle.map(|it| {
-                // At most 30 days.
-                u64::try_from(it.as_millis()).unwrap_or(u64::MAX)
-            }),
+            stream_idle_ms: self.stream_idle.map(millis),
             try_unhealthy: self.try_unhealthy,
         }
     }
