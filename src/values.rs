@@ -122,11 +122,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
     count.checked_mul(scale_ms).map(Duration::from_millis).ok_or_else(refused)
 }
 
-/// A duration as it is told on the wire.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The name of a service, by the rule of the registry.
 pub(crate) fn service(text: &str) -> Result<String, ValueError> {
     xds::name::check_name("service", text)?;

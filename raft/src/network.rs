@@ -23,7 +23,10 @@ use openraft::{
         VoteResponse,
     },
 };
-use proto::quorate::v1::{self as pb, raft_client::RaftClient};
+use proto::{
+    millis,
+    quorate::v1::{self as pb, raft_client::RaftClient},
+};
 use tokio::{sync::mpsc, task, time};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, transport::Channel};
@@ -370,13 +373,9 @@ fn append_to_proto(
         prev: request.prev_log_id.as_ref().map(codec::log_id_to_proto),
         committed: request.leader_commit.as_ref().map(codec::log_id_to_proto),
         entries: request.entries.iter().map(codec::entry_to_proto).collect(),
-        quorum_age_ms: quorum_age.map(millis),
+        // Rounded up, so that a quorum never looks more recent than it was.
+        quorum_age_ms: quorum_age.map(|age| millis(age).saturating_add(1)),
     }
-}
-
-/// Rounded up, so that a quorum never looks more recent than it was.
-fn millis(age: Duration) -> u64 {
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 fn append_result(

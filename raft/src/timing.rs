@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mesh::GroupId;
 use openraft::{Config, SnapshotPolicy};
+use proto::millis;
 
 /// Most entries in one message. Their bytes are bounded where they are read.
 const ENTRIES_PER_MESSAGE: u64 = 1024;
@@ -75,8 +76,4 @@ impl Timing {
             ..Config::default()
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use proto::quorate::v1::{ConfigureServiceRequest, RemoveServiceRequest, ServiceOptions};
+use proto::{
+    millis,
+    quorate::v1::{ConfigureServiceRequest, RemoveServiceRequest, ServiceOptions},
+};
 use serde_json::json;
 
 use super::DiscoArgs;
 use crate::{
     failure::{Code, Failure},
     output::{self, Format},
-    values::{ValueError, duration, millis, service},
+    values::{ValueError, duration, service},
 };
 
 /// Act on one service.

@@ -11,16 +11,19 @@ mod session;
 use std::{sync::Arc, time::Duration};
 
 use discovery::lease::Heard;
-use proto::quorate::v1::{
-    self as wire, ConfigureService, ConfigureServiceReply, ConfigureServiceRequest,
-    DeregisterInstance, DeregisterReply, DeregisterRequest, DeregisterSilent,
-    DeregisterSilentReply, DeregisterSilentRequest, Directive, Instance, LeaseLive,
-    ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
-    ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, NodeReport,
-    RegisterInstance, RegisterReply, RegisterRequest, RemoveMemberReply, RemoveMemberRequest,
-    RemoveService, RemoveServiceReply, RemoveServiceRequest, RenewReply, RenewRequest,
-    ServiceOptions, SetHealthReply, SetHealthRequest, SetInstanceHealth, registry_command::Command,
-    registry_server::Registry,
+use proto::{
+    millis,
+    quorate::v1::{
+        self as wire, ConfigureService, ConfigureServiceReply, ConfigureServiceRequest,
+        DeregisterInstance, DeregisterReply, DeregisterRequest, DeregisterSilent,
+        DeregisterSilentReply, DeregisterSilentRequest, Directive, Instance, LeaseLive,
+        ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest,
+        ListMembersReply, ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply,
+        LiveRequest, NodeReport, RegisterInstance, RegisterReply, RegisterRequest,
+        RemoveMemberReply, RemoveMemberRequest, RemoveService, RemoveServiceReply,
+        RemoveServiceRequest, RenewReply, RenewRequest, ServiceOptions, SetHealthReply,
+        SetHealthRequest, SetInstanceHealth, registry_command::Command, registry_server::Registry,
+    },
 };
 use raft::Role;
 use tokio::{sync::mpsc, time::timeout};
@@ -34,7 +37,7 @@ use self::{
 use crate::{
     leader::{ProposeError, is_forwarded, not_leader},
     publish::Renewed,
-    shared::{Formed, Shared, millis},
+    shared::{Formed, Shared},
 };
 
 /// Metadata of a refused registration: how long ago the holder of the id was heard, and how long

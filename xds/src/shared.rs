@@ -10,7 +10,10 @@ use std::{
 
 use discovery::lease::Time;
 use mesh::GroupId;
-use proto::quorate::v1::{AnswerMeta, GroupProgress};
+use proto::{
+    millis,
+    quorate::v1::{AnswerMeta, GroupProgress},
+};
 use raft::{Group, Host, Quorum, Role, Status as GroupStatus};
 use tokio::{
     sync::{Notify, watch},
@@ -238,8 +241,4 @@ impl Shared {
             status.role == Role::Leader && status.members.iter().filter(|it| it.voter).count() == 1
         })
     }
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

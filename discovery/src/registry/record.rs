@@ -8,7 +8,10 @@ mod options;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use proto::quorate::v1::{self as wire, Health, NodeState};
+use proto::{
+    millis,
+    quorate::v1::{self as wire, Health, NodeState},
+};
 
 use super::{
     name::{check_id, check_label, check_metadata, check_name, parse_address},
@@ -414,11 +417,6 @@ impl Server {
     pub(super) fn locality_proto(&self) -> wire::Locality {
         self.locality.to_proto()
     }
-}
-
-/// A duration as it stands in a row.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A log index in a row; zero stands for none.

@@ -1,8 +1,6 @@
 //! How a server describes its replica to other servers and to DISCO.
 
-use std::time::Duration;
-
-use proto::quorate::v1 as pb;
+use proto::{millis, quorate::v1 as pb};
 
 use super::{Group, MemberStatus, Role, Status};
 use crate::quorum::Quorum;
@@ -40,8 +38,4 @@ fn member(status: &Status, member: &MemberStatus) -> pb::GroupMember {
         lag: member.lag,
         silent: hears_all && !member.is_heard,
     }
-}
-
-fn millis(age: Duration) -> u64 {
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,8 +11,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use proto::quorate::v1::{
-    DeregisterRequest, Health, Instance, RegisterRequest, RenewRequest, SetHealthRequest,
+use proto::{
+    millis,
+    quorate::v1::{
+        DeregisterRequest, Health, Instance, RegisterRequest, RenewRequest, SetHealthRequest,
+    },
 };
 use tokio::{
     sync::watch,
@@ -23,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cli::client::Disco,
     failure::{Code, Failure},
-    values::millis,
 };
 
 #[cfg(test)]

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use proto::quorate::v1 as wire;
+use proto::{millis, quorate::v1 as wire};
 
-use super::millis;
 use crate::registry::refusal::{Refusal, malformed};
 
 /// Longest silence of a stream that can be asked for; "for ever" is said as such.

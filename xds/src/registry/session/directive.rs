@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use proto::quorate::v1::{AddressHint, Directive};
+use proto::{
+    millis,
+    quorate::v1::{AddressHint, Directive},
+};
 
 use super::node::{RecordState, SessionNode};
-use crate::shared::{Shared, millis};
+use crate::shared::Shared;
 
 /// The directive for a node by the present registry and book, without its meta.
 pub(super) fn of(shared: &Shared, node: &SessionNode, ttl: Duration) -> Directive {
