@@ -34,6 +34,6 @@ pub use crate::{
     identity::{ClaimedDir, DataDir, DataDirError, DirLock, Identity},
     ids::{DISCO_GROUP, GroupId, Member, MeshId, NodeId, ParseMeshIdError, node_hex},
     part::{Mesh, MeshConfig},
-    peers::{MESSAGE_BYTES, Peers, channel_to, surely_not_sent},
+    peers::{MESSAGE_BYTES, Peers, channel_to, surely_not_begun},
     starts::Start,
 };

@@ -99,16 +99,29 @@ pub fn channel_to(address: SocketAddr) -> Channel {
     connect(move || Ok(address))
 }
 
-/// Whether a call failed before anything was sent.
-pub fn surely_not_sent(status: &Status) -> bool {
+/// Whether a call failed before the server can have begun to carry it out: it was not sent, or the
+/// server said that it did not look at it (RFC 9113, 8.7).
+pub fn surely_not_begun(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
-        if error.is::<DialError>() || error.is::<tonic::ConnectError>() {
+        let canceled = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        let refused = error.downcast_ref().is_some_and(is_refused);
+        if canceled || refused || error.is::<DialError>() || error.is::<tonic::ConnectError>() {
             return true;
         }
         source = error.source();
     }
     false
+}
+
+/// Whether the server refused the call's HTTP/2 stream, or began to close the connection before it
+/// looked at the stream: then the last stream in its GOAWAY is an earlier one.
+fn is_refused(error: &h2::Error) -> bool {
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_remote(),
+        Some(h2::Reason::NO_ERROR) => error.is_remote() && error.is_go_away(),
+        _ => false,
+    }
 }
 
 fn connect(
