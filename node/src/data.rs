@@ -17,7 +17,6 @@
 //! node stays a member of its groups: a stop is not a leave. Listeners and host must outlive
 //! [`Data::run`].
 
-mod goodbye;
 mod groups_file;
 mod hosting;
 mod readiness;
@@ -25,6 +24,7 @@ mod static_orders;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use futures::future::join_all;
 use mesh::GroupId;
 use raft::{Host, StartGroupError, StorageError, start::StartRefusal};
 use thiserror::Error;
@@ -52,6 +52,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a stopping node waits for DISCO to record that it stops.
 const NOTE_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a leadership may take to be handed over. Without it the others elect a leader.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 
 /// What the data service is told at its start.
 #[derive(Clone, Debug)]
@@ -111,9 +114,10 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether the mesh knows a later start of this node, so that this one must not go on.
+    /// Whether another start of this node counts in the mesh, so that this one must not go on.
     pub const fn is_overtaken(&self) -> bool {
-        matches!(self, Self::Session(SessionError::RolledBack { .. }))
+        let Self::Session(error) = self else { return false };
+        matches!(error, SessionError::Copied { .. } | SessionError::RolledBack { .. })
     }
 
     /// Whether a safety rule refused this node, so that a person must look.
@@ -301,9 +305,9 @@ impl Data {
     }
 
     async fn hand_over(self) {
-        let own_id = self.host.identity().node_id;
         let topology = self.hosting.topology().borrow().clone();
         let groups = self.hosting.stop_tasks().await;
-        goodbye::hand_over(&groups, own_id, &topology).await;
+        let may_lead = |node| topology.may_lead(node);
+        join_all(groups.iter().map(|group| group.hand_over(HAND_OVER_WITHIN, may_lead))).await;
     }
 }

@@ -27,16 +27,14 @@ mod topology;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     time::Duration,
 };
 
-use mesh::{Member, NodeId};
-use raft::{MemberStatus, Role, Status};
+use mesh::{Member, NodeId, node_hex};
+use raft::{CAUGHT_UP_LAG, MemberStatus, Role, Status};
 
 pub(crate) use self::{shell::Reconciler, topology::Topology};
-
-/// How many entries a learner may miss and count as caught up: what a group commits in a moment.
-const CAUGHT_UP_LAG: u64 = 256;
 
 /// What DISCO advises about one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +105,25 @@ pub(crate) enum Reason {
     Replace { dead: NodeId },
 }
 
+/// As the log has it, with ids as people read them.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddLearner(member) => write!(f, "add learner {}", node_hex(member.node_id)),
+            Self::SetVoters { voters, reason } => {
+                let voters: Vec<_> = voters.iter().map(|id| node_hex(*id)).collect();
+                write!(f, "set voters {}", voters.join(", "))?;
+                match reason {
+                    Reason::FinishJoint => write!(f, ", to end a change that was begun"),
+                    Reason::Promote => write!(f, ", since learners have caught up"),
+                    Reason::Replace { dead } => write!(f, ", since {} is dead", node_hex(*dead)),
+                }
+            }
+            Self::Remove(node_id) => write!(f, "remove learner {}", node_hex(*node_id)),
+        }
+    }
+}
+
 /// The next change that a leader should make, if any.
 ///
 /// Without advice (no DISCO, or DISCO without a quorum) only a joint membership is finished.
@@ -132,24 +149,6 @@ pub(crate) fn next_step(
         .or_else(|| planner.replace())
         .or_else(|| planner.add())
         .or_else(|| planner.remove())
-}
-
-/// The voter that a stopping leader hands over to: up, heard, and with the least to catch up on.
-pub(crate) fn successor(
-    status: &Status,
-    own_id: NodeId,
-    advice: Option<&Advice>,
-) -> Option<NodeId> {
-    let up = |id| {
-        advice
-            .is_none_or(|advice| advice.nodes.get(&id).is_none_or(|it| it.presence == Presence::Up))
-    };
-    voters(status)
-        .filter(|it| it.node_id != own_id && it.is_heard && up(it.node_id))
-        .filter_map(|it| it.lag.map(|lag| (lag, it.node_id)))
-        .filter(|(lag, _)| *lag <= CAUGHT_UP_LAG)
-        .min()
-        .map(|(_, id)| id)
 }
 
 fn voters(status: &Status) -> impl Iterator<Item = &MemberStatus> {

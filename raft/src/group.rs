@@ -2,6 +2,7 @@
 
 mod admission;
 mod describe;
+mod hand_over;
 mod membership;
 mod read;
 mod status;
@@ -34,6 +35,7 @@ use self::{
     tasks::{MetricsWatch, TaskGuard},
 };
 pub use self::{
+    hand_over::CAUGHT_UP_LAG,
     membership::ChangeError,
     read::ReadError,
     status::{MemberStatus, Role, Status},

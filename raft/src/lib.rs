@@ -49,8 +49,8 @@ pub use crate::{
     check::{Checked, OpenError, Reason, check},
     completeness::{Contradiction, Doubt, Shortfall},
     group::{
-        Applied, ChangeError, Group, InitializeError, MemberStatus, ReadError, Role, Status,
-        WriteError,
+        Applied, CAUGHT_UP_LAG, ChangeError, Group, InitializeError, MemberStatus, ReadError, Role,
+        Status, WriteError,
     },
     host::{Host, HostError, StartGroupError},
     level::Commands,

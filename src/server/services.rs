@@ -9,7 +9,7 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-use xds::{Disco, DiscoConfig};
+use xds::{Disco, DiscoConfig, StreamDeadlines};
 
 use super::{StageTasks, kv_http, readiness::Readiness, statuses::told_plainly};
 use crate::{
@@ -123,6 +123,7 @@ fn disco_config(config: &Config) -> DiscoConfig {
         single,
         latch_patience: config.latch_patience,
         stale_streams_after: config.stale_streams_after,
+        stream_deadlines: StreamDeadlines::default(),
     }
 }
 
@@ -139,7 +140,7 @@ fn data_config(config: &Config, kv: KvPort) -> DataConfig {
         region: config.region.clone(),
         zone: config.zone.clone(),
         name: config.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: env!("QUORATE_VERSION").to_owned(),
         replace_after: config.replace_after,
     }
 }

@@ -20,4 +20,24 @@ pub struct DiscoConfig {
     /// How long the server may be without a quorum before it ends streams of discovery whose
     /// clients may find a quorum at another server. Zero: it never ends them for that.
     pub stale_streams_after: Duration,
+    /// How long a client of discovery may keep its stream waiting.
+    pub stream_deadlines: StreamDeadlines,
+}
+
+/// How long a client of discovery may keep its stream waiting. After that the stream is ended, and
+/// the client gets the latest state when it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamDeadlines {
+    /// How long the client may take to read a response. By default long enough for the largest
+    /// response on a slow line.
+    pub read: Duration,
+    /// How long the client may leave a response unanswered that holds back others. After that the
+    /// stream is of no use. By default much longer than an Envoy with thousands of clusters takes.
+    pub answer: Duration,
+}
+
+impl Default for StreamDeadlines {
+    fn default() -> Self {
+        Self { read: Duration::from_secs(30), answer: Duration::from_secs(5 * 60) }
+    }
 }

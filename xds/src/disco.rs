@@ -4,10 +4,10 @@ mod figures;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use mesh::{DISCO_GROUP, Member, node_hex};
+use mesh::{DISCO_GROUP, Member};
 use proto::quorate::v1::{Formation, registry_server::RegistryServer};
 use raft::{
-    Group, Host, Role,
+    Group, Host,
     start::{Disk, Record, Start, decide},
 };
 use tokio::{
@@ -269,7 +269,7 @@ impl Disco {
             tracing::debug!(streams = tasks.len(), "not every stream ended in time");
         }
         if let Some(formed) = formed.get() {
-            hand_over(&formed.group).await;
+            formed.group.hand_over(STOP_PATIENCE, |_| true).await;
         }
     }
 }
@@ -311,25 +311,6 @@ async fn ask_quorum(shared: &Shared, group: &Group, patience: Duration) -> bool 
         shared.note_quorum(asked);
     }
     confirmed
-}
-
-/// Hands the leadership over to the voter that is least behind, so that no election is needed.
-async fn hand_over(group: &Group) {
-    let status = group.status();
-    if status.role != Role::Leader {
-        return;
-    }
-    // A voter that is down cannot take it over, and waiting for it would hold up the stop.
-    let others = status
-        .members
-        .iter()
-        .filter(|it| it.voter && it.is_heard && Some(it.node_id) != status.leader);
-    let Some(next) = others.min_by_key(|it| it.lag.unwrap_or(u64::MAX)) else { return };
-    match timeout(STOP_PATIENCE, group.transfer_leader(next.node_id)).await {
-        Ok(Ok(())) => tracing::info!(to = %node_hex(next.node_id), "handed over"),
-        Ok(Err(error)) => tracing::debug!(%error, "the leadership was not handed over"),
-        Err(_) => tracing::debug!("the leadership was not handed over in time"),
-    }
 }
 
 async fn part(

@@ -36,7 +36,7 @@ pub use discovery::registry::{MAX_TTL, MIN_TTL, name};
 pub use self::{
     ads::AdsServer,
     clients::RejectedResource,
-    config::DiscoConfig,
+    config::{DiscoConfig, StreamDeadlines},
     disco::{Disco, Figures},
     error::DiscoError,
     ready::Readiness,

@@ -82,3 +82,18 @@ fn timed_out() -> Status {
 fn stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    /// S12: the text by which etcd's clients know this error.
+    #[test]
+    fn a_command_beyond_the_limit_is_told_so_in_etcds_words() {
+        let told = of_write(&WriteError::Busy);
+        assert_eq!(told.code(), Code::ResourceExhausted);
+        assert_eq!(told.message(), "etcdserver: too many requests");
+    }
+}

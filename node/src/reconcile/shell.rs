@@ -67,11 +67,11 @@ impl Reconciler {
         let namespace = self.group.namespace();
         match self.propose(step.clone(), status.membership_log_id).await {
             Ok(()) => {
-                info!(namespace, ?step, "membership changed");
+                info!(namespace, %step, "membership changed");
                 true
             }
             Err(error) => {
-                warn!(namespace, ?step, error = %crate::chain(&error), "membership did not change");
+                warn!(namespace, %step, error = %crate::chain(&error), "membership did not change");
                 false
             }
         }

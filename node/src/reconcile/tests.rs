@@ -1,9 +1,12 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use mesh::{Member, NodeId};
 use raft::{MemberStatus, Quorum, Role, Status};
 
-use super::{Advice, AdvisedNode, Presence, Reason, Step, next_step, successor};
+use super::{Advice, AdvisedNode, Presence, Reason, Step, next_step};
 
 const PATIENCE: Duration = Duration::from_secs(600);
 const LONG: Presence = Presence::Down(PATIENCE);
@@ -238,25 +241,13 @@ fn the_number_of_voters_never_falls() {
 }
 
 #[test]
-fn a_stopping_leader_hands_over_to_the_voter_that_lags_least() {
-    let status = leader([voter(1), lagging(2, 7), lagging(3, 2), learner(4, 0)]);
-    assert_eq!(successor(&status, 1, None), Some(3));
-    let advice = advice([1, 2, 3, 4]).with(3, Presence::Away);
-    assert_eq!(successor(&status, 1, Some(&advice)), Some(2));
-}
-
-#[test]
-fn a_stopping_leader_hands_over_to_nobody_that_is_behind() {
-    let status = leader([voter(1), lagging(2, 9_000)]);
-    assert_eq!(successor(&status, 1, None), None);
-    assert_eq!(successor(&leader([voter(1)]), 1, None), None);
-}
-
-#[test]
-fn a_stopping_leader_hands_over_to_nobody_that_is_silent() {
-    let silent = MemberStatus { is_heard: false, ..voter(2) };
-    assert_eq!(successor(&leader([voter(1), silent]), 1, None), None);
-    assert_eq!(successor(&leader([voter(1), silent, lagging(3, 9)]), 1, None), Some(3));
+fn a_step_is_told_with_ids_as_people_read_them() {
+    let voters = BTreeSet::from([1, 31]);
+    let replace = Step::SetVoters { voters, reason: Reason::Replace { dead: 2 } };
+    assert_eq!(
+        replace.to_string(),
+        "set voters 0000000000000001, 000000000000001f, since 0000000000000002 is dead"
+    );
 }
 
 fn step(status: &Status, advice: &Advice) -> Option<Step> {
@@ -288,11 +279,7 @@ fn leader(members: impl IntoIterator<Item = MemberStatus>) -> Status {
 }
 
 fn voter(node_id: NodeId) -> MemberStatus {
-    lagging(node_id, 0)
-}
-
-fn lagging(node_id: NodeId, lag: u64) -> MemberStatus {
-    MemberStatus { voter: true, ..learner(node_id, lag) }
+    MemberStatus { voter: true, ..learner(node_id, 0) }
 }
 
 fn learner(node_id: NodeId, lag: u64) -> MemberStatus {

@@ -51,6 +51,11 @@ impl Topology {
         self.nodes.clear();
     }
 
+    /// Whether DISCO says nothing against a node: nodes that it does not know are not judged.
+    pub(crate) fn may_lead(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_none_or(|seen| seen.state == NodeState::Up)
+    }
+
     /// What DISCO advises about a group; none if it does not know the group.
     pub(crate) fn advice(&self, group: GroupId, now: Instant) -> Option<Advice> {
         let assignment = self.assignments.get(&group)?;
@@ -126,6 +131,18 @@ mod tests {
         let mut topology = Topology::default();
         topology.follow(&orders(NodeState::Up), start);
         assert_eq!(topology.advice(DEFAULT_GROUP + 1, start), None);
+    }
+
+    #[test]
+    fn only_a_node_that_is_known_to_be_up_or_not_known_may_lead() {
+        let mut topology = Topology::default();
+        assert!(topology.may_lead(7));
+        let states = [NodeState::Up, NodeState::Away, NodeState::Down, NodeState::Removed];
+        let may_lead = states.map(|state| {
+            topology.follow(&orders(state), Instant::now());
+            topology.may_lead(7)
+        });
+        assert_eq!(may_lead, [true, false, false, false]);
     }
 
     fn presence(topology: &Topology, now: Instant) -> Presence {

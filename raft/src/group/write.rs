@@ -1,10 +1,13 @@
 //! Writes: propose here or at the leader. A command that may have been proposed is never proposed
 //! again.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh::{NodeId, surely_not_sent};
+use mesh::{NodeId, surely_not_begun};
 use openraft::errors::{ClientWriteError, ForwardReason, RaftError};
 use proto::quorate::v1 as pb;
 use tokio::time::{self, Instant};
@@ -247,7 +250,7 @@ impl Group {
             }
             // The server refuses such a message before it proposes anything.
             Ok(Err(status))
-                if surely_not_sent(&status) || status.code() == Code::FailedPrecondition =>
+                if surely_not_begun(&status) || status.code() == Code::FailedPrecondition =>
             {
                 link.refused(&status);
                 tracing::debug!(group = self.id(), %status, "could not forward a command");

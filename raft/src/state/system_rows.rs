@@ -53,3 +53,37 @@ pub(crate) fn read_membership(view: &ReadView) -> Result<StoredMembership, Stora
     codec::stored_membership_from_proto(stored)
         .map_err(|error| StorageError::damaged_with_source("malformed membership", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        db::without_wal,
+        state::family_name,
+        testing::{GROUP, Stores},
+    };
+
+    #[tokio::test]
+    async fn malformed_rows_are_damage() {
+        let stores = Stores::open();
+        drop(stores.group().await);
+        let generation = stores.log.record(GROUP).unwrap().unwrap().generation;
+        let db = &stores.state.db;
+        let family = db.cf_handle(&family_name(GROUP, generation)).unwrap();
+        for row in [APPLIED, MEMBERSHIP, LEVEL] {
+            // Too long for a level, and a field that ends too early for a message.
+            db.put_cf_opt(&family, system_key(row), b"\x0a\xff\xff\xff\xff", &without_wal())
+                .unwrap();
+        }
+        let view = stores.view();
+        let errors = [
+            read_stored_applied(db, &family).unwrap_err(),
+            read_applied(&view).unwrap_err(),
+            read_membership(&view).unwrap_err(),
+            read_level(&view).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.is_damage(), "{error}");
+        }
+    }
+}

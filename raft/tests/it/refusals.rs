@@ -198,19 +198,6 @@ async fn messages_that_break_the_rules_of_raft_are_refused() {
         let codes = [Code::InvalidArgument, Code::FailedPrecondition];
         assert!(codes.contains(&refusal.code()), "{text}: {refusal}");
     }
-    // A later message of a stream names another sender.
-    let other = fleet.servers.iter().find(|it| ![leader.id(), target.id()].contains(&it.id()));
-    let other = self::envelope(other.unwrap(), target);
-    let stream =
-        [with(Vec::new()), pb::AppendRequest { envelope: Some(other), ..with(Vec::new()) }];
-    let mut replies = client.append(tokio_stream::iter(stream)).await.unwrap().into_inner();
-    let refusal = loop {
-        match replies.message().await {
-            Ok(Some(_)) => {}
-            ended => break ended.unwrap_err(),
-        }
-    };
-    assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
     // A Raft snapshot of a later term that ends before what is committed.
     let header = pb::SnapshotHeader {
         envelope: envelope.clone(),
@@ -228,6 +215,38 @@ async fn messages_that_break_the_rules_of_raft_are_refused() {
         leadership_transfer: true,
     };
     assert_eq!(client.vote(ask).await.unwrap_err().code(), Code::InvalidArgument);
+    let applied = put(&leader.group(), "put b 2").await;
+    assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2"]);
+}
+
+/// S11: the first message of an append stream does not vouch for the later ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_message_of_an_append_stream_that_names_others_is_refused() {
+    let fleet = Fleet::form(3).await;
+    let leader = fleet.leader().await;
+    let applied = put(&leader.group(), "put a 1").await;
+    fleet.converged(applied.index).await;
+    let target = fleet.follower().await;
+    target.host.start_group(3, "more", Words { level: 1 }).await.unwrap();
+    let term = leader.group().status().term;
+    let envelope = envelope(leader, target);
+    let first = pb::AppendRequest {
+        envelope: Some(envelope.clone()),
+        vote: Some(pb::Vote { term, node_id: leader.id(), committed: true }),
+        ..pb::AppendRequest::default()
+    };
+    let third = fleet.servers.iter().find(|it| ![leader.id(), target.id()].contains(&it.id()));
+    let another_group = pb::Envelope { group: 3, ..envelope };
+    let another_sender = self::envelope(third.unwrap(), target);
+    let mut client = client(target).await;
+    for other in [another_group, another_sender] {
+        let later = pb::AppendRequest { envelope: Some(other), ..first.clone() };
+        let stream = tokio_stream::iter([first.clone(), later]);
+        let mut replies = client.append(stream).await.unwrap().into_inner();
+        assert!(replies.message().await.unwrap().is_some(), "the first message is a good one");
+        let refusal = replies.message().await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
+    }
     let applied = put(&leader.group(), "put b 2").await;
     assert_eq!(fleet.converged(applied.index).await, ["a=1", "b=2"]);
 }

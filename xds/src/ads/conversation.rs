@@ -20,20 +20,12 @@ use super::{
 };
 use crate::{
     clients::{StreamGuard, StreamPolicy},
+    config::StreamDeadlines,
     shared::Shared,
 };
 
-/// How long a client may take to read a response. After that its stream is closed, and it gets the
-/// latest state when it comes back. It is long enough for the largest response on a slow line.
-const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-
 /// How long a client may leave a response unanswered before a warning is logged.
 const ANSWER_WARNING: Duration = Duration::from_secs(30);
-
-/// How long a client may leave a response unanswered that holds back others. After that the stream
-/// is of no use: it is ended, and the client gets the latest state when it comes back. It is much
-/// longer than an Envoy with thousands of clusters takes.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// How long a stop waits for the first request of a stream that was sent nothing yet. A client whose
 /// stream ends before that counts it as a failed connection (gRFC A57).
@@ -141,12 +133,15 @@ impl<V: ProtocolVariant> StreamTask<V> {
             }
             self.publish_notices();
         };
-        tracing::debug!(%end, "the stream ended");
+        match self.stream.client() {
+            Some(_) => tracing::info!(%end, "unsubscribed"),
+            None => tracing::debug!(%end, "the stream ended"),
+        }
         let final_status = match end {
             End::Failed(status) => status,
             End::Unanswered => Status::deadline_exceeded(format!(
                 "a response was not answered for {} s; begin again for the latest state",
-                ANSWER_DEADLINE.as_secs()
+                self.deadlines().answer.as_secs()
             )),
             End::Closed | End::Stuck | End::Stopping | End::Draining => return,
         };
@@ -237,8 +232,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
         if is_first && let Some(client) = self.stream.client() {
             tracing::Span::current()
                 .record("client", tracing::field::display(Untrusted(&client.id)));
-            self.guard.set_client(&client.id);
-            tracing::debug!(
+            self.guard.set_client(&Untrusted(&client.id).to_string());
+            tracing::info!(
                 cluster = %Untrusted(&client.cluster),
                 agent = %Untrusted(&client.user_agent),
                 "subscribed"
@@ -286,9 +281,13 @@ impl<V: ProtocolVariant> StreamTask<V> {
     fn next_deadline(&self) -> Option<Instant> {
         let unanswered = self.stream.unanswered_since().map(|it| it.1);
         let warning = unanswered.filter(|_| !self.warned).map(|at| at + ANSWER_WARNING);
-        let end = unanswered.filter(|_| self.is_owed()).map(|at| at + ANSWER_DEADLINE);
+        let end = unanswered.filter(|_| self.is_owed()).map(|at| at + self.deadlines().answer);
         let next = [self.stream.next_deadline(), warning, end].into_iter().flatten().min();
         next.map(|it| self.shared.moment(it))
+    }
+
+    fn deadlines(&self) -> StreamDeadlines {
+        self.shared.config.stream_deadlines
     }
 
     fn is_owed(&self) -> bool {
@@ -299,7 +298,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
         let now = self.shared.now();
         if let Some((kind, since)) = self.stream.unanswered_since() {
             let id = self.stream.client().map_or("", |client| &client.id);
-            if now >= since + ANSWER_DEADLINE && self.is_owed() {
+            if now >= since + self.deadlines().answer && self.is_owed() {
                 tracing::warn!(
                     client = %Untrusted(id),
                     r#type = %kind,
@@ -405,7 +404,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
     /// Sends a response once there is room for it; without a response, only waits until the
     /// connection has taken those before.
     async fn send_one(&self, message: Option<V::Response>) -> Result<(), End> {
-        let room = match timeout(WRITE_DEADLINE, self.io.responses.reserve()).await {
+        let room = match timeout(self.deadlines().read, self.io.responses.reserve()).await {
             Ok(Ok(room)) => room,
             Ok(Err(_)) => return Err(End::Closed),
             Err(_) => {

@@ -3,8 +3,16 @@
 use std::collections::BTreeMap;
 
 use envoy_types::pb::{
-    envoy::service::discovery::v3::DeltaDiscoveryRequest, google::rpc::Status as Rejection,
+    envoy::{
+        config::core::v3::Node,
+        service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+    },
+    google::{
+        protobuf::{Struct, Value, value::Kind},
+        rpc::Status as Rejection,
+    },
 };
+use mesh::MeshId;
 use proto::quorate::v1::DeregisterRequest;
 use tonic::Code;
 
@@ -126,6 +134,51 @@ async fn a_malformed_request_ends_only_its_stream() {
     other.receive().await;
 }
 
+/// D12: the addresses in an Envoy's bootstrap may by now be those of another mesh's servers.
+#[tokio::test]
+async fn a_client_of_another_mesh_is_refused_and_one_of_ours_or_of_none_is_served() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let (ours, theirs) = (server.mesh_id(), MeshId::generate().to_string());
+    for mesh in [None, Some(&*ours)] {
+        let (mut delta, mut sotw) = streams_of(&server, mesh).await;
+        assert_eq!(delta.receive_raw().await.unwrap().unwrap().type_url, CLUSTER);
+        assert_eq!(sotw.receive_raw().await.unwrap().unwrap().type_url, CLUSTER);
+    }
+    let (mut delta, mut sotw) = streams_of(&server, Some(&theirs)).await;
+    let refusals = [delta.receive_raw().await.err(), sotw.receive_raw().await.err()];
+    for refused in refusals {
+        let refused = refused.unwrap();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        let names_both = refused.message().contains(&ours) && refused.message().contains(&theirs);
+        assert!(names_both, "{refused}");
+    }
+}
+
+/// Asks for all clusters as a client whose bootstrap names a mesh, or none.
+async fn streams_of(server: &Server, mesh: Option<&str>) -> (Delta, Sotw) {
+    let of_one =
+        |key: &str, kind| Struct { fields: [(key.to_owned(), Value { kind: Some(kind) })].into() };
+    let metadata = mesh.map(|mesh| {
+        let named = of_one("mesh", Kind::StringValue(mesh.to_owned()));
+        of_one("quorate", Kind::StructValue(named))
+    });
+    let node = Some(Node { id: "test".to_owned(), metadata, ..Node::default() });
+    let type_url = CLUSTER.to_owned();
+    let delta = Delta::open(server).await.unwrap();
+    delta
+        .send(DeltaDiscoveryRequest {
+            node: node.clone(),
+            type_url: type_url.clone(),
+            ..DeltaDiscoveryRequest::default()
+        })
+        .await;
+    let sotw = Sotw::open(server).await.unwrap();
+    sotw.send(DiscoveryRequest { node, type_url, ..DiscoveryRequest::default() }).await;
+    (delta, sotw)
+}
+
 #[tokio::test]
 async fn a_client_that_asks_for_too_much_is_told_so() {
     let disk = Disk::new();
@@ -191,6 +244,56 @@ async fn a_rejected_response_is_not_sent_again() {
         })
         .await;
     stream.assert_quiet().await;
+}
+
+/// Finding D: a client that does not answer is sent nothing more, so its stream is of no use.
+#[tokio::test]
+async fn a_client_that_never_answers_is_let_go_and_one_that_answers_stays() {
+    let disk = Disk::new();
+    let server = Server::impatient(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    let mut answering = Delta::open(&server).await.unwrap();
+    answering.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    answering.receive().await;
+    let mut silent = Delta::open(&server).await.unwrap();
+    silent.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    assert!(silent.receive_raw().await.unwrap().is_some());
+
+    registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+    assert_eq!(answering.receive().await.resources[0].name, "orders");
+    let ended = silent.receive_raw().await.unwrap_err();
+    assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended}");
+    assert!(ended.message().contains("was not answered"), "{ended}");
+    registry.register(register(instance("payments", "p1", "10.0.0.2:80"))).await.unwrap();
+    assert_eq!(answering.receive().await.resources[0].name, "payments");
+}
+
+/// Finding D: what a client does not read stays in this server's memory.
+#[tokio::test]
+async fn a_client_that_never_reads_is_let_go_and_one_that_reads_stays() {
+    // More responses than wait anywhere between the server and the client.
+    const REQUESTS: usize = 50;
+    let disk = Disk::new();
+    let server = Server::impatient(&disk).await;
+    server.ready().await;
+    let mut reading = Delta::open(&server).await.unwrap();
+    reading.subscribe(CLUSTER, &["*"], BTreeMap::new()).await;
+    reading.receive().await;
+    let stuck = Delta::open_on(server.unread_channel()).await.unwrap();
+    assert_eq!(server.disco.figures().xds_streams, 2);
+
+    // In the delta variant a type that the server does not know is answered at once, each time.
+    for _ in 0..REQUESTS {
+        stuck.subscribe("type.googleapis.com/unknown", &["name"], BTreeMap::new()).await;
+    }
+    eventually("the stream is ended", || async {
+        (server.disco.figures().xds_streams == 1).then_some(())
+    })
+    .await;
+    let mut registry = server.registry();
+    registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+    assert_eq!(reading.receive().await.resources[0].name, "orders");
 }
 
 #[tokio::test]

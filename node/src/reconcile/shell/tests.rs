@@ -27,6 +27,9 @@ use crate::{
 /// Everything here happens within this, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Long for a member that answers: its leader hears it many times a second.
+const SILENCE: Duration = Duration::from_secs(3);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_voter_grows_to_three_and_a_dead_one_is_replaced() {
     let mut mesh = Mesh::new();
@@ -41,12 +44,39 @@ async fn a_single_voter_grows_to_three_and_a_dead_one_is_replaced() {
     let reconciler = Reconciler::new(leader.clone(), topology.subscribe(), Duration::ZERO);
     mesh.tasks.spawn(reconciler.run());
 
-    mesh.advise(&topology, 3, None);
+    mesh.advise(&topology, 3, &[]);
     members_become(&leader, &ids[..3], &ids[..3]).await;
 
     mesh.groups[2].stop().await;
-    mesh.advise(&topology, 4, Some(ids[2]));
+    mesh.advise(&topology, 4, &[ids[2]]);
     let left = [ids[0], ids[1], ids[3]];
+    members_become(&leader, &left, &left).await;
+}
+
+/// S6: DISCO takes two voters for dead, and one of them answers its leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_voters_that_disco_says_are_down_only_the_silent_one_is_replaced() {
+    let mut mesh = Mesh::new();
+    for _ in 0..4 {
+        mesh.start_node().await;
+    }
+    let ids = mesh.ids();
+    let leader = mesh.groups[0].clone();
+    leader.initialize(&[mesh.member(0)]).await.unwrap();
+
+    let topology = watch::Sender::new(Topology::default());
+    let reconciler = Reconciler::new(leader.clone(), topology.subscribe(), SILENCE);
+    mesh.tasks.spawn(reconciler.run());
+
+    mesh.advise(&topology, 3, &[]);
+    members_become(&leader, &ids[..3], &ids[..3]).await;
+
+    // Of two dead voters the one with the lower id is replaced first. If DISCO were believed, that
+    // would be the one that answers, and it would not come back.
+    let (answers, stops) = if ids[1] < ids[2] { (1, 2) } else { (2, 1) };
+    mesh.groups[stops].stop().await;
+    mesh.advise(&topology, 4, &[ids[answers], ids[stops]]);
+    let left = [ids[0], ids[answers], ids[3]];
     members_become(&leader, &left, &left).await;
 }
 
@@ -65,7 +95,7 @@ async fn a_spare_node_becomes_a_learner() {
     mesh.tasks.spawn(reconciler.run());
 
     mesh.voters_wanted = 1;
-    mesh.advise(&topology, 2, None);
+    mesh.advise(&topology, 2, &[]);
     members_become(&leader, &ids, &ids[..1]).await;
 }
 
@@ -114,10 +144,11 @@ impl Mesh {
     }
 
     /// Says that the first `count` nodes should hold a replica, and all but `down` are up.
-    fn advise(&self, topology: &watch::Sender<Topology>, count: usize, down: Option<NodeId>) {
+    fn advise(&self, topology: &watch::Sender<Topology>, count: usize, down: &[NodeId]) {
         let replicas: Vec<Member> = (0..count).map(|index| self.member(index)).collect();
         let peers = replicas.iter().map(|member| {
-            let state = if down == Some(member.node_id) { NodeState::Down } else { NodeState::Up };
+            let is_down = down.contains(&member.node_id);
+            let state = if is_down { NodeState::Down } else { NodeState::Up };
             let peer = Peer {
                 node_id: member.node_id,
                 name: String::new(),

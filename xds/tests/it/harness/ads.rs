@@ -19,7 +19,7 @@ use envoy_types::pb::{
 use prost::Message;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, transport::Channel};
 
 use super::{ENDPOINTS, PATIENCE, QUIET, Server};
 
@@ -35,9 +35,13 @@ pub(crate) struct Sotw {
 
 impl Delta {
     pub(crate) async fn open(server: &Server) -> Result<Self, Status> {
+        Self::open_on(server.channel()).await
+    }
+
+    pub(crate) async fn open_on(channel: Channel) -> Result<Self, Status> {
         let (requests, outgoing) = mpsc::channel(16);
         // Headers come back before the first request.
-        let mut client = AggregatedDiscoveryServiceClient::new(server.channel());
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let responses = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await?;
         Ok(Self { requests, responses: responses.into_inner() })
     }
@@ -108,20 +112,24 @@ impl Sotw {
         Ok(Self { requests, responses: responses.into_inner() })
     }
 
+    pub(crate) async fn send(&self, request: DiscoveryRequest) {
+        self.requests.send(request).await.unwrap();
+    }
+
     pub(crate) async fn subscribe(&self, type_url: &str, names: &[&str]) {
         self.subscribe_holding(type_url, names, "").await;
     }
 
     /// Subscribes as a client that holds a version from another stream.
     pub(crate) async fn subscribe_holding(&self, type_url: &str, names: &[&str], version: &str) {
-        let request = DiscoveryRequest {
+        self.send(DiscoveryRequest {
             node: Some(Node { id: "test".to_owned(), ..Node::default() }),
             type_url: type_url.to_owned(),
             resource_names: names.iter().map(|it| (*it).to_owned()).collect(),
             version_info: version.to_owned(),
             ..DiscoveryRequest::default()
-        };
-        self.requests.send(request).await.unwrap();
+        })
+        .await;
     }
 
     /// The next response, acknowledged with these names.

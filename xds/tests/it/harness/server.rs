@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blockin
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
-use xds::{Disco, DiscoConfig, DiscoError, Readiness};
+use xds::{Disco, DiscoConfig, DiscoError, Readiness, StreamDeadlines};
 
 use super::{PATIENCE, eventually, relay::Relay};
 
@@ -29,6 +29,7 @@ pub(crate) struct Server {
     /// relay.
     pub(crate) address: SocketAddr,
     pub(crate) host: Host,
+    pub(crate) disco: Disco,
     pub(crate) ready: watch::Receiver<Readiness>,
     shutdown: CancellationToken,
     cut: CancellationToken,
@@ -52,15 +53,22 @@ impl Disk {
 impl Server {
     /// A server that forms a mesh alone.
     pub(crate) async fn single(disk: &Disk) -> Self {
-        Self::start(disk, true, Vec::new()).await
+        Self::start(disk, disco_config(true), Vec::new()).await
+    }
+
+    /// As [`Server::single`], and it soon lets go of clients that do not read or do not answer.
+    pub(crate) async fn impatient(disk: &Disk) -> Self {
+        let deadlines = StreamDeadlines { read: CLIENT_PATIENCE, answer: CLIENT_PATIENCE };
+        let config = DiscoConfig { stream_deadlines: deadlines, ..disco_config(true) };
+        Self::start(disk, config, Vec::new()).await
     }
 
     /// A server that waits to be formed with others, or finds them again at these addresses.
     pub(crate) async fn member(disk: &Disk, seeds: Vec<SocketAddr>) -> Self {
-        Self::start(disk, false, seeds).await
+        Self::start(disk, disco_config(false), seeds).await
     }
 
-    async fn start(disk: &Disk, single: bool, seeds: Vec<SocketAddr>) -> Self {
+    async fn start(disk: &Disk, config: DiscoConfig, seeds: Vec<SocketAddr>) -> Self {
         let dir = open(disk).await;
         let runtime = spawn_blocking(|| {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
@@ -73,9 +81,9 @@ impl Server {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let address = listener.local_addr().unwrap();
                 let relay = Relay::bind().await;
-                let config = mesh_config(relay.address, seeds, !single);
-                let host = Host::open(Mesh::open(dir, config), Timing::quick()).unwrap();
-                let disco = Disco::start(host.clone(), disco_config(single));
+                let in_mesh = mesh_config(relay.address, seeds, !config.single);
+                let host = Host::open(Mesh::open(dir, in_mesh), Timing::quick()).unwrap();
+                let disco = Disco::start(host.clone(), config);
                 let shutdown = CancellationToken::new();
                 let relayed = relay.run(address, relay_cut);
                 let ended = serve(listener, relayed, host.clone(), disco.clone(), shutdown.clone());
@@ -85,7 +93,8 @@ impl Server {
             .unwrap();
         let runtime = Some(runtime);
         let void = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { address, host, ready: disco.ready(), shutdown, cut, void, ended, runtime }
+        let ready = disco.ready();
+        Self { address, host, disco, ready, shutdown, cut, void, ended, runtime }
     }
 
     pub(crate) async fn ready(&self) {
@@ -95,8 +104,17 @@ impl Server {
     }
 
     pub(crate) fn channel(&self) -> Channel {
+        self.endpoint().connect_lazy()
+    }
+
+    /// The connection of a client that reads nothing: the server may send it no byte of a response.
+    pub(crate) fn unread_channel(&self) -> Channel {
+        self.endpoint().initial_stream_window_size(0_u32).connect_lazy()
+    }
+
+    fn endpoint(&self) -> Endpoint {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        endpoint.connect_timeout(Duration::from_secs(2)).connect_lazy()
+        endpoint.connect_timeout(Duration::from_secs(2))
     }
 
     pub(crate) fn registry(&self) -> RegistryClient<Channel> {
@@ -253,6 +271,7 @@ fn mesh_config(advertise: SocketAddr, seeds: Vec<SocketAddr>, awaits_forming: bo
 
 /// Short enough to be waited for.
 pub(crate) const LATCH_PATIENCE: Duration = Duration::from_secs(5);
+const CLIENT_PATIENCE: Duration = Duration::from_secs(3);
 
 fn disco_config(single: bool) -> DiscoConfig {
     DiscoConfig {
@@ -264,5 +283,6 @@ fn disco_config(single: bool) -> DiscoConfig {
         single,
         latch_patience: LATCH_PATIENCE,
         stale_streams_after: Duration::from_secs(5),
+        stream_deadlines: StreamDeadlines::default(),
     }
 }
