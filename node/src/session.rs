@@ -37,7 +37,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
 
 pub(crate) use self::{
@@ -88,6 +88,9 @@ pub enum SessionError {
     AnotherMesh { ours: MeshId, theirs: MeshId, address: SocketAddr },
     #[error("the DISCO server at {address} refuses this node: {message}")]
     Refused { address: SocketAddr, message: String },
+    /// This node is running elsewhere, at the same start: the data directory was copied.
+    #[error("the DISCO server at {address} refuses this node: {message}")]
+    Copied { address: SocketAddr, message: String },
     #[error("{refusal} (this start is number {ours}, the mesh has seen number {seen})")]
     RolledBack { refusal: StartRefusal, ours: u64, seen: u64 },
     #[error("the mesh cannot be joined")]
@@ -100,7 +103,10 @@ impl SessionError {
     /// Whether a safety rule refused this node, so that a person must look.
     pub const fn is_refusal(&self) -> bool {
         match self {
-            Self::AnotherMesh { .. } | Self::Refused { .. } | Self::RolledBack { .. } => true,
+            Self::AnotherMesh { .. }
+            | Self::Refused { .. }
+            | Self::Copied { .. }
+            | Self::RolledBack { .. } => true,
             Self::Adopt(_) | Self::Storage(_) => false,
         }
     }
@@ -397,7 +403,12 @@ impl Session {
         if verdict == Verdict::TryAnother {
             return Ended::Lost(status);
         }
-        let refused = SessionError::Refused { address, message: status.message().to_owned() };
+        let message = status.message().to_owned();
+        let refused = if status.code() == Code::AlreadyExists {
+            SessionError::Copied { address, message }
+        } else {
+            SessionError::Refused { address, message }
+        };
         let mesh = self.host.mesh().id();
         let is_own = match mesh {
             Some(mesh) => belongs_to(address, &mesh).await,

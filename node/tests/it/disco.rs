@@ -1,6 +1,6 @@
 //! A DISCO server that only holds sessions: it orders every node that says hello to host one group
 //! alone, and passes on to the test what the node said. It has a quorum until the test takes it
-//! away.
+//! away, and tells no address but what the test gives it.
 //!
 //! What DISCO really does with a session is tested end to end, with the real one.
 
@@ -9,9 +9,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use mesh::MeshId;
 use node::namespaces::{DEFAULT_GROUP, DEFAULT_NAMESPACE};
 use proto::quorate::v1::{
-    AnswerMeta, ConfigureServiceReply, ConfigureServiceRequest, DeregisterReply, DeregisterRequest,
-    DeregisterSilentReply, DeregisterSilentRequest, Directive, GroupRecord, ListGroupsReply,
-    ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
+    AddressHint, AnswerMeta, ConfigureServiceReply, ConfigureServiceRequest, DeregisterReply,
+    DeregisterRequest, DeregisterSilentReply, DeregisterSilentRequest, Directive, GroupRecord,
+    ListGroupsReply, ListGroupsRequest, ListInstancesReply, ListInstancesRequest, ListMembersReply,
     ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply, LiveRequest, Member,
     NodeHello, NodeReport, RegisterReply, RegisterRequest, RemoveMemberReply, RemoveMemberRequest,
     RemoveServiceReply, RemoveServiceRequest, RenewReply, RenewRequest, SetHealthReply,
@@ -38,6 +38,7 @@ pub(crate) struct Disco {
     pub(crate) address: SocketAddr,
     reports: mpsc::Receiver<Report>,
     has_quorum: watch::Sender<bool>,
+    addresses: watch::Sender<Vec<AddressHint>>,
     /// None once the server was killed or dropped.
     runtime: Option<Runtime>,
 }
@@ -53,20 +54,30 @@ impl Disco {
         let listener = listener.into_std().unwrap();
         let (told, reports) = mpsc::channel(REPORTS);
         let has_quorum = watch::Sender::new(true);
-        let registry =
-            FakeRegistry { mesh_id: mesh.to_string(), told, has_quorum: has_quorum.subscribe() };
+        let addresses = watch::Sender::default();
+        let registry = FakeRegistry {
+            mesh_id: mesh.to_string(),
+            told,
+            has_quorum: has_quorum.subscribe(),
+            addresses: addresses.subscribe(),
+        };
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
             let registry = RegistryServer::new(registry);
             Server::builder().add_service(registry).serve_with_incoming(incoming).await
         });
-        Self { address, reports, has_quorum, runtime: Some(runtime) }
+        Self { address, reports, has_quorum, addresses, runtime: Some(runtime) }
     }
 
     /// Gives the server a quorum or takes it away.
     pub(crate) fn set_quorum(&self, has_quorum: bool) {
         self.has_quorum.send_replace(has_quorum);
+    }
+
+    /// Tells nodes where a server is reached.
+    pub(crate) fn tell_address(&self, hint: AddressHint) {
+        self.addresses.send_replace(vec![hint]);
     }
 
     /// Waits for a status report. A node sends one only to the server that it stays with.
@@ -113,6 +124,7 @@ struct FakeRegistry {
     mesh_id: String,
     told: mpsc::Sender<Report>,
     has_quorum: watch::Receiver<bool>,
+    addresses: watch::Receiver<Vec<AddressHint>>,
 }
 
 impl FakeRegistry {
@@ -129,6 +141,7 @@ impl FakeRegistry {
                     Ok(_) | Err(_) => return,
                 },
                 Ok(()) = self.has_quorum.changed() => None,
+                Ok(()) = self.addresses.changed() => None,
             };
             match &report {
                 Some(Report::Hello(hello)) => directive.groups = vec![group_of(hello)],
@@ -141,6 +154,7 @@ impl FakeRegistry {
                 return;
             }
             let stale_for_ms = if *self.has_quorum.borrow_and_update() { 0 } else { 5_000 };
+            directive.addresses = self.addresses.borrow_and_update().clone();
             let mesh_id = self.mesh_id.clone();
             directive.meta = Some(AnswerMeta { mesh_id, stale_for_ms, ..AnswerMeta::default() });
             if directives.send(Ok(directive.clone())).await.is_err() {

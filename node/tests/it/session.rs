@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mesh::MeshId;
 use node::{DataError, session::SessionError};
-use proto::quorate::v1::node_report::Report;
+use proto::quorate::v1::{AddressHint, node_report::Report};
 use tempfile::tempdir;
 
 use crate::{disco::Disco, server::Server};
@@ -134,6 +134,28 @@ async fn a_node_of_another_mesh_is_stopped_with_both_ids() {
         panic!("{refused:?}");
     };
     assert_eq!((here, there, address), (ours, theirs, foreign.address));
+}
+
+/// S17: only DISCO may remember the later starts of a node whose disk went back in time.
+#[tokio::test]
+async fn a_node_of_which_disco_knows_a_later_start_is_stopped() {
+    let directory = tempdir().unwrap();
+    let disco = Disco::start(&MeshId::generate()).await;
+    let server = Server::join(directory.path(), &[disco.address]).await;
+    server.is_ready().await;
+    let own = server.identity.boot_epoch;
+    disco.tell_address(AddressHint {
+        node_id: server.identity.node_id,
+        boot_epoch: own + 1,
+        address: server.mesh_address.to_string(),
+        ..AddressHint::default()
+    });
+    let refused = server.refusal().await;
+    assert!(refused.is_refusal() && refused.is_overtaken());
+    let DataError::Session(SessionError::RolledBack { ours, seen, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((ours, seen), (own, own + 1));
 }
 
 /// D12: an address that was given to another mesh must not end a node whose own mesh is down.

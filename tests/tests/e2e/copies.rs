@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use harness::{Server, cli, eventually, kv::Kv, wait::LATE};
+use harness::{Mesh, Server, cli, eventually, kv::Kv, wait::LATE};
 use tempfile::TempDir;
 
 use crate::modes::{addresses, all_are_ready, started};
@@ -57,6 +57,35 @@ async fn a_copied_disco_server_and_its_original_both_end() {
     ends_both("disco").await;
 }
 
+/// D1: DISCO counts the start of the original; it is ended all the same, since neither it nor the
+/// copy knows which of them is to be kept.
+#[tokio::test]
+async fn a_copied_data_node_of_disco_and_its_original_both_end() {
+    let mut mesh = Mesh::start(3, 3).await;
+    all_are_ready(&mesh.data).await;
+    wrote(&mesh.data[0], "before").await;
+    assert_eq!(mesh.data[1].terminate().await.code(), Some(0), "{}", mesh.data[1].output());
+    let copy = copied(&mesh.data[1], mesh.path(), "data");
+    let mut copy = copy.seeded("--disco", &mesh.disco_addresses());
+    mesh.data[1].start();
+    all_are_ready(&mesh.data).await;
+    copy.start();
+    both_end(&mut copy, &mut mesh.data[1]).await;
+    assert!(!copy.output().contains("ready=true"), "the copy served: {}", copy.output());
+
+    for server in mesh.disco.iter().chain([&mesh.data[0], &mesh.data[2]]) {
+        eventually("the others serve on", LATE, async || server.is_ready().await).await;
+    }
+    refuses_until_reclaimed(&mut mesh.data[1]).await;
+    mesh.data[1].start();
+    all_are_ready(&mesh.data).await;
+    for server in &mesh.data {
+        let mut kv = Kv::at(server.kv());
+        let kept = async || kv.get("before").await.ok().flatten().is_some();
+        eventually("what was acknowledged is there", LATE, kept).await;
+    }
+}
+
 /// Starts a copy of a server beside it; the other two go on.
 async fn ends_both(services: &str) {
     let directory = TempDir::new().unwrap();
@@ -67,13 +96,7 @@ async fn ends_both(services: &str) {
     servers[1].start();
     all_are_ready(&servers).await;
     copy.start();
-    for server in [&mut copy, &mut servers[1]] {
-        assert_eq!(server.ended().await.code(), Some(7), "{}", server.output());
-        assert!(server.output().contains("REFUSED: "), "{}", server.output());
-        // As a supervisor would, which must not make them take turns.
-        server.start();
-        assert_eq!(server.ended().await.code(), Some(7), "{}", server.output());
-    }
+    both_end(&mut copy, &mut servers[1]).await;
     let others = [&servers[0], &servers[2]];
     for server in others {
         eventually("the others serve on", LATE, async || server.is_ready().await).await;
@@ -81,6 +104,17 @@ async fn ends_both(services: &str) {
     refuses_until_reclaimed(&mut servers[1]).await;
     servers[1].start();
     all_are_ready(&servers).await;
+}
+
+/// Awaits that a copy and its original end, and that neither starts again.
+async fn both_end(copy: &mut Server, original: &mut Server) {
+    for server in [copy, original] {
+        assert_eq!(server.ended().await.code(), Some(7), "{}", server.output());
+        assert!(server.output().contains("REFUSED: "), "{}", server.output());
+        // As a supervisor would, which must not make them take turns.
+        server.start();
+        assert_eq!(server.ended().await.code(), Some(7), "{}", server.output());
+    }
 }
 
 /// Three servers, formed and ready, of one kind.
