@@ -40,11 +40,13 @@ pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the permissions of other users, whatever the umask was when the directory was made.
+/// Removes the permissions of other users, whatever the umask was when the directory was made. That
+/// they could read what is in it is told.
 pub(crate) fn keep_private(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode() & 0o777;
     if mode != PRIVATE {
-        if mode & !PRIVATE != 0 {
+        let is_empty = fs::read_dir(path)?.next().is_none();
+        if mode & !PRIVATE != 0 && !is_empty {
             let (dir, mode) = (path.display(), format!("{mode:o}"));
             tracing::warn!(%dir, mode, "others could use the data directory; it is 0700 from here on");
         }

@@ -435,3 +435,6 @@ fn to_proto(hint: &Hint) -> pb::AddressHint {
         services: hint.services.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

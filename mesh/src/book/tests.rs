@@ -34,6 +34,21 @@ fn of_two_starts_of_one_epoch_the_first_counts_also_after_a_restart() {
     assert!(book.counts(1, later.start()) && !book.counts(1, first.start()));
 }
 
+/// S14: if the counted start were lost, a copy of that server could be counted instead.
+#[test]
+fn the_start_that_counts_survives_a_power_cut() {
+    let (earlier, counted) = (hint(1, 1, "10.0.0.1:7400"), hint(1, 2, "10.0.0.2:7400"));
+    let image = powercut::cut(|dir| {
+        let book = Book::open(dir);
+        assert!(book.learn(earlier) && book.learn(counted.clone()));
+    });
+    let book = Book::open(image.path());
+    assert_eq!(book.hints(), std::slice::from_ref(&counted));
+    let copy = Hint { start: 999, ..counted.clone() };
+    assert!(!book.learn(copy.clone()));
+    assert!(book.counts(1, counted.start()) && !book.counts(1, copy.start()));
+}
+
 #[test]
 fn a_start_whose_number_is_not_known_counts_once_it_is() {
     let book = Book::in_memory();

@@ -1,29 +1,7 @@
 use std::collections::BTreeSet;
 
-use tempfile::TempDir;
-
 use super::*;
-use crate::{book::Hint, identity::DataDir, part::MeshConfig};
-
-/// A server that knows two others, and its data directory.
-fn server() -> (TempDir, Mesh) {
-    let dir = tempfile::tempdir().unwrap();
-    let config = MeshConfig {
-        advertise: "10.0.0.1:7400".parse().unwrap(),
-        seeds: Vec::new(),
-        awaits_forming: true,
-        version: "test".to_owned(),
-    };
-    let data_dir = DataDir::open(&dir.path().join("d"), &BTreeSet::new(), None).unwrap();
-    let mesh = Mesh::open(data_dir, config);
-    mesh.form_alone().unwrap();
-    for node_id in [2, 3] {
-        let address = format!("10.0.0.{node_id}:7400").parse().unwrap();
-        let (boot_epoch, start, services) = (5, 50 + node_id, Vec::new());
-        mesh.book().learn(Hint { node_id, boot_epoch, start, moves: 0, address, services });
-    }
-    (dir, mesh)
-}
+use crate::hello::tests::server;
 
 fn said(mesh: &Mesh, node_id: u64, boot_epoch: u64, start: u64, address: &str) -> pb::HelloRequest {
     pb::HelloRequest {
