@@ -54,7 +54,9 @@ impl Registry {
 
     /// Servers and nodes by id; one process that is both is one member.
     ///
-    /// The state of a DISCO server is "unknown" if `servers` does not have it.
+    /// The state of a DISCO server is "unknown" if `servers` does not have it. A process that is
+    /// both has its lease as a node and the probes as a server; it is up if neither says otherwise.
+    /// Without a quorum only the probes tell, since no lease ends then.
     pub fn list_members(&self, servers: &BTreeMap<u64, ServerStatus>) -> Vec<MemberSummary> {
         let ids: BTreeSet<u64> =
             self.servers().map(|it| it.node_id).chain(self.nodes().map(|it| it.node_id)).collect();
@@ -195,10 +197,12 @@ fn describe_node(member: &mut MemberSummary, node: &Node) {
     let state = match node.state {
         NodeState::Down if node.removed => "removed",
         NodeState::Down => "down",
-        NodeState::Up | NodeState::Unspecified => "up",
+        _ if node.silent_since.is_some() => "silent",
         NodeState::Stopping => "stopping",
+        NodeState::Up | NodeState::Unspecified if member.state == "down" => "down",
+        NodeState::Up | NodeState::Unspecified => "up",
     };
-    member.state = if node.silent_since.is_some() { "silent" } else { state }.to_owned();
+    state.clone_into(&mut member.state);
 }
 
 fn count(of: usize) -> u32 {

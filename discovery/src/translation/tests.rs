@@ -8,7 +8,10 @@ use envoy_types::pb::{
             core::v3::{HealthStatus, address, socket_address::PortSpecifier},
             endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
             listener::v3::{Listener, filter},
-            route::v3::{RetryPolicy, RouteConfiguration, header_matcher, route, route_action},
+            route::v3::{
+                RetryPolicy, RouteConfiguration, header_matcher,
+                retry_policy::retry_host_predicate, route, route_action,
+            },
         },
         extensions::{
             filters::network::{
@@ -17,6 +20,7 @@ use envoy_types::pb::{
                 },
                 tcp_proxy::v3::TcpProxy,
             },
+            retry::host::previous_hosts::v3::PreviousHostsPredicate,
             upstreams::http::v3::{
                 HttpProtocolOptions,
                 http_protocol_options::{
@@ -153,6 +157,37 @@ fn only_what_may_be_carried_out_twice_is_sent_again_after_a_loss() {
     assert!(!conditions(&host.retry_policy).contains(&"reset".to_owned()));
 }
 
+/// D8: an instance that failed is the likeliest to fail again.
+#[test]
+fn a_retry_goes_to_an_instance_that_was_not_tried() {
+    let mut mesh = Mesh::default();
+    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
+    let told = Told::of(&mesh);
+    for name in ["orders", "ingress"] {
+        let configuration: RouteConfiguration = told.get(ResourceType::Route, name);
+        let host = &configuration.virtual_hosts[0];
+        let of_routes = host.routes.iter().filter_map(|it| {
+            let Some(route::Action::Route(action)) = &it.action else { panic!() };
+            action.retry_policy.as_ref()
+        });
+        let policies: Vec<&RetryPolicy> = of_routes.chain(&host.retry_policy).collect();
+        assert_eq!(policies.len(), 2, "{name}: idempotent requests, and all others");
+        for policy in policies {
+            let [predicate] = &*policy.retry_host_predicate else { panic!("{name}: {policy:?}") };
+            let Some(retry_host_predicate::ConfigType::TypedConfig(config)) =
+                &predicate.config_type
+            else {
+                panic!()
+            };
+            decode_any::<PreviousHostsPredicate>(config);
+            // Of two instances the wrong one is drawn again and again less than once in a thousand
+            // retries.
+            assert!(policy.host_selection_retry_max_attempts >= 10, "{name}");
+            assert!(policy.num_retries.unwrap().value >= 3, "{name}");
+        }
+    }
+}
+
 #[test]
 fn only_listeners_with_an_address_are_for_everybody() {
     let mut mesh = Mesh::default();
@@ -247,24 +282,77 @@ fn only_http2_services_are_spoken_to_in_http2() {
     assert_eq!((spoken("web"), spoken("orders")), ((false, true), (true, false)));
 }
 
+/// U12: a stream may be silent for an hour, unless the service says otherwise.
 #[test]
 fn a_service_may_say_how_long_its_streams_are_silent() {
-    let mut mesh = Mesh::default();
-    mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
-    let idle = |mesh: &Mesh| {
-        let routes: RouteConfiguration = Told::of(mesh).get(ResourceType::Route, "orders");
-        let actions = routes.virtual_hosts[0].routes.iter().map(|it| it.action.clone());
-        let idle = |action| {
-            let Some(route::Action::Route(action)) = action else { panic!() };
-            action.idle_timeout.map(|it| it.seconds)
+    for protocol in ["http1", "http2"] {
+        let mut mesh = speaking(protocol);
+        let idle = |mesh: &Mesh| {
+            let routes: RouteConfiguration = Told::of(mesh).get(ResourceType::Route, "orders");
+            let actions = routes.virtual_hosts[0].routes.iter().map(|it| it.action.clone());
+            let idle = |action| {
+                let Some(route::Action::Route(action)) = action else { panic!() };
+                action.idle_timeout.map(|it| it.seconds)
+            };
+            actions.map(idle).collect::<BTreeSet<_>>()
         };
-        actions.map(idle).collect::<BTreeSet<_>>()
+        assert_eq!(idle(&mesh), BTreeSet::from([Some(3600)]), "{protocol}");
+        mesh.run(configure(Some(7_200_000), false)).unwrap();
+        assert_eq!(idle(&mesh), BTreeSet::from([Some(7200)]), "{protocol}");
+        mesh.run(configure(Some(0), false)).unwrap();
+        assert_eq!(idle(&mesh), BTreeSet::from([Some(0)]), "{protocol}: zero is for ever");
+    }
+}
+
+/// U12: connections of a database may be idle overnight.
+#[test]
+fn a_tcp_connection_may_be_silent_for_ever_unless_its_service_says_otherwise() {
+    let mut mesh = speaking("tcp");
+    let idle = |mesh: &Mesh| {
+        let listener: Listener = Told::of(mesh).get(ResourceType::Listener, "sidecar/orders");
+        let Some(filter::ConfigType::TypedConfig(config)) =
+            &listener.filter_chains[0].filters[0].config_type
+        else {
+            panic!()
+        };
+        decode_any::<TcpProxy>(config).idle_timeout.map(|it| it.seconds)
     };
-    assert_eq!(idle(&mesh), BTreeSet::from([Some(3600)]));
+    assert_eq!(idle(&mesh), Some(0), "none would be Envoy's default of an hour");
     mesh.run(configure(Some(7_200_000), false)).unwrap();
-    assert_eq!(idle(&mesh), BTreeSet::from([Some(7200)]));
-    mesh.run(configure(Some(0), false)).unwrap();
-    assert_eq!(idle(&mesh), BTreeSet::from([Some(0)]), "zero is for ever");
+    assert_eq!(idle(&mesh), Some(7200));
+    mesh.run(configure(None, false)).unwrap();
+    assert_eq!(idle(&mesh), Some(0));
+}
+
+/// Finding H: the maps of the Envoy types have a random order, and a new one each time, so no map
+/// holds more than one entry.
+#[test]
+fn a_registry_is_translated_to_the_same_bytes_every_time() {
+    let mut mesh = three_nodes();
+    mesh.lead(2, 1, 7);
+    for (lease_id, protocol) in (1..).zip(["http1", "http2", "tcp"]) {
+        for (id, zone) in [("a", "z1"), ("b", "z2")] {
+            let address = format!("10.0.{lease_id}.1:{}", if id == "a" { 80 } else { 81 });
+            let mut command = placed(id, &address, 5, Health::Healthy, zone);
+            command.lease_id = lease_id;
+            let it = command.instance.as_mut().unwrap();
+            protocol.clone_into(&mut it.service);
+            protocol.clone_into(&mut it.protocol);
+            for key in ["version", "team"] {
+                it.metadata.insert(key.to_owned(), "1".to_owned());
+            }
+            mesh.run(Command::RegisterInstance(command)).unwrap();
+        }
+    }
+    let first = Told::of(&mesh).0;
+    for _ in 0..32 {
+        let again = Told::of(&mesh).0;
+        for kind in ResourceType::all() {
+            let expected: Vec<_> = first.resources(kind).collect();
+            assert_eq!(again.resources(kind).collect::<Vec<_>>(), expected);
+            assert!(expected.len() > 2, "{kind}: {expected:?}");
+        }
+    }
 }
 
 #[test]
@@ -290,6 +378,15 @@ fn route(domain: &str, header: &str, to: &str) -> (String, String, String) {
 fn configure(stream_idle_ms: Option<u64>, try_unhealthy: bool) -> Command {
     let options = Some(ServiceOptions { stream_idle_ms, try_unhealthy });
     Command::ConfigureService(ConfigureService { name: "orders".to_owned(), options })
+}
+
+/// One instance of `orders`.
+fn speaking(protocol: &str) -> Mesh {
+    let mut mesh = Mesh::default();
+    let mut command = instance("orders", "a", "10.0.0.1:80", 1);
+    command.instance.as_mut().unwrap().protocol = protocol.to_owned();
+    mesh.run(Command::RegisterInstance(command)).unwrap();
+    mesh
 }
 
 fn three_nodes() -> Mesh {

@@ -78,6 +78,7 @@ scripts! { delta, ProtocolVariant::Delta;
     type_url_required
     types_are_walled_off
     unknown_type
+    unsent_version_comes_back
     unsubscribe_without_wildcard
     warming_changed_cluster
     warming_endpoints_asked_first
@@ -125,6 +126,7 @@ scripts! { sotw, ProtocolVariant::Sotw;
     type_url_required
     types_are_walled_off
     unknown_type
+    unsent_version_comes_back
     warming_changed_cluster
     warming_endpoints_asked_first
     wildcard_first_answer_empty

@@ -10,6 +10,9 @@ use harness::{
 use proto::etcdserverpb::{PutRequest, RangeRequest, kv_client::KvClient};
 use tempfile::TempDir;
 use tonic::{Code, Request, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::modes::{all_are_ready, leader, started};
 
@@ -56,11 +59,7 @@ async fn a_lost_quorum_shows(leads: bool) {
         let age = metric(last, &format!("quorate_raft_quorum_age_seconds{label}")).await;
         assert!(age > 1.0, "{namespace}: {age}");
     }
-    for failure in [get(last).await.unwrap_err(), put(last).await.unwrap_err()] {
-        assert_eq!(failure.code(), Code::Unavailable, "{failure}");
-        assert!(failure.message().contains("no quorum: last heard from a majority"), "{failure}");
-        assert!(failure.message().contains("voters: "), "{failure}");
-    }
+    the_kv_port_says_so(last).await;
     let disco = last.mesh().to_string();
     let shows = async || {
         let shown = cli::quorate(&["group", "show", "default", "--disco", &disco]).await;
@@ -69,6 +68,13 @@ async fn a_lost_quorum_shows(leads: bool) {
     };
     let shown = eventually_some("the group is shown to be ill", LATE, shows).await;
     assert!(shown.stderr.contains("no quorum: last heard from a majority"), "{shown:?}");
+
+    let are_down = async || {
+        let told = cli::quorate(&["members", "--disco", &disco, "--format", "json"]).await.json();
+        let members = told["members"].as_array().unwrap();
+        members.iter().filter(|it| it["state"] == "down").count() == 2
+    };
+    eventually("the dead servers are listed as down", LATE, are_down).await;
 
     let register = ["register", "--service", "late", "--address", "127.0.0.1:1", "--timeout", "6s"];
     let registered = cli::quorate(&[&register[..], &["--disco", &disco]].concat()).await;
@@ -81,9 +87,35 @@ async fn a_lost_quorum_shows(leads: bool) {
     all_are_ready(&servers).await;
     let reads = async || get(&servers[left]).await.is_ok();
     eventually("what was refused is done again", SOON, reads).await;
+    let serves = async || health(&servers[left]).await == ServingStatus::Serving;
+    eventually("the KV port is healthy", SOON, serves).await;
     let well =
         async || cli::quorate(&["group", "show", "default", "--disco", &disco]).await.code == 0;
     eventually("the group is shown to be well", LATE, well).await;
+}
+
+/// U1: whoever asks the KV port is told, in the words that each of them knows.
+async fn the_kv_port_says_so(last: &Server) {
+    for failure in [get(last).await.unwrap_err(), put(last).await.unwrap_err()] {
+        assert_eq!(failure.code(), Code::Unavailable, "{failure}");
+        assert!(failure.message().contains("no quorum: last heard from a majority"), "{failure}");
+        assert!(failure.message().contains("voters: "), "{failure}");
+    }
+    assert_eq!(health(last).await, ServingStatus::NotServing);
+    let over_http = http::get(last.kv(), "kv", "/health").await.unwrap();
+    assert_eq!(over_http.status, 503, "{over_http:?}");
+    assert!(over_http.body.contains("namespace default has no quorum"), "{over_http:?}");
+    let told = cli::etcdctl(last.kv(), &["endpoint", "status", "--write-out", "json"]).await.json();
+    let status = &told[0]["Status"];
+    assert_eq!(status["leader"].as_u64().unwrap_or_default(), 0, "{told}");
+    assert_eq!(status["errors"][0], "etcdserver: no leader", "{told}");
+}
+
+/// As gRPC's own health checks ask the KV port.
+async fn health(server: &Server) -> ServingStatus {
+    let request = patient(HealthCheckRequest::default());
+    let reply = HealthClient::new(channel(server.kv())).check(request).await.unwrap();
+    reply.into_inner().status()
 }
 
 async fn get(server: &Server) -> Result<(), Status> {

@@ -53,6 +53,23 @@ fn one_process_with_two_services_is_one_member() {
     );
 }
 
+/// U1: without a quorum no lease ends, so only the probes tell that a process is gone.
+#[test]
+fn a_process_with_two_services_is_down_if_its_server_is() {
+    let mut mesh = Mesh::default();
+    mesh.nodes(1);
+    mesh.run(Command::RecordServer(server(1, 1, "10.0.0.1:7400"))).unwrap();
+    let state = |mesh: &Mesh, up| {
+        let probed = BTreeMap::from([(1, ServerStatus { role: String::new(), up })]);
+        let [member] = mesh.registry.list_members(&probed).try_into().unwrap();
+        member.state
+    };
+    assert_eq!(state(&mesh, true), "up");
+    assert_eq!(state(&mesh, false), "down");
+    mesh.expire(1).unwrap();
+    assert_eq!(state(&mesh, true), "down");
+}
+
 #[test]
 fn groups_show_roles_and_the_lag_that_the_leader_sees() {
     let mut mesh = Mesh::default();
