@@ -268,11 +268,6 @@ fn shown(address: &str) -> String {
     if address.is_empty() { "-".to_owned() } else { address.to_owned() }
 }
 
-/// A text for programs: null if there is none.
-fn known(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
-}
-
 /// `disco` is reached at these addresses, for messages.
 fn listed(addresses: &[SocketAddr]) -> String {
     Addresses(addresses.to_vec()).to_string()

@@ -123,7 +123,7 @@ impl Failure {
                  server with --disco",
             )
         } else if status.code() == GrpcCode::Unavailable {
-            failure.hint("the server answers, but DISCO may have no quorum: see `quorate members`")
+            failure.hint("the server answers, but cannot serve yet or now: see `quorate status`")
         } else {
             failure
         }

@@ -127,6 +127,11 @@ pub(crate) fn failure(failure: &Failure, format: Format) {
     progress(&text);
 }
 
+/// A text in JSON: null if there is none.
+pub(crate) fn known(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
 /// A node id as people read it.
 pub(crate) fn node_id(id: u64) -> String {
     format!("{id:016x}")

@@ -53,6 +53,9 @@ use crate::{
     output,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Of the time for a stop, what is kept for the listeners and the disk.
 const LAST_STEPS: Duration = Duration::from_millis(1500);
 

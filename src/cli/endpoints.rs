@@ -6,10 +6,10 @@ use clap::Args;
 use proto::quorate::v1::{Health, Instance, ListInstancesReply, ListInstancesRequest};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, known, print, shown, watch::WatchArgs};
+use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
 use crate::{
     failure::Failure,
-    output::{Format, Listing},
+    output::{Format, Listing, known},
     values::service,
 };
 

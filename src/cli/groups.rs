@@ -269,4 +269,21 @@ mod tests {
         let lost = GroupSummary { no_quorum: "no quorum: …".to_owned(), ..group(7, true) };
         assert_eq!(ailment(&lost).unwrap(), "group `default` has no quorum: …");
     }
+
+    #[test]
+    fn replicas_are_listed_by_name_whatever_their_ids_are() {
+        let replica = |name: &str, node_id| ReplicaSummary {
+            name: name.to_owned(),
+            node_id,
+            ..ReplicaSummary::default()
+        };
+        let group = GroupSummary {
+            replicas: vec![replica("data-2", 1), replica("data-3", 5), replica("data-1", 9)],
+            ..GroupSummary::default()
+        };
+        let reply = ListGroupsReply { groups: vec![group], ..ListGroupsReply::default() };
+        let listing = shown_group(&sorted(reply).groups[0], Answer::default());
+        let names: Vec<&str> = listing.rows.iter().map(|row| row[1].as_str()).collect();
+        assert_eq!(names, ["data-1", "data-2", "data-3"]);
+    }
 }

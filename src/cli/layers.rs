@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, Command};
-use toml::Value;
+use toml::{Spanned, Value};
 
 use crate::failure::Failure;
 
@@ -41,7 +41,14 @@ pub(crate) struct Layers {
 #[derive(Debug)]
 struct File {
     path: PathBuf,
-    values: BTreeMap<String, Vec<String>>,
+    values: BTreeMap<String, FileValue>,
+}
+
+/// The value of a key, as texts, and the line of the key.
+#[derive(Debug)]
+struct FileValue {
+    line: usize,
+    texts: Vec<String>,
 }
 
 impl Layers {
@@ -76,8 +83,9 @@ impl Layers {
         if self.environment.contains_key(&variable(key)) {
             return Some(variable(key));
         }
-        let file = self.file.as_ref().filter(|file| file.values.contains_key(key))?;
-        Some(format!("`{key}` in {}", file.path.display()))
+        let file = self.file.as_ref()?;
+        let line = file.values.get(key)?.line;
+        Some(format!("`{key}` in {}, line {line}", file.path.display()))
     }
 
     fn apply_to_arg(&self, arg: Arg) -> Arg {
@@ -95,8 +103,8 @@ impl Layers {
             Some(value) if appends => value.split(',').map(str::to_owned).collect(),
             Some(value) => vec![value.clone()],
             None => match self.file.as_ref().and_then(|file| file.values.get(&key)) {
-                Some(values) if appends => values.clone(),
-                Some(values) => vec![values.join(",")],
+                Some(value) if appends => value.texts.clone(),
+                Some(value) => vec![value.texts.join(",")],
                 None => return arg,
             },
         };
@@ -134,30 +142,32 @@ impl File {
     }
 
     fn parse(path: &Path, text: &str, known: &BTreeSet<String>) -> Result<Self, Failure> {
-        let table: toml::Table = toml::from_str(text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            let place = format!("{}, line {line}", path.display());
-            Failure::usage(format!("{place}: this is not TOML: {}", error.message()))
+        let line_at = |byte: usize| text.bytes().take(byte).filter(|it| *it == b'\n').count() + 1;
+        let place = |line: usize| format!("{}, line {line}", path.display());
+        let table: BTreeMap<Spanned<String>, Value> = toml::from_str(text).map_err(|error| {
+            let line = line_at(error.span().map_or(0, |span| span.start));
+            Failure::usage(format!("{}: this is not TOML: {}", place(line), error.message()))
         })?;
         let mut values = BTreeMap::new();
-        for (key, value) in &table {
-            if !known.contains(key) {
-                let failure = Failure::usage(format!("unknown key `{key}` in {}", path.display()));
-                return Err(match nearest(key, known) {
+        for (key, value) in table {
+            let line = line_at(key.span().start);
+            let key = key.into_inner();
+            if !known.contains(&key) {
+                let failure = Failure::usage(format!("{}: unknown key `{key}`", place(line)));
+                return Err(match nearest(&key, known) {
                     Some(near) => failure.hint(format!("did you mean `{near}`?")),
                     None => {
                         failure.hint("a key is the long name of a flag: see `quorate serve -h`")
                     }
                 });
             }
-            let texts = texts(value).ok_or_else(|| {
+            let texts = texts(&value).ok_or_else(|| {
                 Failure::usage(format!(
-                    "`{key}` in {} is neither a text, a number, true or false, nor a list of them",
-                    path.display()
+                    "{}: `{key}` is neither a text, a number, true or false, nor a list of them",
+                    place(line)
                 ))
             })?;
-            values.insert(key.clone(), texts);
+            values.insert(key, FileValue { line, texts });
         }
         Ok(Self { path: path.to_owned(), values })
     }

@@ -4,10 +4,10 @@ use clap::Args;
 use proto::quorate::v1::{ListMembersReply, ListMembersRequest, MemberSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, known, print, shown, watch::WatchArgs};
+use super::{DiscoArgs, client::answer, print, shown, watch::WatchArgs};
 use crate::{
     failure::Failure,
-    output::{Format, Listing, node_id},
+    output::{Format, Listing, known, node_id},
 };
 
 /// List the servers of the mesh: DISCO servers and data nodes.

@@ -12,7 +12,7 @@ use raft::{Group, Quorum, Status};
 use serde_json::{Value, json};
 
 use super::{Server, metrics, readiness::Readiness};
-use crate::output::node_id;
+use crate::output::{known, node_id};
 
 #[derive(Clone)]
 struct Admin {
@@ -72,8 +72,8 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "boot_epoch": identity.boot_epoch,
         "name": config.name,
         "services": config.service_names(),
-        "region": config.region,
-        "zone": config.zone,
+        "region": known(&config.region),
+        "zone": known(&config.zone),
         "mesh_address": config.advertise.to_string(),
         "kv_address": config.kv.map(|kv| kv.advertise.to_string()),
         "ready": reasons.is_empty(),

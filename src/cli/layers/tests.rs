@@ -89,8 +89,10 @@ fn a_file_that_is_no_flat_toml_is_refused() {
     let broken = parse(&[], &[], "zone = 'a'\n\nzone").expect_err("no TOML");
     assert_eq!(broken.code, Code::Usage);
     assert!(broken.message.contains("quorate.toml, line 3"), "{broken}");
-    let nested = parse(&[], &[], "[zone]\na = 1").expect_err("a table");
-    assert!(nested.message.contains("`zone`"), "{nested}");
+    let nested = parse(&[], &[], "\n[zone]\na = 1").expect_err("a table");
+    assert!(nested.message.contains("quorate.toml, line 2: `zone`"), "{nested}");
+    let unknown = parse(&[], &[], "zone = 'a'\nzonne = 'b'").expect_err("an unknown key");
+    assert!(unknown.message.contains("quorate.toml, line 2: unknown key `zonne`"), "{unknown}");
 }
 
 #[test]

@@ -55,6 +55,25 @@ async fn nothing_that_the_program_started_outlives_it() {
     ended_id(&id).await;
 }
 
+/// P10: the first signal has called `stop`; what ignores SIGTERM ends at the second, and all that it
+/// has started with it.
+#[tokio::test]
+async fn a_second_signal_ends_a_program_that_ignores_the_first_with_all_that_it_started() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let child = directory.path().join("child");
+    // What a shell ignores, its children ignore too.
+    let script = format!(
+        "trap '' TERM; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait",
+        child.display()
+    );
+    let mut signals = Signals::install(true).expect("signals can be watched");
+    let program = Program::start(&words(&["sh", "-c", &script])).expect("it starts");
+    let id = written(&child).await;
+    nix::sys::signal::raise(Signal::SIGTERM).expect("a process can signal itself");
+    assert_eq!(program.stop(&mut signals).await, Ok(137));
+    ended_id(&id).await;
+}
+
 /// Waits until the process whose id stands in the file has ended, and removes the file.
 async fn ended(file: &std::path::Path) {
     let id = written(file).await;
