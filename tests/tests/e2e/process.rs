@@ -11,10 +11,14 @@ use harness::{
 use nix::sys::signal::{self, Signal};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tonic::Code;
 
 /// Fewer than the callers of the test.
 const OPEN_FILES: usize = 600;
 const CALLERS: usize = 900;
+
+/// More than the 2 MiB that a message to the etcd API may have.
+const TOO_LARGE: usize = 3 << 20;
 
 /// etcd#2928, consul#3886: idle connections must neither stop the server nor keep others out for good.
 #[tokio::test]
@@ -85,6 +89,20 @@ async fn endpoints_may_be_written_as_etcd_takes_them() {
         assert!(status.contains(&format!("http://{}", server.kv())), "{status}");
         etcdctl(&["endpoint", "health", "--cluster"]).await;
     }
+}
+
+/// P11: to the library it is `OUT_OF_RANGE`, which is etcd's word for a compacted revision.
+#[tokio::test]
+async fn a_message_over_the_limit_of_the_etcd_api_exhausts_resources() {
+    let directory = TempDir::new().unwrap();
+    let mut server = Server::new(directory.path(), "single", "all");
+    server.start();
+    let mut kv = Kv::at(server.kv());
+    eventually("a write succeeds", SOON, async || kv.put("a", "1").await.is_ok()).await;
+    let refused = kv.put("large", &"v".repeat(TOO_LARGE)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("the message is too large"), "{refused}");
+    assert_eq!(kv.get("large").await.unwrap(), None);
 }
 
 /// etcd answers these on the port of its clients, and load balancers ask them.

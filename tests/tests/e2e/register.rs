@@ -1,15 +1,24 @@
 //! `quorate register` as a process: how it begins, what it passes on, and how it ends.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use harness::{
     Process, Server,
     address::{free, next_ip},
-    cli, eventually,
+    cli, eventually, eventually_some,
     registry::Registry,
     wait::{SOON, eventually_eq},
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use proto::quorate::v1::{Health, Instance};
 use tempfile::TempDir;
 use tokio::{
@@ -128,6 +137,55 @@ async fn a_disco_that_hangs_does_not_hold_up_a_stop() {
         assert_eq!(waiting.terminate().await.code(), Some(code), "{command:?}");
         assert!(asked.elapsed() < STOP, "{command:?}: {:?}", asked.elapsed());
     }
+}
+
+/// P3: a reader of the log that goes away takes neither the program nor the instance with it, and
+/// leaves neither of them behind.
+#[tokio::test]
+async fn nobody_has_to_read_what_a_registrar_tells() {
+    let disco = Disco::start().await;
+    let address = free(next_ip(), 8000);
+    let file = disco.path().join("program");
+    // The program's own errors go elsewhere: a shell that nobody reads is ended by SIGPIPE.
+    let script = format!(
+        "exec 2>/dev/null; trap 'exit 0' TERM; echo $$ >{0}.new; mv {0}.new {0}; sleep 1000 & wait",
+        file.display()
+    );
+    let more = ["--log", "debug", "--drain", "100ms", "--", "sh", "-c", &script];
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(cli::binary());
+    command.args(disco.registrar("orders-1", address, &more));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let written = async || fs::read_to_string(&file).ok();
+    let program = eventually_some("the program runs", SOON, written).await;
+    disco.until(&[("orders-1", address, Health::Healthy)]).await;
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+
+    let id = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    signal::kill(id, Signal::SIGTERM).unwrap();
+    let ended = async || child.try_wait().unwrap();
+    let ended = eventually_some("it stops", SOON, ended).await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(!Path::new("/proc").join(program.trim()).exists(), "its program goes on");
+    assert_eq!(disco.instances().await, []);
+}
+
+/// U13: ids are often addresses, whose `:` the command line once let in and not out again.
+#[tokio::test]
+async fn an_instance_is_deregistered_by_whatever_id_it_was_registered_under() {
+    let disco = Disco::start().await;
+    let address = free(next_ip(), 8000);
+    let id = address.to_string();
+    let process = disco.spawn("killed", &disco.registrar(&id, address, &["--ttl", "5m"]));
+    disco.until(&[(id.as_str(), address, Health::Healthy)]).await;
+    // Its owner would register it again.
+    process.kill();
+    let server = disco.server.mesh().to_string();
+    let own = ["--service", "orders", "--id", &id, "--disco", &server];
+    let told = cli::quorate(&[&["deregister"], &own[..]].concat()).await.ok();
+    assert_eq!(told, format!("deregistered {id} of orders\n"));
+    assert_eq!(disco.instances().await, []);
 }
 
 /// One DISCO server, and the instances of `orders` that it knows.
