@@ -1,11 +1,13 @@
 # Sourced by every script: where things are. Sets variables, changes nothing else.
 #
-# Build results live outside the checkout, so that a second clone uses what the first has compiled.
+# What is built lies outside the checkout: RocksDB for all checkouts of this user, the rest for each
+# one. Cargo tells path packages of two checkouts apart by time alone, so in a common directory one
+# would link what another has compiled.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/quorate
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target-$(cksum <<<"$root" | cut -d ' ' -f 1)}
 
 # RocksDB's library, compiled by scripts/rocksdb.
 rocksdb=$cache/rocksdb-$(grep -A 1 '^name = "librocksdb-sys"' "$root/Cargo.lock" | cut -d '"' -f 2 | tail -n 1)

@@ -272,6 +272,46 @@ fn files_in_the_maps_exist() {
     }
 }
 
+/// Tests that docs/rules.md names: a file, a function in a file, or a script, of one folder or of both.
+#[test]
+fn tests_that_the_rules_name_exist() {
+    let files = tracked();
+    let is_script = |name: &str| {
+        let end = format!("/{name}");
+        files.iter().any(|file| file.contains("/tests/it/scripts/") && file.ends_with(&end))
+    };
+    for line in read("docs/rules.md").lines().filter(|line| line.starts_with("| ")) {
+        let Some(tests) = line.trim_end_matches(" |").rsplit(" | ").next() else { continue };
+        for named in tests.split('`').skip(1).step_by(2) {
+            let found = match named.split_once("::") {
+                Some((path, function)) => read(path).contains(&format!("fn {function}(")),
+                None => top().join(named).exists() || is_script(named),
+            };
+            assert!(found, "docs/rules.md names {named}");
+        }
+    }
+}
+
+/// One of them would link what the other has compiled, if its files are the older ones.
+#[test]
+fn checkouts_build_apart() {
+    let target_dir = |checkout: &Path| {
+        fs::create_dir(checkout.join("scripts")).unwrap();
+        for file in ["scripts/env.sh", "Cargo.lock"] {
+            fs::copy(top().join(file), checkout.join(file)).unwrap();
+        }
+        let script = "source scripts/env.sh && echo \"$CARGO_TARGET_DIR\"";
+        let mut bash = Command::new("bash");
+        bash.args(["-euc", script]).current_dir(checkout).env_remove("CARGO_TARGET_DIR");
+        let output = bash.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let checkouts = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, other] = checkouts.each_ref().map(|it| target_dir(it.path()));
+    assert_ne!(one, other);
+}
+
 #[test]
 fn ci_runs_what_the_readme_says() {
     assert!(read("README.md").contains("\nscripts/test\n"));
