@@ -37,10 +37,10 @@ pub(crate) fn find(data_dir: &Path) -> io::Result<Option<Place>> {
     Ok(Some(Place { inode: metadata.ino(), born }))
 }
 
-/// The place of a data directory. Makes `place/` if it is missing.
+/// The place of a data directory. Makes `place/` if it is missing. It is on disk when the identity
+/// file is, which is written after it and syncs the directory of both.
 pub(crate) fn make(data_dir: &Path) -> io::Result<Place> {
     fs::create_dir_all(data_dir.join(DIR))?;
-    fs::File::open(data_dir)?.sync_all()?;
     find(data_dir)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
