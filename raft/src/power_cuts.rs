@@ -112,6 +112,19 @@ fn a_built_snapshot_is_on_disk_before_it_is_reported() {
     });
 }
 
+/// So that a server which was stopped in order has nothing to replay at its next start.
+#[test]
+fn a_stopped_group_is_on_disk() {
+    let image = power_cut_after(|stores| async move {
+        let (_, mut state, published) = stores.published_group().await;
+        apply(&mut state, entries(0..=2)).await;
+        published.flush(&stores.state.db).unwrap();
+    });
+    reopened(image, |stores| async move {
+        assert_eq!(stores.rows(), ["key0=0", "key1=1", "key2=2"]);
+    });
+}
+
 #[test]
 fn a_current_snapshot_is_on_disk_before_it_is_reported() {
     let image = power_cut_after(|stores| async move {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use crate::{
     log_store::{GroupLog, LogStore},
     read_view::ReadView,
     rows::{EntryMeta, Read, StateMachine, StorageError, Write},
-    state::{GroupState, StateStore},
+    state::{GroupState, Published, StateStore},
     types::{Command, Entry, MachineCommand, ProposalId, log_id},
 };
 
@@ -103,6 +104,12 @@ impl Stores {
 
     /// The log and state of [`GROUP`].
     pub(crate) async fn group(&self) -> (GroupLog, GroupState) {
+        let (log, state, _) = self.published_group().await;
+        (log, state)
+    }
+
+    /// As [`Self::group`], with what readers share with the state.
+    pub(crate) async fn published_group(&self) -> (GroupLog, GroupState, Arc<Published>) {
         let record = match self.log.record(GROUP).unwrap() {
             Some(record) => record,
             None => {
@@ -113,11 +120,11 @@ impl Stores {
             }
         };
         let log = self.log.group(GROUP).await.unwrap();
-        let (mut state, _) =
+        let (mut state, published) =
             GroupState::open(self.state.clone(), self.log.clone(), GROUP, &record, Box::new(Words))
                 .unwrap();
         state.allow_gaps();
-        (log, state)
+        (log, state, published)
     }
 
     /// The stores as they would be found if the process were killed now: a copy of every file.

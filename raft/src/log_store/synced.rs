@@ -59,7 +59,8 @@ pub(super) struct SyncedNote {
     file: Arc<File>,
     store_id: u64,
     slot: usize,
-    /// Wakes the thread that syncs the file. None only while that thread is being ended.
+    /// Wakes the thread that syncs the file. None before that thread is started and while it is being
+    /// ended.
     news: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -96,19 +97,23 @@ impl SyncedNote {
     pub(super) fn open(dir: &Path, store_id: u64, sequence: u64) -> io::Result<Self> {
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(FILE))?;
-        let file = Arc::new(file);
-        let (news, told) = mpsc::sync_channel(1);
-        let synced = file.clone();
-        let thread = thread::Builder::new()
-            .name("raft-synced".to_owned())
-            .spawn(move || sync_on_news(&synced, &told))?;
-        let (news, thread) = (Some(news), Some(thread));
-        let mut note = Self { file, store_id, slot: 0, news, thread };
+        let mut note = Self { file: Arc::new(file), store_id, slot: 0, news: None, thread: None };
         for _ in SLOTS {
             note.write(sequence)?;
         }
         note.file.sync_all()?;
+        note.start_thread()?;
         Ok(note)
+    }
+
+    /// Starts the thread that syncs what is written from here on.
+    fn start_thread(&mut self) -> io::Result<()> {
+        let (news, told) = mpsc::sync_channel(1);
+        let file = self.file.clone();
+        let thread = thread::Builder::new().name("raft-synced".to_owned());
+        self.thread = Some(thread.spawn(move || sync_on_news(&file, &told))?);
+        self.news = Some(news);
+        Ok(())
     }
 
     /// Notes that everything up to `sequence` has been synced.

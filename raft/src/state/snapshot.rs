@@ -157,13 +157,12 @@ impl Receiver {
         Ok(())
     }
 
-    /// Checks the size and syncs the file. Blocks.
+    /// Checks the size. RocksDB syncs the file when it ingests it.
     pub(crate) fn finish(self) -> Result<SnapshotFile, ReceiveError> {
-        let Self { file, out, announced } = self;
+        let Self { file, announced, .. } = self;
         if file.size != announced {
             return Err(ReceiveError::Size { announced, found: file.size });
         }
-        out.sync_all()?;
         Ok(file)
     }
 }
