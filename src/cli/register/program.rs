@@ -114,8 +114,12 @@ impl Signals {
         if has_program {
             kinds.extend([Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2]);
         }
-        let install = |signal| Ok((signal, unix::signal(SignalKind::from_raw(signal as i32))?));
-        kinds.into_iter().map(install).collect::<io::Result<_>>().map(Self)
+        Self::watch(&kinds)
+    }
+
+    pub(super) fn watch(signals: &[Signal]) -> io::Result<Self> {
+        let watch = |signal| Ok((signal, unix::signal(SignalKind::from_raw(signal as i32))?));
+        signals.iter().copied().map(watch).collect::<io::Result<_>>().map(Self)
     }
 
     pub(super) async fn next(&mut self) -> Received {

@@ -1,5 +1,6 @@
 use std::sync::mpsc;
 
+use nix::sys::signal::Signal;
 use proto::quorate::v1::Instance;
 use tokio::net::TcpListener;
 
@@ -102,6 +103,7 @@ fn condition(health: Health) -> Condition {
     Condition::new(health, "")
 }
 
+/// None that another test of this process sends.
 fn signals() -> Signals {
-    Signals::install(false).expect("signals can be watched")
+    Signals::watch(&[Signal::SIGWINCH]).expect("signals can be watched")
 }

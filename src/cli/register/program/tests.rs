@@ -1,5 +1,15 @@
+use tokio::sync::{Mutex, MutexGuard};
+
 use super::*;
 use crate::failure::Code;
+
+/// A signal reaches every test of the process that watches signals.
+static ONE_WATCHES: Mutex<()> = Mutex::const_new(());
+
+async fn signals() -> (Signals, MutexGuard<'static, ()>) {
+    let alone = ONE_WATCHES.lock().await;
+    (Signals::install(true).expect("signals can be watched"), alone)
+}
 
 #[tokio::test]
 async fn a_programs_exit_code_is_passed_on() {
@@ -16,7 +26,7 @@ async fn a_program_that_a_signal_ended_has_the_code_that_shells_give() {
 #[tokio::test]
 async fn a_program_is_asked_to_stop() {
     let program = Program::start(&words(&["sleep", "1000"])).expect("it starts");
-    let mut signals = Signals::install(true).expect("signals can be watched");
+    let (mut signals, _alone) = signals().await;
     assert_eq!(program.stop(&mut signals).await, Ok(143));
 }
 
@@ -37,7 +47,7 @@ async fn nothing_that_the_program_started_outlives_it() {
             format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; {rest}", child.display());
         Program::start(&words(&["sh", "-c", &script])).expect("it starts")
     };
-    let mut signals = Signals::install(true).expect("signals can be watched");
+    let (mut signals, _alone) = signals().await;
 
     let by_itself = start("exit 3");
     assert_eq!(Program::ended(&mut Some(by_itself)).await, Ok(3));
@@ -66,7 +76,7 @@ async fn a_second_signal_ends_a_program_that_ignores_the_first_with_all_that_it_
         "trap '' TERM; sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait",
         child.display()
     );
-    let mut signals = Signals::install(true).expect("signals can be watched");
+    let (mut signals, _alone) = signals().await;
     let program = Program::start(&words(&["sh", "-c", &script])).expect("it starts");
     let id = written(&child).await;
     nix::sys::signal::raise(Signal::SIGTERM).expect("a process can signal itself");
