@@ -2,21 +2,36 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-/// Copies a directory and what is in it to one that is made if need be.
+/// Copies a directory and what is in it to one that is made if need be. A server may run on it: the
+/// copy is made anew if a file came or went meanwhile, since RocksDB could not open such a mixture.
 pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the test's directory is writable");
+    loop {
+        let before = files(from);
+        match copy_once(from, to) {
+            Ok(()) if files(from) == before => return,
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{} cannot be copied: {error}", from.display()),
+        }
+        fs::remove_dir_all(to).expect("the test's directory is writable");
+    }
+}
+
+fn copy_once(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
     for path in entries(from) {
         let target = to.join(path.file_name().expect("an entry has a name"));
         if path.is_dir() {
-            copy(&path, &target);
+            copy_once(&path, &target)?;
         } else {
-            fs::copy(path, target).expect("a file can be copied");
+            fs::copy(path, target)?;
         }
     }
+    Ok(())
 }
 
 /// Every file below a directory, in order.

@@ -120,17 +120,27 @@ fn stores_of_another_server_are_refused_by_name() {
 fn an_older_copy_of_the_state_is_caught_up_or_refused() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let kept = tempfile::tempdir().unwrap();
-    let base = runtime.block_on(stopped_server_with(|stores| {
-        disk::copy(&stores.dir.path().join("dir/data"), &kept.path().join("early"));
+    let copy_of = |applied: u64| kept.path().join(applied.to_string());
+    let base = runtime.block_on(stopped_server_with(|stores, applied| {
+        disk::copy(&stores.dir.path().join("dir/data"), &copy_of(applied));
     }));
-    let dir = copy(&base);
-    let data = dir.path().join("dir/data");
-    fs::remove_dir_all(&data).unwrap();
-    disk::copy(&kept.path().join("early"), &data);
-    let before = contents(dir.path());
-    let refused = check(&dir.path().join("dir"), store_id(dir.path()), true).unwrap_err();
+    let with_copy_of = |applied| {
+        let dir = copy(&base);
+        let data = dir.path().join("dir/data");
+        fs::remove_dir_all(&data).unwrap();
+        disk::copy(&copy_of(applied), &data);
+        dir
+    };
+    let behind_the_log = with_copy_of(20);
+    let before = contents(behind_the_log.path());
+    let dir = behind_the_log.path();
+    let refused = check(&dir.join("dir"), store_id(dir), true).unwrap_err();
     assert!(matches!(refused, OpenError::StateBehind { purged: PURGED, .. }), "{refused:?}");
-    assert_eq!(contents(dir.path()), before);
+    assert_eq!(contents(dir), before);
+
+    // What it lacks is in the log.
+    let within_the_log = with_copy_of(100);
+    runtime.block_on(async { everything_is_there(Stores::open_at(within_the_log)).await });
 }
 
 /// How the cases came out.
@@ -225,20 +235,22 @@ async fn everything_is_there(stores: Stores) {
 }
 
 async fn stopped_server() -> Dir {
-    stopped_server_with(|_| ()).await
+    stopped_server_with(|_, _| ()).await
 }
 
 /// A data directory with everything in it: tables and a write-ahead log, swept entries, rows of
-/// more than one flush. `early` is called after the first flush of the state.
-async fn stopped_server_with(early: impl FnOnce(&Stores)) -> Dir {
+/// more than one flush. `flushed` is called after the first two flushes of the state, with the index
+/// that is applied.
+async fn stopped_server_with(flushed: impl Fn(&Stores, u64)) -> Dir {
     let stores = Stores::open();
     let (mut log, mut state) = stores.group().await;
     append(&mut log, 0..=100).await;
     apply(&mut state, 0..=20).await;
     state.get_snapshot_builder().await.build_snapshot().await.unwrap();
-    early(&stores);
+    flushed(&stores, 20);
     apply(&mut state, 21..=100).await;
     state.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    flushed(&stores, 100);
     stores.log.db.flush().unwrap();
     append(&mut log, 101..=180).await;
     log.purge(log_id(1, PURGED)).await.unwrap();
