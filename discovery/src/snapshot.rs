@@ -1,13 +1,15 @@
 //! The snapshot: all resources for clients, at one revision of the registry.
 //!
-//! A snapshot never changes; [`Snapshot::with_changes`] makes the next one, which shares every type
-//! that did not change. It remembers the names that changed in its last few steps, so that a stream
-//! that is only a few steps behind finds the changes without comparing everything. A stream that is
-//! further behind compares the two sets.
+//! A snapshot never changes; [`Snapshot::with_changes`] makes the next one, which shares everything
+//! but the changed resources and the path to them in a persistent map. So a change costs the same
+//! whether there are a hundred resources or a hundred thousand. A snapshot remembers the names that
+//! changed in its last few steps, so that a stream that is only a few steps behind finds the changes
+//! without comparing. A stream that is further behind compares what the two snapshots do not share.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::resource::{Resource, ResourceChange, ResourceType, Version};
@@ -29,7 +31,7 @@ pub struct Snapshot {
 /// The resources of one type.
 #[derive(Clone, Debug, Default)]
 struct Set {
-    resources: BTreeMap<Arc<str>, Resource>,
+    resources: OrdMap<Arc<str>, Resource>,
     /// The sum of the hashes of names and versions. It does not depend on the order of changes, so
     /// replicas agree, and a step updates it at the cost of its own changes.
     version: Version,
@@ -158,13 +160,12 @@ impl Set {
     }
 
     fn difference(&self, earlier: &Self) -> BTreeSet<Arc<str>> {
-        let gone = earlier.resources.keys().filter(|name| !self.resources.contains_key(*name));
-        let changed = self
-            .resources
-            .iter()
-            .filter(|(name, resource)| earlier.resources.get(*name) != Some(resource))
-            .map(|(name, _)| name);
-        gone.chain(changed).cloned().collect()
+        let differences = earlier.resources.diff(&self.resources);
+        let names = differences.map(|item| match item {
+            DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name,
+            DiffItem::Update { new: (name, _), .. } => name,
+        });
+        names.cloned().collect()
     }
 }
 

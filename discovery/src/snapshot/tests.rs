@@ -1,4 +1,7 @@
+use std::collections::BTreeMap;
+
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 
@@ -68,6 +71,48 @@ fn a_snapshot_built_anew_is_compared_in_full() {
     let old = Snapshot::empty().with_changes(5, [put("a", 1), put("gone", 1)]);
     let anew = Snapshot::empty().with_changes(8, [put("a", 1), put("b", 1)]);
     assert_eq!(anew.changed_since(&old, KIND), names(["b", "gone"]));
+}
+
+/// Random changes beside a plain map: what there is, and what changed since any snapshot before.
+#[test]
+fn snapshots_are_as_a_plain_map_has_it() {
+    const REVISIONS: u64 = 200;
+    for seed in 0..20 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut model: BTreeMap<String, u64> = BTreeMap::new();
+        let mut history = vec![(Snapshot::empty(), model.clone())];
+        for revision in 1..=REVISIONS {
+            let mut changes = Vec::new();
+            for _ in 0..random.random_range(0..8) {
+                let name = format!("name-{}", random.random_range(0..500));
+                if random.random_bool(0.3) {
+                    model.remove(&name);
+                    changes.push(remove(&name));
+                } else {
+                    let content = random.random_range(0..3);
+                    changes.push(put(&name, content));
+                    model.insert(name, content);
+                }
+            }
+            let next = history.last().unwrap().0.with_changes(revision, changes);
+            history.push((next, model.clone()));
+        }
+        let (last, model) = history.last().unwrap();
+        let held: Vec<Resource> = last.resources(KIND).cloned().collect();
+        let expected: Vec<Resource> =
+            model.iter().map(|(name, content)| resource(name, *content)).collect();
+        assert_eq!(held, expected, "seed {seed}");
+        assert_eq!(last.type_version(KIND), version_of(&expected), "seed {seed}");
+        // Beyond the remembered steps a name that changed back is left out.
+        for (earlier, then) in &history[..history.len() - REMEMBERED_STEPS - 1] {
+            let differs = |name: &&String| model.get(*name) != then.get(*name);
+            let expected: BTreeSet<Arc<str>> = (model.keys().chain(then.keys()))
+                .filter(differs)
+                .map(|name| Arc::from(name.as_str()))
+                .collect();
+            assert_eq!(last.changed_since(earlier, KIND), expected, "seed {seed}");
+        }
+    }
 }
 
 fn put(name: &str, content: u64) -> ResourceChange {
