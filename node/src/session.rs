@@ -61,6 +61,10 @@ const REPORT_QUEUE: usize = 4;
 /// Rounds without a session before the log says so: a few seconds.
 const ROUNDS_BEFORE_WARNING: u32 = 5;
 
+/// How long a node that DISCO refuses as a copy goes on: until its next Hello has found that out too
+/// and has told the original, which must end as well (decision 8). Longer than the pause between two.
+const UNTIL_HELLO_ENDS_BOTH: Duration = Duration::from_secs(7);
+
 /// The lease assumed until DISCO names one.
 const DEFAULT_TTL: Duration = Duration::from_secs(10);
 
@@ -414,6 +418,9 @@ impl Session {
             Some(mesh) => belongs_to(address, &mesh).await,
             None => false,
         };
+        if is_own && matches!(refused, SessionError::Copied { .. }) {
+            sleep(UNTIL_HELLO_ENDS_BOTH).await;
+        }
         match verdict {
             Verdict::Final if is_own => Ended::Fatal(refused),
             Verdict::Final if self.accepted_before => Ended::Lost(status),
