@@ -3,6 +3,7 @@
 //! Parsing has two outcomes that are no failure: a command to run, and a text to print (help or
 //! version). Everything that a user can get wrong here ends as a [`Failure`] with code 2.
 
+mod bench;
 mod client;
 mod deregister;
 mod dev;
@@ -102,6 +103,7 @@ enum Command {
     Register(Box<register::RegisterArgs>),
     Deregister(deregister::DeregisterArgs),
     Envoy(envoy::EnvoyArgs),
+    Bench(bench::BenchArgs),
     Completions(written::CompletionsArgs),
     Man(written::ManArgs),
     Version(written::VersionArgs),
@@ -143,6 +145,7 @@ impl Run {
             | Command::Group(_)
             | Command::Deregister(_)
             | Command::Envoy(_)
+            | Command::Bench(_)
             | Command::Completions(_)
             | Command::Man(_)
             | Command::Version(_)
@@ -168,6 +171,7 @@ impl Run {
             Command::Register(args) => args.run().await,
             Command::Deregister(args) => args.run(format).await,
             Command::Envoy(args) => args.run().await,
+            Command::Bench(args) => args.run(format).await,
             Command::Completions(args) => args.run(Cli::command()),
             Command::Man(args) => args.run(Cli::command()),
             Command::Version(args) => Ok(args.run(format)),

@@ -6,12 +6,19 @@
 mod authority;
 mod connections;
 mod peer;
+#[cfg(test)]
+mod tests;
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use axum::middleware;
 use futures::stream;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::{InterceptorLayer, Routes},
@@ -35,6 +42,11 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// Streams that one connection may have open; Envoy multiplexes many callers over one.
 const STREAMS_PER_CONNECTION: u32 = 4096;
+
+/// Connections that wait to be accepted; the system may allow fewer (`net.core.somaxconn`). Of those
+/// beyond, some are reset once they have sent something, so that a fleet that comes back at once would
+/// need several attempts.
+const BACKLOG: u32 = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -62,15 +74,28 @@ impl ListenError {
     }
 }
 
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A port of loopback that the system chooses, for a command that talks to itself.
+pub(crate) fn loopback() -> io::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
 impl Listener {
-    /// Opens a port for as many connections as the limit allows. `name` says what it is for.
-    pub(crate) async fn bind(
+    /// Opens a port for as many connections as the limit allows. `name` says what it is for. Belongs
+    /// to the runtime that it is called in.
+    pub(crate) fn bind(
         name: &'static str,
         address: SocketAddr,
         limit: Limit,
     ) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Bind { name, address, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        let socket = listen(address).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         if !address.ip().is_loopback() {
             tracing::warn!(

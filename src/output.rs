@@ -110,6 +110,12 @@ pub(crate) fn progress(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Text about progress, on standard error, without the end of a line.
+pub(crate) fn progress_part(text: &str) {
+    let mut out = io::stderr().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
 pub(crate) fn failure(failure: &Failure, format: Format) {
     let text = match format {
         Format::Table => {

@@ -95,7 +95,7 @@ pub(crate) async fn run(config: Config, announce: Announce) -> Result<u8, Failur
     let claim = DataDir::claim(&config.data_dir, &config.service_names(), config.mesh.as_ref())
         .map_err(dir_failure)?;
     let limits = connection_limits(config.kv.is_some())?;
-    let ports = Ports::bind(&config, &limits).await?;
+    let ports = Ports::bind(&config, &limits)?;
     let config = ports.complete(config);
     let (host, had_mesh) = open_host(claim, &config)?;
     let services = Services::start(&config, &host)?;
@@ -319,16 +319,16 @@ struct Ports {
 }
 
 impl Ports {
-    async fn bind(config: &Config, limits: &Limits) -> Result<Self, Failure> {
-        let bind = async |name, address, limit: &Limit| {
-            Listener::bind(name, address, limit.clone()).await.map_err(port_failure)
+    fn bind(config: &Config, limits: &Limits) -> Result<Self, Failure> {
+        let bind = |name, address, limit: &Limit| {
+            Listener::bind(name, address, limit.clone()).map_err(port_failure)
         };
-        let mesh = bind("mesh", config.listen, &limits.mesh).await?;
+        let mesh = bind("mesh", config.listen, &limits.mesh)?;
         let kv = match config.kv {
-            Some(kv) => Some(bind("kv", kv.listen, &limits.kv).await?),
+            Some(kv) => Some(bind("kv", kv.listen, &limits.kv)?),
             None => None,
         };
-        let admin = bind("admin", config.admin_listen, &limits.admin).await?;
+        let admin = bind("admin", config.admin_listen, &limits.admin)?;
         Ok(Self { mesh, kv, admin })
     }
 

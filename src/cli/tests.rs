@@ -49,6 +49,7 @@ fn the_commands_are_those_of_the_interface() {
         "register",
         "deregister",
         "envoy",
+        "bench",
         "completions",
         "man",
         "version",
