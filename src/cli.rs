@@ -14,6 +14,7 @@ mod init;
 mod layers;
 mod member;
 mod members;
+mod options;
 mod reclaim;
 mod register;
 mod serve;

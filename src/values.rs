@@ -41,6 +41,8 @@ pub(crate) enum ValueError {
     Unfit(#[from] xds::name::Unfit),
     #[error("a lease lasts 3s to 5m")]
     Ttl,
+    #[error("`{0}` is not of the form PATH=VALUE, as in retries.attempts=3")]
+    Option(String),
 }
 
 /// A list of addresses, comma separated; the empty text is the empty list.
@@ -105,21 +107,9 @@ pub(crate) fn losses(text: &str) -> Result<Losses, ValueError> {
     Ok(Losses(losses))
 }
 
-/// `500ms`, `8s`, `2m`, `1h`; a bare number is seconds.
+/// `500ms`, `8s`, `2m`, `1h`, `7d`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let refused = || ValueError::Duration(text.to_owned());
-    let (digits, unit) = text.split_at(split);
-    let count: u64 = digits.parse().map_err(|_| refused())?;
-    let scale_ms: u64 = match unit {
-        "ms" => 1,
-        "" | "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(refused()),
-    };
-    count.checked_mul(scale_ms).map(Duration::from_millis).ok_or_else(refused)
+    discovery::options::parse_duration(text).map_err(|error| ValueError::Duration(error.0))
 }
 
 /// The name of a service, by the rule of the registry.

@@ -63,9 +63,6 @@ pub const PATIENCE: Duration = Duration::from_secs(2 * 60);
 /// while it is silent, and how long a removed service keeps its port.
 pub const HOLD: Duration = Duration::from_secs(60 * 60);
 
-/// How long a service is kept while it has no instance, not even one that is down.
-pub const EMPTY_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Pause between two rounds of the slow lane.
 const LONG_SILENT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -102,8 +99,8 @@ pub struct LeaseTable {
     long_silent_at: Time,
     /// Instances that are down, and until when they stay listed.
     down: BTreeMap<RecordKey, Down>,
-    /// Services without instances, and when they are to be removed.
-    empty: BTreeMap<String, Time>,
+    /// Services without instances.
+    empty: BTreeMap<String, Empty>,
     /// Removed services, until their ports are free.
     retired: BTreeMap<String, Down>,
     latch: Latch,
@@ -150,6 +147,15 @@ struct Down {
     since_index: u64,
     since: Time,
     until: Time,
+}
+
+/// A service without instances.
+#[derive(Clone, Copy, Debug)]
+struct Empty {
+    since: Time,
+    /// How long it is kept, if not for ever. It may be configured meanwhile.
+    hold: Option<Duration>,
+    until: Option<Time>,
 }
 
 /// When the owner of a lease was last heard.
@@ -213,8 +219,9 @@ impl LeaseTable {
                 });
             }
         }
-        for (name, at) in self.empty.iter_mut().filter(|(_, at)| **at <= clock) {
-            *at = clock + PROPOSAL_RETRY;
+        let is_due = |it: &Empty| it.until.is_some_and(|until| until <= clock);
+        for (name, it) in self.empty.iter_mut().filter(|(_, it)| is_due(it)) {
+            it.until = Some(clock + PROPOSAL_RETRY);
             proposals.push(Proposal::RemoveService { name: name.clone() });
         }
         for (name, it) in self.retired.iter_mut().filter(|(_, it)| it.until <= clock) {

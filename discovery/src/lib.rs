@@ -1,9 +1,9 @@
 //! The pure middle of the `disco` service: what exists, and which client is sent what.
 //!
-//! The first half is about what exists: the registry of instances that DISCO replicates, and the
-//! translation of that registry to xDS resources. The second half is about the clients: the
-//! versioned [`snapshot`] of those resources, and the [`stream`] machine that decides, for one ADS
-//! connection, which response is due and when.
+//! The first half is about what exists: the registry of instances that DISCO replicates, the
+//! [`options`] of its services, and the translation of that registry to xDS resources. The second
+//! half is about the clients: the versioned [`snapshot`] of those resources, and the [`stream`]
+//! machine that decides, for one ADS connection, which response is due and when.
 //!
 //! ```text
 //!   registry ──translation──► ResourceChange ──► Snapshot ──► Stream ──► responses
@@ -16,6 +16,7 @@
 //! replays any history from a seed.
 
 pub mod lease;
+pub mod options;
 pub mod placement;
 pub mod registry;
 pub mod resource;

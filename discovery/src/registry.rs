@@ -50,8 +50,8 @@ pub use self::{
     progress::{Acknowledged, Progress},
     query::ServerStatus,
     record::{
-        Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported, Server,
-        Service, ServiceOptions,
+        EMPTY_HOLD, Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported,
+        Server, Service,
     },
     services::SIDECAR_PORTS,
     ttl::{DEFAULT_TTL, MAX_TTL, MIN_TTL},

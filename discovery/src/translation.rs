@@ -14,9 +14,10 @@
 //! | listener | `orders` | API listener for proxyless gRPC; not for TCP |
 //! | listener | `sidecar/orders` | on the loopback, at the port the registry assigned |
 //!
-//! and a virtual host of the route `ingress`, which a front proxy serves. A data namespace `orders`
-//! becomes the clusters `kv/orders` and `kv/orders/leader` with their endpoints, and a route of the
-//! virtual host in `ingress-kv`.
+//! and, if it speaks HTTP, a virtual host of the route `ingress`, which a front proxy serves, and
+//! of the route `mesh/outbound`, which the listener of that name serves on the loopback of every
+//! sidecar. A data namespace `orders` becomes the clusters `kv/orders` and `kv/orders/leader` with
+//! their endpoints, and a route of the virtual host in `ingress-kv`.
 //!
 //! Every resource name that is not the name of a service contains a `/` or is reserved, so no
 //! service can replace another resource.
@@ -24,19 +25,26 @@
 //! Envoy refuses or ignores resources without a name, a stat prefix, a router's typed
 //! configuration, a locality or a locality's weight, so all of these are set.
 
+mod access_log;
+mod balancing;
 mod build;
 mod cluster;
 mod http;
-mod ingress;
+mod local;
 mod namespace;
 mod service;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
-pub use self::http::{IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET};
-use self::ingress::Ingress;
+use self::shared::Shared;
+pub use self::{
+    access_log::{host_log, json_fields},
+    http::{IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET},
+    shared::OUTBOUND_PORT,
+};
 use crate::{
     registry::{Group, RecordKey, Registry},
     resource::ResourceChange,
@@ -57,7 +65,7 @@ struct Affected<'a> {
 /// Translates one registry, from one state of it to the next.
 #[derive(Debug, Default)]
 pub struct Translator {
-    ingress: Ingress,
+    shared: Shared,
 }
 
 impl Translator {
@@ -92,9 +100,10 @@ impl Translator {
         self.changes(registry, &affected)
     }
 
-    /// Every resource of the registry. An empty registry has the two ingress routes, without hosts.
+    /// Every resource of the registry. An empty registry has what all services share, without
+    /// hosts.
     pub fn translate_all(&mut self, registry: &Registry) -> Vec<ResourceChange> {
-        self.ingress = Ingress::default();
+        self.shared = Shared::default();
         let affected = Affected {
             services: registry.services().map(|it| it.name.as_str()).collect(),
             groups: registry.groups().map(|it| it.group).collect(),
@@ -102,7 +111,7 @@ impl Translator {
         };
         let mut all = self.changes(registry, &affected);
         if affected.services.is_empty() {
-            all.push(ResourceChange::Put(self.ingress.resource()));
+            all.extend(self.shared.resources());
         }
         if affected.groups.is_empty() {
             all.push(ResourceChange::Put(namespace::ingress(registry)));
@@ -135,9 +144,9 @@ impl Translator {
         }
         if !affected.services.is_empty() {
             for name in &affected.services {
-                self.ingress.renew(registry, name);
+                self.shared.renew(registry, name);
             }
-            changes.push(ResourceChange::Put(self.ingress.resource()));
+            changes.extend(self.shared.resources());
         }
         if !affected.groups.is_empty() {
             changes.push(ResourceChange::Put(namespace::ingress(registry)));

@@ -27,7 +27,7 @@ use self::{
     program::{Program, Signals},
     registration::{Condition, Registration},
 };
-use super::client::Disco;
+use super::{client::Disco, options::OptionArgs};
 use crate::{
     config::DEFAULT_DISCO,
     failure::Failure,
@@ -60,6 +60,10 @@ living process holds at another address is stopped, with exit code 7; the place 
 is taken as soon as its lease has run out:
   quorate register --service orders --address :8080 --check tcp -- ./orders --port 8080
 
+What it asks of its service, unless somebody has said so with `quorate service set`; of several
+instances the one is heard that registered last:
+  quorate register --service orders --address :8080 --request-timeout 5s --option retries.attempts=2
+
 Without an IP, as in :8080 or 0.0.0.0:8080, the address is the one from which this machine reaches DISCO.")]
 pub(crate) struct RegisterArgs {
     /// The service, as in orders.
@@ -86,6 +90,8 @@ pub(crate) struct RegisterArgs {
     /// A fact about the instance; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     meta: Vec<(String, String)>,
+    #[command(flatten)]
+    options: OptionArgs,
     /// How long DISCO should wait for a sign of life, 3s to 5m; longer in a very large mesh.
     #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Duration>,
@@ -205,6 +211,7 @@ impl RegisterArgs {
             health: Health::Unspecified.into(),
             metadata: self.meta.iter().cloned().collect::<BTreeMap<_, _>>(),
             protocol: self.protocol.clone(),
+            options: self.options.asked()?,
             ..Instance::default()
         })
     }

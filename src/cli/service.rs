@@ -1,19 +1,17 @@
 //! `quorate service`: what is done to one service.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use proto::{
-    millis,
-    quorate::v1::{ConfigureServiceRequest, RemoveServiceRequest, ServiceOptions},
-};
+use proto::quorate::v1::{ConfigureServiceReply, ConfigureServiceRequest, RemoveServiceRequest};
 use serde_json::json;
 
-use super::DiscoArgs;
+use super::{
+    DiscoArgs,
+    options::{self, OptionArgs},
+};
 use crate::{
     failure::{Code, Failure},
     output::{self, Format},
-    values::{ValueError, duration, service},
+    values::service,
 };
 
 /// Act on one service.
@@ -25,31 +23,48 @@ pub(crate) struct ServiceArgs {
 
 #[derive(Debug, Subcommand)]
 enum ServiceCommand {
-    Set(SetArgs),
+    Set(Box<SetArgs>),
+    Reset(ResetArgs),
     Remove(RemoveArgs),
 }
 
 /// Say how Envoys carry the calls of a service.
 #[derive(Args, Debug)]
 #[command(long_about = "\
-Say how Envoys carry the calls of a service. What is not given goes back to its default.
+Say how Envoys carry the calls of a service. What is not given goes back to its default, and what
+instances ask for counts no longer.
 
-  quorate service set orders --stream-idle 12h
+  quorate service set orders --request-timeout 5s
   quorate service set orders --stream-idle never --try-unhealthy
-  quorate service set orders
+  quorate service set orders --option limits.requests=200 --option retries.when=safe
+  quorate service set orders --option healthCheck.http.path=/ready --create http1
 
-`quorate services --format json` shows what is set. It stays with the service until that is removed.")]
+`quorate services --format json` shows what is set. A service that was set is kept also while it has no
+instance, unless --option forgetAfter says otherwise.")]
 struct SetArgs {
     /// The service.
     #[arg(value_parser = service)]
     name: String,
-    /// How long a stream or TCP connection may be silent before it is cut, up to 720h, or `never`.
-    /// The default is 1h for HTTP, `never` for TCP.
-    #[arg(long, value_name = "DURATION|never", value_parser = idle)]
-    stream_idle: Option<Duration>,
-    /// Try unhealthy instances when no other is left. By default calls are refused then.
-    #[arg(long)]
-    try_unhealthy: bool,
+    #[command(flatten)]
+    options: OptionArgs,
+    /// Make the service if it does not exist, with this protocol.
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["http1", "http2", "tcp"])]
+    create: Option<String>,
+    #[command(flatten)]
+    disco: DiscoArgs,
+}
+
+/// Leave a service to its instances again.
+#[derive(Args, Debug)]
+#[command(long_about = "\
+Leave a service to its instances again: it has the options that the instance asks for that registered
+last, and is forgotten a day after the last instance has gone.
+
+  quorate service reset orders")]
+struct ResetArgs {
+    /// The service.
+    #[arg(value_parser = service)]
+    name: String,
     #[command(flatten)]
     disco: DiscoArgs,
 }
@@ -64,7 +79,8 @@ free for another. If an instance registers within the hour, the service is back 
   quorate service remove orders --force
 
 Refused with exit code 7 while the service has live instances; --force removes them too, and those
-that still run register again. A service that has had no instance for a day is removed by itself.")]
+that still run register again. A service that has had no instance for a day is removed by itself, unless
+`quorate service set` was called for it.")]
 struct RemoveArgs {
     /// The service.
     #[arg(value_parser = service)]
@@ -80,6 +96,7 @@ impl ServiceArgs {
     pub(crate) async fn run(self, format: Format) -> Result<u8, Failure> {
         match self.command {
             ServiceCommand::Set(args) => args.run(format).await,
+            ServiceCommand::Reset(args) => args.run(format).await,
             ServiceCommand::Remove(args) => args.run(format).await,
         }
     }
@@ -88,26 +105,21 @@ impl ServiceArgs {
 impl SetArgs {
     async fn run(self, format: Format) -> Result<u8, Failure> {
         let name = self.name;
-        let options = ServiceOptions {
-            stream_idle_ms: self.stream_idle.map(millis),
-            try_unhealthy: self.try_unhealthy,
-        };
+        let set = self.options.options()?.to_proto();
         let request = ConfigureServiceRequest {
             name: name.clone(),
-            options: Some(options),
+            options: Some(set.clone()),
+            create: self.create.unwrap_or_default(),
             ..ConfigureServiceRequest::default()
         };
-        let client = self.disco.client();
-        let asked = client.ask(request, |mut registry, request| async move {
-            registry.configure_service(request).await
-        });
-        if !asked.await?.existed {
-            return Err(no_such_service(&name));
+        if !configure(&self.disco, request).await?.existed {
+            return Err(no_such_service(&name)
+                .hint("--create makes it; `quorate services` lists those that there are"));
         }
         match format {
             Format::Table => output::line(&format!("set the options of service {name}")),
             Format::Json => {
-                let set = json!({ "service": name, "options": super::services::options(&options) });
+                let set = json!({ "service": name, "options": options::document(Some(&set)) });
                 output::line(&set.to_string());
             }
         }
@@ -115,15 +127,31 @@ impl SetArgs {
     }
 }
 
-/// How long a stream may be silent; zero for ever, as on the wire.
-fn idle(text: &str) -> Result<Duration, ValueError> {
-    match text.trim() {
-        "never" => Ok(Duration::ZERO),
-        other => match duration(other)? {
-            Duration::ZERO => Err(ValueError::Duration(text.to_owned())),
-            idle => Ok(idle),
-        },
+impl ResetArgs {
+    async fn run(self, format: Format) -> Result<u8, Failure> {
+        let name = self.name;
+        let request =
+            ConfigureServiceRequest { name: name.clone(), ..ConfigureServiceRequest::default() };
+        if !configure(&self.disco, request).await?.existed {
+            return Err(no_such_service(&name));
+        }
+        match format {
+            Format::Table => output::line(&format!("service {name} is left to its instances")),
+            Format::Json => output::line(&json!({ "service": name, "reset": true }).to_string()),
+        }
+        Ok(0)
     }
+}
+
+async fn configure(
+    disco: &DiscoArgs,
+    request: ConfigureServiceRequest,
+) -> Result<ConfigureServiceReply, Failure> {
+    let client = disco.client();
+    let asked = client.ask(request, |mut registry, request| async move {
+        registry.configure_service(request).await
+    });
+    asked.await
 }
 
 fn no_such_service(name: &str) -> Failure {

@@ -1,10 +1,10 @@
 //! `quorate services`: what is registered.
 
 use clap::Args;
-use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceOptions, ServiceSummary};
+use proto::quorate::v1::{ListServicesReply, ListServicesRequest, ServiceSummary};
 use serde_json::{Value, json};
 
-use super::{DiscoArgs, client::answer, print, watch::WatchArgs};
+use super::{DiscoArgs, client::answer, options, print, watch::WatchArgs};
 use crate::{
     failure::Failure,
     output::{Format, Listing},
@@ -18,9 +18,11 @@ List the registered services.
   quorate services
   quorate services --format json
 
-Columns: SERVICE PROTOCOL INSTANCES HEALTHY SILENT SIDECAR. SILENT counts instances whose owners no
+Columns: SERVICE PROTOCOL INSTANCES HEALTHY SILENT SIDECAR OPTIONS. SILENT counts instances whose owners no
 longer renew their lease. SIDECAR is the address on which an Envoy
-sidecar reaches the service.")]
+sidecar reaches the service; HTTP services are also at 127.0.0.1:20000 by their names. OPTIONS counts
+the options that are set; with JSON they are listed as in a document, and `configured` tells whether
+somebody set them or the instances ask for them.")]
 pub(crate) struct ServicesArgs {
     #[command(flatten)]
     disco: DiscoArgs,
@@ -48,7 +50,7 @@ impl ServicesArgs {
 fn listing(reply: ListServicesReply) -> Listing {
     Listing {
         name: "services",
-        columns: &["SERVICE", "PROTOCOL", "INSTANCES", "HEALTHY", "SILENT", "SIDECAR"],
+        columns: &["SERVICE", "PROTOCOL", "INSTANCES", "HEALTHY", "SILENT", "SIDECAR", "OPTIONS"],
         rows: reply.services.iter().map(row).collect(),
         records: reply.services.iter().map(record).collect(),
         answer: answer(reply.meta),
@@ -66,6 +68,10 @@ fn row(service: &ServiceSummary) -> Vec<String> {
             0 => "-".to_owned(),
             port => format!("127.0.0.1:{port}"),
         },
+        match leaves(&options::document(service.options.as_ref())) {
+            0 => "-".to_owned(),
+            set => set.to_string(),
+        },
     ]
 }
 
@@ -77,14 +83,15 @@ fn record(service: &ServiceSummary) -> Value {
         "healthy": service.healthy,
         "silent": service.silent,
         "sidecar_port": service.sidecar_port,
-        "options": options(&service.options.unwrap_or_default()),
+        "configured": service.configured,
+        "options": options::document(service.options.as_ref()),
     })
 }
 
-/// A silence of zero is for ever, and of null the default.
-pub(super) fn options(options: &ServiceOptions) -> Value {
-    json!({
-        "stream_idle_ms": options.stream_idle_ms,
-        "try_unhealthy": options.try_unhealthy,
-    })
+/// How many values there are in a document.
+fn leaves(document: &Value) -> usize {
+    match document {
+        Value::Object(fields) => fields.values().map(leaves).sum(),
+        Value::Array(_) | Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => 1,
+    }
 }

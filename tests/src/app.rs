@@ -3,12 +3,14 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::interval,
 };
 
 use crate::address::{free, next_ip};
@@ -31,11 +33,22 @@ pub enum Manner {
     ClosesReused,
     /// Never answers.
     Hangs,
+    /// Answers with ten pieces, one each [`PIECE_EVERY`].
+    Trickles,
 }
+
+/// Pause between the pieces of a slow answer.
+const PIECE_EVERY: Duration = Duration::from_millis(200);
+
+/// What such an answer has, all together.
+pub const PIECES: &str = "0123456789";
 
 impl App {
     pub async fn start(manner: Manner) -> Self {
-        let address = free(next_ip(), 8000);
+        Self::start_at(free(next_ip(), 8000), manner).await
+    }
+
+    pub async fn start_at(address: SocketAddr, manner: Manner) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let asked = Arc::default();
         let mut tasks = JoinSet::new();
@@ -64,6 +77,7 @@ async fn serve(mut connection: TcpStream, manner: Manner, asked: Arc<Mutex<Vec<S
         match manner {
             Manner::Hangs => std::future::pending().await,
             Manner::ClosesReused if served > 0 => return,
+            Manner::Trickles => return trickle(&mut connection).await,
             Manner::ClosesReused | Manner::Answers => {}
         }
         if head.to_ascii_lowercase().contains("upgrade: websocket") {
@@ -79,6 +93,18 @@ async fn serve(mut connection: TcpStream, manner: Manner, asked: Arc<Mutex<Vec<S
             return;
         }
         served += 1;
+    }
+}
+
+async fn trickle(connection: &mut TcpStream) {
+    let mut pause = interval(PIECE_EVERY);
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_owned();
+    let pieces = PIECES.chars().map(String::from);
+    for piece in std::iter::once(head).chain(pieces) {
+        pause.tick().await;
+        if connection.write_all(piece.as_bytes()).await.is_err() {
+            return;
+        }
     }
 }
 

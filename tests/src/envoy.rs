@@ -61,6 +61,11 @@ impl Envoy {
         self.process.id()
     }
 
+    /// Everything that it has written so far, its access log among it.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
     pub async fn is_ready(&self) -> bool {
         self.admin("/ready").await.is_some()
     }

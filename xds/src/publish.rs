@@ -3,10 +3,12 @@
 
 mod board;
 mod leases;
+mod levels;
 mod machine;
 
 pub(crate) use self::{
     board::{Board, Publisher},
     leases::{Leases, Renewed},
+    levels::CONFIGURED,
     machine::RegistryMachine,
 };

@@ -21,8 +21,8 @@ use proto::{
         ListMembersReply, ListMembersRequest, ListServicesReply, ListServicesRequest, LiveReply,
         LiveRequest, NodeReport, RegisterInstance, RegisterReply, RegisterRequest,
         RemoveMemberReply, RemoveMemberRequest, RemoveService, RemoveServiceReply,
-        RemoveServiceRequest, RenewReply, RenewRequest, ServiceOptions, SetHealthReply,
-        SetHealthRequest, SetInstanceHealth, registry_command::Command, registry_server::Registry,
+        RemoveServiceRequest, RenewReply, RenewRequest, SetHealthReply, SetHealthRequest,
+        SetInstanceHealth, registry_command::Command, registry_server::Registry,
     },
 };
 use raft::Role;
@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     leader::{ProposeError, is_forwarded, not_leader},
-    publish::Renewed,
+    publish::{CONFIGURED, Renewed},
     shared::{Formed, Shared},
 };
 
@@ -221,20 +221,16 @@ impl Registry for RegistryService {
         &self,
         request: Request<ConfigureServiceRequest>,
     ) -> Result<Response<ConfigureServiceReply>, Status> {
-        let ConfigureServiceRequest { name, options, mesh_id } = request.into_inner();
+        let ConfigureServiceRequest { name, options, mesh_id, create } = request.into_inner();
         let formed = self.admit_for_mesh(&mesh_id)?;
-        let command = ConfigureService { name, options };
+        // While a voter does not know of this, the service has its options, but is not kept for it.
+        let configured = options.is_some() && formed.group.level() >= CONFIGURED;
+        let command = ConfigureService { name, options, configured, create };
         let proposed = Command::ConfigureService(command.clone());
         let done = formed.proposals.propose(proposed).await.map_err(to_status)?;
         if done.changed {
-            let ServiceOptions { stream_idle_ms, try_unhealthy } =
-                command.options.unwrap_or_default();
-            tracing::info!(
-                service = command.name,
-                stream_idle_ms,
-                try_unhealthy,
-                "service configured"
-            );
+            let ConfigureService { name, options, .. } = command;
+            tracing::info!(service = name, ?options, "service configured");
         }
         let meta = Some(self.shared.meta());
         Ok(Response::new(ConfigureServiceReply { meta, existed: done.existed }))

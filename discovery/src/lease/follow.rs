@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Down, EMPTY_HOLD, Latch, LeaseTable, Silence, Time, spread, stretched};
-use crate::registry::{Grant, Outcome, RecordKey, Registry};
+use super::{Down, Empty, Latch, LeaseTable, Silence, Time, spread, stretched};
+use crate::registry::{Grant, Outcome, RecordKey, Registry, Service};
 
 impl LeaseTable {
     /// The table of a leader that was just elected.
@@ -118,6 +118,20 @@ impl LeaseTable {
         self.silent.insert((index, lease_id));
     }
 
+    /// Its time begins when the last instance has gone, and not anew when it is configured.
+    fn follow_empty(&mut self, registry: &Registry, name: &str, clock: Time) {
+        let empty = registry.service(name).filter(|_| registry.instances_of(name).is_empty());
+        let Some(hold) = empty.map(Service::forgotten_after) else {
+            self.empty.remove(name);
+            return;
+        };
+        let since = self.empty.get(name).map_or(clock, |it| it.since);
+        if self.empty.get(name).is_none_or(|it| it.hold != hold) {
+            let until = hold.map(|hold| since + hold);
+            self.empty.insert(name.to_owned(), Empty { since, hold, until });
+        }
+    }
+
     /// `left` are leases that have just ended and whose owners had announced that they stop.
     fn follow_instance(
         &mut self,
@@ -145,11 +159,7 @@ impl LeaseTable {
     }
 
     fn follow_service(&mut self, registry: &Registry, name: &str, clock: Time) {
-        if registry.service(name).is_some() && registry.instances_of(name).is_empty() {
-            self.empty.entry(name.to_owned()).or_insert(clock + EMPTY_HOLD);
-        } else {
-            self.empty.remove(name);
-        }
+        self.follow_empty(registry, name, clock);
         match registry.retired_service(name).and_then(|it| it.retired_since) {
             Some(since_index) => {
                 let known = self.retired.get(name).map(|it| it.since_index);

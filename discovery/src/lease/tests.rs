@@ -2,13 +2,14 @@ mod latch;
 mod silence;
 
 use proto::quorate::v1::{
-    Health, Locality as WireLocality, SetInstanceHealth, registry_command::Command,
+    ConfigureService, Health, Locality as WireLocality, ServiceOptions, SetInstanceHealth,
+    registry_command::Command,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 use crate::registry::{
-    DEFAULT_TTL,
+    DEFAULT_TTL, EMPTY_HOLD,
     tests::{Mesh, TERM, instance, node},
 };
 
@@ -215,6 +216,35 @@ fn a_service_without_instances_goes_and_frees_its_port_after_a_grace() {
     it.keep_each_tick(&[2], start + EMPTY_HOLD + HOLD + secs(60));
     assert_eq!(it.mesh.registry.retired_services().count(), 0);
     assert!(it.mesh.registry.service("carts").is_some());
+}
+
+#[test]
+fn a_service_is_forgotten_when_it_says_and_not_at_all_if_it_was_configured() {
+    let mut it = Leases::with(1);
+    it.register_in("carts", 2);
+    let configure = |it: &mut Leases, forget_after_ms| {
+        let options = ServiceOptions { forget_after_ms, ..ServiceOptions::default() };
+        let command = ConfigureService {
+            name: "orders".to_owned(),
+            options: Some(options),
+            configured: true,
+            ..ConfigureService::default()
+        };
+        it.mesh.run(Command::ConfigureService(command)).unwrap();
+        it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
+    };
+    configure(&mut it, None);
+    it.mesh.deregister("orders", "i1").unwrap();
+    it.table.follow(&it.mesh.registry, &it.mesh.outcome, it.now);
+    let start = it.now;
+    it.keep_each_tick(&[2], start + EMPTY_HOLD + secs(60));
+    assert!(it.mesh.registry.service("orders").is_some(), "it was configured");
+    // Its time has run since the last instance went.
+    configure(&mut it, Some(3_600_000));
+    let now = it.now;
+    it.keep_each_tick(&[2], now + secs(2));
+    assert!(it.mesh.registry.service("orders").is_none());
+    assert_eq!(it.mesh.registry.retired_services().count(), 1, "its port is kept for an hour");
 }
 
 /// A registry and its leader's table, with a clock of their own.

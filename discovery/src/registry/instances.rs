@@ -10,7 +10,7 @@ use proto::quorate::v1::{
 use super::{
     Effects, Entry, Registry,
     key::RecordKey,
-    record::{Grant, Instance, Reported, Service},
+    record::{Grant, Instance, Reported},
     refusal::{Refusal, malformed},
 };
 
@@ -29,6 +29,9 @@ impl Registry {
         let changed = current.is_none_or(|it| !same_record(it, &wanted));
         let lease_id = wanted.grant.lease_id;
         self.ensure_service(&wanted, effects)?;
+        if changed && let Some(asked) = &wanted.options {
+            self.heed(&wanted.service, asked, effects);
+        }
         self.put_instance(wanted, effects);
         Ok(RegistryDone { lease_id, changed, ..RegistryDone::default() })
     }
@@ -63,49 +66,6 @@ impl Registry {
             wanted.grant.lease_id = claim(live, &wanted, command.lease_drawn)?;
         }
         Ok(wanted)
-    }
-
-    /// Creates the instance's service if it is missing, and checks that it has the instance's
-    /// protocol.
-    fn ensure_service(
-        &mut self,
-        instance: &Instance,
-        effects: &mut Effects,
-    ) -> Result<(), Refusal> {
-        let name = instance.service.clone();
-        let Some(service) = self.services.get(&name) else {
-            // A removed service that comes back has kept its port and its options.
-            let kept = self.retired.get(&name);
-            let options = kept.map(|it| it.options).unwrap_or_default();
-            let Some(sidecar_port) = kept.map(|it| it.sidecar_port).or_else(|| self.free_port())
-            else {
-                return Err(Refusal::new(
-                    Reason::Exhausted,
-                    format!(
-                        "no sidecar port is left for service {name}; `quorate service remove` \
-                         gives back those of services that are not needed"
-                    ),
-                ));
-            };
-            let protocol = instance.protocol;
-            let service = Service { name, protocol, sidecar_port, retired_since: None, options };
-            self.put_service(service, effects);
-            return Ok(());
-        };
-        if service.protocol == instance.protocol {
-            return Ok(());
-        }
-        let others = self.instances_of(&instance.service);
-        if others.values().any(|it| it.is_live() && it.id != instance.id) {
-            return Err(malformed(format!(
-                "service {} speaks {}: all instances of a service speak one protocol",
-                service.name,
-                service.protocol.as_str()
-            )));
-        }
-        let settled = Service { protocol: instance.protocol, ..service.clone() };
-        self.put_service(settled, effects);
-        Ok(())
     }
 
     /// Removes an instance. If the command names a lease, the instance must belong to it, so that a

@@ -41,6 +41,7 @@ impl Registry {
             silent: count(instances.values().filter(|it| it.silent_since.is_some()).count()),
             sidecar_port: service.map_or(0, |it| it.sidecar_port.into()),
             options: service.map(|it| it.options.to_proto()),
+            configured: service.is_some_and(|it| it.configured),
         }
     }
 

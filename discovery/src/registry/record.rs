@@ -4,7 +4,6 @@
 //! refused at a restart too.
 
 mod group;
-mod options;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -19,10 +18,12 @@ use super::{
     ttl::allowed_ttl,
 };
 
-pub use self::{
-    group::{Group, Leader, Member},
-    options::ServiceOptions,
-};
+pub use self::group::{Group, Leader, Member};
+use crate::options::ServiceOptions;
+
+/// How long a service that nobody has configured is kept while it has no instance, not even one
+/// that is down.
+pub const EMPTY_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Largest weight of an instance.
 const MAX_WEIGHT: u32 = 128;
@@ -68,6 +69,8 @@ pub struct Instance {
     pub grant: Grant,
     /// Orders the starts of an owner; zero if the owner gives none.
     pub start: u64,
+    /// What it asks of its service, if anything.
+    pub options: Option<Box<ServiceOptions>>,
     /// The log index at which the owner was marked as silent. The lease continues.
     pub silent_since: Option<u64>,
     /// The log index at which the lease ended. Set exactly while `health` is down.
@@ -90,6 +93,8 @@ pub struct Service {
     /// The log index at which the service was removed. A removed service only keeps its port.
     pub retired_since: Option<u64>,
     pub options: ServiceOptions,
+    /// Whether somebody has configured it: its instances have no say then.
+    pub configured: bool,
 }
 
 /// A data node.
@@ -133,7 +138,7 @@ impl Protocol {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
         match text {
             "" | "http1" => Ok(Self::Http1),
             "http2" => Ok(Self::Http2),
@@ -209,6 +214,7 @@ impl Instance {
             },
             reason: Reported::parse(instance.health_reason, instance.health_since_unix_ms)?,
             protocol: Protocol::parse(&instance.protocol)?,
+            options: instance.options.map(ServiceOptions::parse).transpose()?.map(Box::new),
             service: instance.service,
             id: instance.id,
             metadata: instance.metadata,
@@ -264,6 +270,7 @@ impl Instance {
             silent: self.silent_since.is_some(),
             health_reason: self.reason.text.clone(),
             health_since_unix_ms: self.reason.since_unix_ms,
+            options: self.options.as_ref().map(|it| it.to_proto()),
         }
     }
 }
@@ -276,6 +283,14 @@ impl Reported {
 }
 
 impl Service {
+    /// How long it is kept while it has no instance; none for ever.
+    pub fn forgotten_after(&self) -> Option<Duration> {
+        match self.options.forget_after {
+            Some(after) => (!after.is_zero()).then_some(after),
+            None => (!self.configured).then_some(EMPTY_HOLD),
+        }
+    }
+
     pub(super) fn from_record(record: wire::ServiceRecord) -> Result<Self, Refusal> {
         check_name("service", &record.name)?;
         let sidecar_port = u16::try_from(record.sidecar_port)
@@ -286,6 +301,7 @@ impl Service {
             sidecar_port,
             retired_since: index(record.retired_since_index),
             options: ServiceOptions::parse(record.options.unwrap_or_default())?,
+            configured: record.configured,
         })
     }
 
@@ -295,7 +311,9 @@ impl Service {
             protocol: self.protocol.as_str().to_owned(),
             sidecar_port: self.sidecar_port.into(),
             retired_since_index: self.retired_since.unwrap_or(0),
-            options: self.options.to_record(),
+            // None if all is by default, as in a row that was written before there were options.
+            options: (self.options != ServiceOptions::default()).then(|| self.options.to_proto()),
+            configured: self.configured,
         }
     }
 }

@@ -3,6 +3,7 @@
 use proto::quorate::v1::{RegistryRefusal, registry_refusal::Reason};
 
 use super::name::Unfit;
+use crate::options::WrongOption;
 
 /// A refusal depends only on the command and the registry, never on the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,12 @@ impl Refusal {
 impl From<Unfit> for Refusal {
     fn from(unfit: Unfit) -> Self {
         malformed(unfit.to_string())
+    }
+}
+
+impl From<WrongOption> for Refusal {
+    fn from(wrong: WrongOption) -> Self {
+        malformed(wrong.to_string())
     }
 }
 

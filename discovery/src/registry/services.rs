@@ -1,5 +1,8 @@
-//! Services: created by their first instance, removed by an operator or after a long time without
-//! instances.
+//! Services: created by their first instance or by an operator, removed by an operator or after a
+//! long time without instances.
+//!
+//! Options come from the operator, or else from the instance that registered last. An operator's
+//! word also keeps the service: it is not forgotten for want of instances.
 
 use std::ops::RangeInclusive;
 
@@ -10,30 +13,132 @@ use proto::quorate::v1::{
 use super::{
     Effects, Entry, Registry,
     key::RecordKey,
-    record::{Instance, Service, ServiceOptions},
-    refusal::Refusal,
+    name::check_name,
+    record::{Instance, Protocol, Service},
+    refusal::{Refusal, malformed},
 };
+use crate::options::ServiceOptions;
 
 /// Ports on a sidecar's loopback address, one per service. They lie below the range that Linux uses
 /// for outgoing connections.
 pub const SIDECAR_PORTS: RangeInclusive<u16> = 21_000..=32_767;
 
 impl Registry {
-    /// Replaces the options of a service.
+    /// Creates the instance's service if it is missing, and checks that it has the instance's
+    /// protocol.
+    pub(super) fn ensure_service(
+        &mut self,
+        instance: &Instance,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        match self.services.get(&instance.service) {
+            Some(service) => {
+                let service = service.clone();
+                self.settle_protocol(service, instance.protocol, Some(&instance.id), effects)
+            }
+            None => self.create_service(&instance.service, instance.protocol, effects),
+        }
+    }
+
+    /// Creates a service. One that was removed and comes back has kept its port and its options.
+    fn create_service(
+        &mut self,
+        name: &str,
+        protocol: Protocol,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let kept = self.retired.get(name);
+        let Some(sidecar_port) = kept.map(|it| it.sidecar_port).or_else(|| self.free_port()) else {
+            return Err(Refusal::new(
+                Reason::Exhausted,
+                format!(
+                    "no sidecar port is left for service {name}; `quorate service remove` gives \
+                     back those of services that are not needed"
+                ),
+            ));
+        };
+        let service = Service {
+            name: name.to_owned(),
+            protocol,
+            sidecar_port,
+            retired_since: None,
+            options: kept.map(|it| it.options.clone()).unwrap_or_default(),
+            configured: kept.is_some_and(|it| it.configured),
+        };
+        self.put_service(service, effects);
+        Ok(())
+    }
+
+    /// Gives a service a protocol, unless a live instance other than `except` speaks another one.
+    fn settle_protocol(
+        &mut self,
+        service: Service,
+        protocol: Protocol,
+        except: Option<&str>,
+        effects: &mut Effects,
+    ) -> Result<(), Refusal> {
+        if service.protocol == protocol {
+            return Ok(());
+        }
+        let others = self.instances_of(&service.name);
+        if others.values().any(|it| it.is_live() && Some(it.id.as_str()) != except) {
+            return Err(malformed(format!(
+                "service {} speaks {}: all instances of a service speak one protocol",
+                service.name,
+                service.protocol.as_str()
+            )));
+        }
+        self.put_service(Service { protocol, ..service }, effects);
+        Ok(())
+    }
+
+    /// Takes over what an instance asks of its service, unless somebody has configured that.
+    pub(super) fn heed(&mut self, name: &str, asked: &ServiceOptions, effects: &mut Effects) {
+        if let Some(service) = self.services.get(name)
+            && !service.configured
+            && service.options != *asked
+        {
+            let service = Service { options: asked.clone(), ..service.clone() };
+            self.put_service(service, effects);
+        }
+    }
+
+    /// Replaces the options of a service, which is created first if the command says so.
     pub(super) fn configure_service(
         &mut self,
         command: ConfigureService,
         effects: &mut Effects,
     ) -> Result<RegistryDone, Refusal> {
-        let options = ServiceOptions::parse(command.options.unwrap_or_default())?;
-        let Some(service) = self.services.get(&command.name) else {
+        let ConfigureService { name, options, configured, create } = command;
+        let options = match options {
+            Some(options) => ServiceOptions::parse(options)?,
+            None => self.asked_of(&name),
+        };
+        let known = self.services.get(&name).cloned();
+        if !create.is_empty() {
+            let protocol = Protocol::parse(&create)?;
+            check_name("service", &name)?;
+            match known {
+                Some(service) => self.settle_protocol(service, protocol, None, effects)?,
+                None => self.create_service(&name, protocol, effects)?,
+            }
+        }
+        let Some(service) = self.services.get(&name) else {
             return Ok(RegistryDone::default());
         };
-        let changed = service.options != options;
-        if changed {
-            self.put_service(Service { options, ..service.clone() }, effects);
+        if service.options != options || service.configured != configured {
+            let service = Service { options, configured, ..service.clone() };
+            self.put_service(service, effects);
         }
+        let changed = !effects.touched.is_empty();
         Ok(RegistryDone { existed: true, changed, ..RegistryDone::default() })
+    }
+
+    /// What the instances of a service ask of it: the one is heard that registered last.
+    fn asked_of(&self, name: &str) -> ServiceOptions {
+        let asking = self.instances_of(name).values().filter(|it| it.options.is_some());
+        let last = asking.max_by_key(|it| it.grant.granted_index);
+        last.and_then(|it| it.options.as_deref()).cloned().unwrap_or_default()
     }
 
     /// Retires a service: its remaining instances are removed, but its port stays reserved for a
@@ -50,7 +155,8 @@ impl Registry {
         };
         let service = service.clone();
         let instances: Vec<&Instance> = self.instances_of(&command.name).values().collect();
-        if command.if_empty && !instances.is_empty() {
+        // It may have got an instance, or been configured, after the leader proposed this.
+        if command.if_empty && (!instances.is_empty() || service.forgotten_after().is_none()) {
             return Ok(RegistryDone::default());
         }
         let live = instances.iter().filter(|it| it.is_live() && it.silent_since.is_none()).count();

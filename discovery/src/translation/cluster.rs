@@ -11,51 +11,38 @@
 //!
 //! A process that hangs while its kernel still answers is not detected this way, since it looks
 //! like a slow one. Its health check detects it.
-//!
-//! # Choice
-//!
-//! Envoy takes the less busy of two endpoints chosen at random. Round robin would go through the
-//! endpoints zone by zone, so when a whole zone is down a retry would hit the next dead endpoint of
-//! the same zone. A gRPC client without this policy uses the next one in the list, which is its
-//! default.
 
 use std::time::Duration;
 
 use envoy_types::pb::envoy::{
     config::{
         cluster::v3::{
-            CircuitBreakers, Cluster, LoadBalancingPolicy, OutlierDetection,
-            UpstreamConnectionOptions,
+            CircuitBreakers, Cluster, OutlierDetection, UpstreamConnectionOptions,
             circuit_breakers::Thresholds,
             cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
-            load_balancing_policy::Policy,
         },
         core::v3::{
             BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions,
-            KeepaliveSettings, SocketOption, TcpKeepalive, TypedExtensionConfig,
+            KeepaliveSettings, SocketOption, TcpKeepalive,
             socket_option::{SocketState, Value},
         },
     },
-    extensions::{
-        load_balancing_policies::{
-            least_request::v3::LeastRequest, round_robin::v3::RoundRobin,
-            wrr_locality::v3::WrrLocality,
-        },
-        upstreams::http::v3::{
-            HttpProtocolOptions as UpstreamOptions,
-            http_protocol_options::{
-                ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-            },
+    extensions::upstreams::http::v3::{
+        HttpProtocolOptions as UpstreamOptions,
+        http_protocol_options::{
+            ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
         },
     },
     r#type::v3::Percent,
 };
-use prost::{Message, Name};
 
-use super::build::{ads, any, duration, number};
+use super::{
+    balancing,
+    build::{ads, any, duration, number},
+};
 
-/// Most connections, requests and retries at once to one cluster. Envoy's defaults (1024, and three
-/// retries) would refuse requests during a failover. A service limits its own load.
+/// Most connections, requests and retries at once to one cluster, unless its service says
+/// otherwise. Envoy's defaults (1024, and three retries) would refuse requests during a failover.
 const MOST: u32 = 1_000_000;
 
 /// A connection whose other end does not answer is closed after this time.
@@ -86,16 +73,10 @@ pub(super) fn eds_cluster(name: &str, connect_timeout: Duration) -> Cluster {
         }),
         connect_timeout: duration(connect_timeout),
         circuit_breakers: Some(CircuitBreakers {
-            thresholds: vec![Thresholds {
-                max_connections: number(MOST),
-                max_pending_requests: number(MOST),
-                max_requests: number(MOST),
-                max_retries: number(MOST),
-                ..Thresholds::default()
-            }],
+            thresholds: vec![no_limits()],
             ..CircuitBreakers::default()
         }),
-        load_balancing_policy: Some(load_balancing()),
+        load_balancing_policy: Some(balancing::least_request(None)),
         common_lb_config: Some(CommonLbConfig {
             // Ejected or draining endpoints get traffic only if no other endpoint is left. By
             // default they would already if fewer than half are left.
@@ -121,25 +102,39 @@ pub(super) fn eds_cluster(name: &str, connect_timeout: Duration) -> Cluster {
     }
 }
 
+pub(super) fn no_limits() -> Thresholds {
+    Thresholds {
+        max_connections: number(MOST),
+        max_pending_requests: number(MOST),
+        max_requests: number(MOST),
+        max_retries: number(MOST),
+        ..Thresholds::default()
+    }
+}
+
 /// Makes Envoy use HTTP/1 to a cluster's endpoints, and close idle connections before they do.
-pub(super) fn use_http1(cluster: &mut Cluster) {
-    let common = HttpProtocolOptions {
-        idle_timeout: duration(HTTP1_IDLE),
-        ..HttpProtocolOptions::default()
-    };
+/// `limits` are those of one connection.
+pub(super) fn use_http1(cluster: &mut Cluster, limits: HttpProtocolOptions) {
+    let common = HttpProtocolOptions { idle_timeout: duration(HTTP1_IDLE), ..limits };
     let protocol = ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default());
     speak(cluster, protocol, Some(common));
 }
 
 /// Makes Envoy use HTTP/2 to a cluster's endpoints from the first byte.
-pub(super) fn use_http2(cluster: &mut Cluster, keepalive: Option<KeepaliveSettings>) {
+/// `limits` are those of one connection.
+pub(super) fn use_http2(
+    cluster: &mut Cluster,
+    keepalive: Option<KeepaliveSettings>,
+    limits: HttpProtocolOptions,
+) {
     let http2 = Http2ProtocolOptions {
         connection_keepalive: keepalive,
         // A WebSocket over HTTP/2 is an extended CONNECT (RFC 8441).
         allow_connect: true,
         ..Http2ProtocolOptions::default()
     };
-    speak(cluster, ProtocolConfig::Http2ProtocolOptions(http2), None);
+    let common = (limits != HttpProtocolOptions::default()).then_some(limits);
+    speak(cluster, ProtocolConfig::Http2ProtocolOptions(http2), common);
 }
 
 fn speak(cluster: &mut Cluster, protocol: ProtocolConfig, common: Option<HttpProtocolOptions>) {
@@ -161,29 +156,6 @@ pub(super) fn no_outlier_detection() -> OutlierDetection {
         enforcing_success_rate: number(0),
         enforcing_local_origin_success_rate: number(0),
         ..OutlierDetection::default()
-    }
-}
-
-fn load_balancing() -> LoadBalancingPolicy {
-    let by_locality = WrrLocality {
-        endpoint_picking_policy: Some(LoadBalancingPolicy {
-            policies: vec![policy("round_robin", &RoundRobin::default())],
-        }),
-    };
-    LoadBalancingPolicy {
-        policies: vec![
-            policy("least_request", &LeastRequest::default()),
-            policy("wrr_locality", &by_locality),
-        ],
-    }
-}
-
-fn policy<M: Message + Name>(name: &str, config: &M) -> Policy {
-    Policy {
-        typed_extension_config: Some(TypedExtensionConfig {
-            name: format!("envoy.load_balancing_policies.{name}"),
-            typed_config: Some(any(config)),
-        }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use envoy_types::pb::envoy::{
     config::{
         core::v3::{Http1ProtocolOptions, Http2ProtocolOptions},
+        listener::v3 as listener,
         route::v3::{
             HeaderMatcher, RetryPolicy, Route, RouteAction, RouteMatch,
             header_matcher::HeaderMatchSpecifier,
@@ -40,8 +41,8 @@ pub const NOT_WEBSOCKET: &str = "(?i)([^w].*|w([^e].*|e([^b].*|b([^s].*|s([^o].*
 /// A sidecar adds this header to its response if its application never received the request.
 pub const NOT_DELIVERED_HEADER: &str = "quorate-not-delivered";
 
-/// Most retries of a request. If half of the endpoints are dead and not yet detected, one in a
-/// hundred requests still fails; two failures eject an endpoint.
+/// Most retries of a request, unless its service says otherwise. If half of the endpoints are dead
+/// and not yet detected, one in a hundred requests still fails; two failures eject an endpoint.
 const RETRIES: u32 = 5;
 
 /// How often another endpoint is chosen if the chosen one was tried already.
@@ -65,8 +66,12 @@ pub(super) fn connection_manager(stat_prefix: &str, route: &str) -> HttpConnecti
 }
 
 /// As [`connection_manager`], for callers of all kinds: they may upgrade to WebSocket, and use
-/// HTTP/1.0, where a request need not name a host.
-pub(super) fn open_connection_manager(stat_prefix: &str, route: &str) -> HttpConnectionManager {
+/// HTTP/1.0, where a request need not name a host. Without a default one it is refused then.
+pub(super) fn open_connection_manager(
+    stat_prefix: &str,
+    route: &str,
+    default_host: &str,
+) -> HttpConnectionManager {
     HttpConnectionManager {
         upgrade_configs: vec![UpgradeConfig {
             upgrade_type: "websocket".to_owned(),
@@ -74,7 +79,7 @@ pub(super) fn open_connection_manager(stat_prefix: &str, route: &str) -> HttpCon
         }],
         http_protocol_options: Some(Http1ProtocolOptions {
             accept_http_10: true,
-            default_host_for_http_10: route.to_owned(),
+            default_host_for_http_10: default_host.to_owned(),
             ignore_http_11_upgrade: vec![matches(NOT_WEBSOCKET)],
             ..Http1ProtocolOptions::default()
         }),
@@ -83,6 +88,13 @@ pub(super) fn open_connection_manager(stat_prefix: &str, route: &str) -> HttpCon
             ..Http2ProtocolOptions::default()
         }),
         ..connection_manager(stat_prefix, route)
+    }
+}
+
+pub(super) fn filter(manager: &HttpConnectionManager) -> listener::Filter {
+    listener::Filter {
+        name: "envoy.filters.network.http_connection_manager".to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(any(manager))),
     }
 }
 

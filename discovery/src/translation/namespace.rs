@@ -27,7 +27,10 @@ use std::{collections::BTreeSet, time::Duration};
 use envoy_types::pb::envoy::{
     config::{
         cluster::v3::{Cluster, OutlierDetection},
-        core::v3::{DataSource, HealthStatus, KeepaliveSettings, data_source::Specifier},
+        core::v3::{
+            DataSource, HealthStatus, HttpProtocolOptions, KeepaliveSettings,
+            data_source::Specifier,
+        },
         route::v3::{
             DirectResponseAction, RetryPolicy, Route, RouteAction, RouteConfiguration, VirtualHost,
             retry_policy, route::Action,
@@ -142,7 +145,7 @@ fn cluster_of(name: &str) -> Cluster {
         timeout: build::duration(PING_TIMEOUT),
         ..KeepaliveSettings::default()
     };
-    cluster::use_http2(&mut cluster, Some(keepalive));
+    cluster::use_http2(&mut cluster, Some(keepalive), HttpProtocolOptions::default());
     cluster
 }
 

@@ -1,5 +1,7 @@
 mod endpoints;
 mod namespaces;
+mod options;
+mod sidecar;
 
 use envoy_types::pb::{
     envoy::{
@@ -50,26 +52,32 @@ use crate::{
 };
 
 #[test]
-fn empty_registry_has_the_routes_of_a_front_proxy() {
+fn empty_registry_has_what_all_services_share() {
     let told = Told::of(&Mesh::default());
-    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv"]);
+    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv", "mesh/outbound"]);
+    assert_eq!(told.names(ResourceType::Listener), ["mesh/outbound"]);
     assert_eq!(told.names(ResourceType::Cluster), Vec::<String>::new());
     assert_eq!(told.routes("ingress"), []);
     assert_eq!(told.routes("ingress-kv"), [route("*", "", "answer 503")]);
 }
 
 #[test]
-fn service_yields_its_five_resources_and_its_place_in_ingress() {
+fn service_yields_its_five_resources_and_its_place_in_the_shared_routes() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     let told = Told::of(&mesh);
     assert_eq!(told.names(ResourceType::Cluster), ["orders"]);
     assert_eq!(told.names(ResourceType::Endpoints), ["orders"]);
-    assert_eq!(told.names(ResourceType::Listener), ["orders", "sidecar/orders"]);
-    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv", "orders"]);
+    assert_eq!(told.names(ResourceType::Listener), ["mesh/outbound", "orders", "sidecar/orders"]);
+    assert_eq!(
+        told.names(ResourceType::Route),
+        ["ingress", "ingress-kv", "mesh/outbound", "orders"]
+    );
     let both = |domain| [route(domain, "idempotent", "orders"), route(domain, "", "orders")];
     assert_eq!(told.routes("orders"), both("*"));
-    assert_eq!(told.routes("ingress"), [both("orders"), both("orders:*")].concat());
+    for shared in ["ingress", "mesh/outbound"] {
+        assert_eq!(told.routes(shared), [both("orders"), both("orders:*")].concat());
+    }
 }
 
 #[test]
@@ -79,7 +87,7 @@ fn what_is_not_a_services_own_has_a_name_that_no_service_can_have() {
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     let told = Told::of(&mesh);
     let mut names: Vec<String> = ResourceType::all().map(|kind| told.names(kind)).concat();
-    for route in ["ingress", "ingress-kv", "orders"] {
+    for route in ["ingress", "ingress-kv", "mesh/outbound", "orders"] {
         let configuration: RouteConfiguration = told.get(ResourceType::Route, route);
         for host in configuration.virtual_hosts {
             // A namespace's route has the namespace's name, but only in `ingress-kv`.
@@ -163,7 +171,7 @@ fn a_retry_goes_to_an_instance_that_was_not_tried() {
     let mut mesh = Mesh::default();
     mesh.register("orders", "a", "10.0.0.1:80", 1).unwrap();
     let told = Told::of(&mesh);
-    for name in ["orders", "ingress"] {
+    for name in ["orders", "ingress", "mesh/outbound"] {
         let configuration: RouteConfiguration = told.get(ResourceType::Route, name);
         let host = &configuration.virtual_hosts[0];
         let of_routes = host.routes.iter().filter_map(|it| {
@@ -245,8 +253,8 @@ fn tcp_service_is_proxied_byte_by_byte_and_has_no_route() {
     mesh.run(Command::RegisterInstance(tcp)).unwrap();
     snapshot = snapshot.with_changes(2, translated(&mesh));
     let told = Told(snapshot);
-    assert_eq!(told.names(ResourceType::Listener), ["sidecar/db"]);
-    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv"]);
+    assert_eq!(told.names(ResourceType::Listener), ["mesh/outbound", "sidecar/db"]);
+    assert_eq!(told.names(ResourceType::Route), ["ingress", "ingress-kv", "mesh/outbound"]);
     assert_eq!(told.routes("ingress"), []);
     let listener: Listener = told.get(ResourceType::Listener, "sidecar/db");
     let Some(filter::ConfigType::TypedConfig(config)) =
@@ -376,8 +384,15 @@ fn route(domain: &str, header: &str, to: &str) -> (String, String, String) {
 }
 
 fn configure(stream_idle_ms: Option<u64>, try_unhealthy: bool) -> Command {
-    let options = Some(ServiceOptions { stream_idle_ms, try_unhealthy });
-    Command::ConfigureService(ConfigureService { name: "orders".to_owned(), options })
+    set(ServiceOptions { stream_idle_ms, try_unhealthy, ..ServiceOptions::default() })
+}
+
+fn set(options: ServiceOptions) -> Command {
+    Command::ConfigureService(ConfigureService {
+        name: "orders".to_owned(),
+        options: Some(options),
+        ..ConfigureService::default()
+    })
 }
 
 /// One instance of `orders`.

@@ -13,7 +13,9 @@
 
 use std::{fmt, net::SocketAddr};
 
-use discovery::translation::{IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET};
+use discovery::translation::{
+    IDEMPOTENT_METHODS, NOT_DELIVERED_HEADER, NOT_WEBSOCKET, host_log, json_fields,
+};
 
 #[cfg(test)]
 mod tests;
@@ -260,14 +262,40 @@ fn http_listener(address: SocketAddr) -> String {
           stat_prefix: ingress
           codec_type: AUTO
           use_remote_address: true
-{callers}          rds:
+{logs}{callers}          rds:
             route_config_name: ingress
             config_source: {{resource_api_version: V3, ads: {{}}}}
           http_filters:
 {ROUTER}"#,
         address = socket(address),
+        logs = access_logs(),
         callers = callers_of_every_age(None),
     )
+}
+
+/// Lines on standard output for the calls of services that ask for a log, whatever file they name:
+/// the files are those of sidecars.
+fn access_logs() -> String {
+    let fields: Vec<String> =
+        json_fields().iter().map(|(key, text)| format!("{key}: {}", quoted(text))).collect();
+    let json = format!("              log_format: {{json_format: {{{}}}}}\n", fields.join(", "));
+    let mut logs = "          access_log:\n".to_owned();
+    for (format, log_format) in [("text", ""), ("json", &*json)] {
+        let expression = quoted(&format!("{}.startsWith('{format}')", host_log()));
+        logs.push_str(&format!(
+            r#"          - name: envoy.access_loggers.stdout
+            filter:
+              extension_filter:
+                name: envoy.access_loggers.extension_filters.cel
+                typed_config:
+                  "@type": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+                  expression: {expression}
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+{log_format}"#
+        ));
+    }
+    logs
 }
 
 /// Callers may upgrade to WebSocket and speak HTTP/1.0, in which a request need not name a host.

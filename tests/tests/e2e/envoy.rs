@@ -188,7 +188,7 @@ async fn a_service_may_want_its_unhealthy_tried_and_its_silent_streams_cut() {
     let listed = cli::quorate(&["services", "--format", "json", "--disco", &disco]).await.json();
     let options = |it: &Value| (it["name"] == "mute").then(|| it["options"].clone());
     let options = listed["services"].as_array().unwrap().iter().find_map(options).unwrap();
-    assert_eq!(options, json!({ "stream_idle_ms": 1000, "try_unhealthy": false }));
+    assert_eq!(options, json!({ "timeouts": { "streamIdle": "1s" } }));
     let cut = async || {
         let call = http::get(mesh.front().http, "mute", "/");
         matches!(timeout(SOON, call).await, Ok(Ok(answer)) if answer.status == 504)

@@ -16,6 +16,7 @@ mod grpc;
 mod linearizable;
 mod measure;
 mod modes;
+mod options;
 mod process;
 mod quorum;
 mod register;

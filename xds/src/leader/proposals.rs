@@ -87,8 +87,9 @@ fn status_of_write(error: &WriteError) -> Status {
         | WriteError::NoQuorum(_)
         | WriteError::Unconfirmed(_)
         | WriteError::Busy
-        | WriteError::Stopped => Status::unavailable(message),
-        WriteError::TooNew { .. } => Status::failed_precondition(message),
+        | WriteError::Stopped
+        // It passes once every voter is upgraded.
+        | WriteError::TooNew { .. } => Status::unavailable(message),
         WriteError::DeadlineExceeded | WriteError::OutcomeUnknown => {
             Status::deadline_exceeded(message)
         }

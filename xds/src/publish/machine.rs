@@ -20,14 +20,10 @@ use raft::{
     rows::{Read, Write},
 };
 
-use super::{board::Publisher, leases::Leases};
+use super::{board::Publisher, leases::Leases, levels};
 
 #[cfg(test)]
 mod tests;
-
-/// The level of commands that this version knows. It is raised with every kind of command, and with
-/// every field of a command, that an earlier version would ignore.
-const LEVEL: u32 = 1;
 
 /// The state machine of the DISCO group.
 pub(crate) struct RegistryMachine {
@@ -100,7 +96,7 @@ impl RegistryMachine {
 
 impl StateMachine for RegistryMachine {
     fn commands(&self) -> Commands {
-        Commands { level: LEVEL, level_of }
+        Commands { level: levels::KNOWN, level_of }
     }
 
     fn load(&mut self, rows: &dyn Read) -> Result<(), StorageError> {
@@ -162,7 +158,7 @@ fn decode(command: &[u8]) -> Option<RegistryCommand> {
 }
 
 fn level_of(command: &[u8]) -> Option<u32> {
-    decode(command).map(|_| 1)
+    decode(command).map(|it| levels::level_of(&it))
 }
 
 /// Bytes that this version does not know as a command come from a later version: a leader proposes

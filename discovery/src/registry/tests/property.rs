@@ -174,14 +174,22 @@ fn mark_command(random: &mut StdRng, registry: &Registry, term: u64) -> Command 
     Command::MarkLeases(MarkLeases { marks, term: term - u64::from(random.random_bool(0.1)) })
 }
 
+fn options(random: &mut StdRng) -> WireOptions {
+    WireOptions {
+        stream_idle_ms: random.random_bool(0.5).then(|| random.random_range(0..3) << 31),
+        try_unhealthy: random.random_bool(0.5),
+        forget_after_ms: random.random_bool(0.2).then(|| random.random_range(0..3) * 60_000),
+        ..WireOptions::default()
+    }
+}
+
 fn removal_command(random: &mut StdRng, registry: &Registry) -> Command {
     match random.random_range(0..6) {
         5 => Command::ConfigureService(ConfigureService {
             name: service(random),
-            options: Some(WireOptions {
-                stream_idle_ms: random.random_bool(0.5).then(|| random.random_range(0..3) << 31),
-                try_unhealthy: random.random_bool(0.5),
-            }),
+            options: random.random_bool(0.8).then(|| options(random)),
+            configured: random.random_bool(0.5),
+            create: pick(random, &["", "http1", "http2", "smtp"]).to_owned(),
         }),
         0 => Command::DeregisterSilent(DeregisterSilent {
             service: service(random),
