@@ -5,6 +5,7 @@
 
 mod group;
 mod options;
+mod resource;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -22,6 +23,7 @@ use super::{
 pub use self::{
     group::{Group, Leader, Member},
     options::ServiceOptions,
+    resource::{Reference, ResourceKey, Selector, UserResource},
 };
 
 /// Largest weight of an instance.

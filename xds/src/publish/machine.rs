@@ -14,7 +14,7 @@ use discovery::{
     translation::Translator,
 };
 use prost::Message;
-use proto::quorate::v1::RegistryCommand;
+use proto::quorate::v1::{RegistryCommand, registry_command::Command};
 use raft::{
     Commands, EntryMeta, StateMachine, StorageError,
     rows::{Read, Write},
@@ -27,7 +27,10 @@ mod tests;
 
 /// The level of commands that this version knows. It is raised with every kind of command, and with
 /// every field of a command, that an earlier version would ignore.
-const LEVEL: u32 = 1;
+const LEVEL: u32 = 2;
+
+/// From which on resources that people write are known.
+const RESOURCES_LEVEL: u32 = 2;
 
 /// The state machine of the DISCO group.
 pub(crate) struct RegistryMachine {
@@ -153,7 +156,7 @@ impl StateMachine for RegistryMachine {
 fn is_topology(key: &RecordKey) -> bool {
     match key {
         RecordKey::Server(_) | RecordKey::Node(_) | RecordKey::Group(_) => true,
-        RecordKey::Service(_) | RecordKey::Instance { .. } => false,
+        RecordKey::Service(_) | RecordKey::Instance { .. } | RecordKey::Resource(_) => false,
     }
 }
 
@@ -162,7 +165,9 @@ fn decode(command: &[u8]) -> Option<RegistryCommand> {
 }
 
 fn level_of(command: &[u8]) -> Option<u32> {
-    decode(command).map(|_| 1)
+    let command = decode(command)?.command?;
+    let is_of_resources = matches!(command, Command::PutResources(_) | Command::DeleteResources(_));
+    Some(if is_of_resources { RESOURCES_LEVEL } else { 1 })
 }
 
 /// Bytes that this version does not know as a command come from a later version: a leader proposes
