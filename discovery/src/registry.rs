@@ -5,7 +5,8 @@
 //! the same answers. Time is not an input: a lease is only an id that records refer to, and it ends
 //! when a command ends it. [`crate::lease::LeaseTable`] on the leader keeps the time.
 //!
-//! It keeps servers (of DISCO), nodes (of data), services, their instances, and the data groups.
+//! It keeps servers (of DISCO), nodes (of data), services, their instances, the data groups, and the
+//! xDS resources that people wrote.
 //! Each is one row, named by a [`RecordKey`]. A command's [`Outcome`] names the rows it touched, so
 //! that only these are written and translated for Envoy. What follows from the rows (the holders of
 //! a lease, the ports that are taken) is not stored.
@@ -27,6 +28,7 @@ mod progress;
 mod query;
 mod record;
 mod refusal;
+mod resources;
 mod services;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -37,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 use proto::quorate::v1::{
     ExpireLease, GroupRecord, Health, InstanceRecord, MarkLeases, NodeRecord, NodeState,
-    RecordServer, RegistryCommand, RegistryDone, RegistryReply, ServiceRecord,
+    RecordServer, RegistryCommand, RegistryDone, RegistryReply, ResourceRecord, ServiceRecord,
     registry_command::Command, registry_reply,
 };
 use thiserror::Error;
@@ -50,9 +52,10 @@ pub use self::{
     progress::{Acknowledged, Progress},
     query::ServerStatus,
     record::{
-        EMPTY_HOLD, Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reported,
-        Server, Service,
+        EMPTY_HOLD, Grant, Group, Instance, Leader, Locality, Member, Node, Protocol, Reference,
+        Reported, ResourceKey, Selector, Server, Service, UserResource,
     },
+    resources::{MAX_FILE_BYTES, MAX_RESOURCE_BYTES, MAX_RESOURCES},
     services::SIDECAR_PORTS,
     ttl::{DEFAULT_TTL, MAX_TTL, MIN_TTL},
 };
@@ -68,6 +71,7 @@ pub struct Registry {
     /// By service, then by id. A service without instances has no entry.
     instances: BTreeMap<String, BTreeMap<String, Instance>>,
     groups: BTreeMap<u32, Group>,
+    resources: BTreeMap<ResourceKey, UserResource>,
 
     /// Derived: the records that belong to each lease. A lease without records has no entry.
     holders: BTreeMap<u64, BTreeSet<RecordKey>>,
@@ -152,6 +156,8 @@ impl Registry {
             Command::ReapService(it) => Ok(self.reap_service(&it, effects)),
             Command::RemoveNode(it) => self.remove_node(&it, effects),
             Command::RemoveServer(it) => Ok(self.remove_server(&it, effects)),
+            Command::PutResources(it) => self.put_resources(it, entry, effects),
+            Command::DeleteResources(it) => Ok(self.delete_resources(&it, effects)),
         }
     }
 
@@ -182,7 +188,10 @@ impl Registry {
                         self.mark_instance(&service, &id, silent_since, effects);
                     }
                     RecordKey::Node(node_id) => self.mark_node(node_id, silent_since, effects),
-                    RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => {}
+                    RecordKey::Server(_)
+                    | RecordKey::Service(_)
+                    | RecordKey::Group(_)
+                    | RecordKey::Resource(_) => {}
                 }
             }
         }
@@ -207,7 +216,10 @@ impl Registry {
                     self.down_instance(&service, &id, entry, effects);
                 }
                 RecordKey::Node(node_id) => self.down_node(node_id, effects),
-                RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => {}
+                RecordKey::Server(_)
+                | RecordKey::Service(_)
+                | RecordKey::Group(_)
+                | RecordKey::Resource(_) => {}
             }
         }
         RegistryDone { lease_id: command.lease_id, changed: true, ..RegistryDone::default() }
@@ -228,6 +240,9 @@ impl Registry {
             RecordKey::Group(group) => {
                 self.groups.get(group).map(|it| it.to_proto().encode_to_vec())
             }
+            RecordKey::Resource(key) => {
+                self.resources.get(key).map(|it| it.to_record().encode_to_vec())
+            }
         }
     }
 
@@ -240,6 +255,7 @@ impl Registry {
             .chain(self.retired.keys().map(|name| RecordKey::Service(name.clone())))
             .chain(instances.map(RecordKey::of_instance))
             .chain(self.groups.keys().map(|group| RecordKey::Group(*group)))
+            .chain(self.resources.keys().map(|key| RecordKey::Resource(key.clone())))
             .collect()
     }
 
@@ -279,6 +295,10 @@ impl Registry {
             }
             RecordKey::Group(_) => Group::from_record(decode::<GroupRecord>(&key, value)?)
                 .map(|it| self.put_group(it, &mut effects)),
+            RecordKey::Resource(_) => {
+                UserResource::from_record(decode::<ResourceRecord>(&key, value)?)
+                    .map(|it| self.put_resource(it, &mut effects))
+            }
         };
         let message = match restored {
             Ok(()) if effects.touched.contains(&key) => return Ok(()),
@@ -312,7 +332,10 @@ impl Registry {
                 self.instance(service, id).map(|it| &it.locality)
             }
             RecordKey::Node(node_id) => self.nodes.get(node_id).map(|it| &it.locality),
-            RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+            RecordKey::Server(_)
+            | RecordKey::Service(_)
+            | RecordKey::Group(_)
+            | RecordKey::Resource(_) => None,
         })
     }
 
@@ -329,7 +352,8 @@ impl Registry {
             RecordKey::Server(_)
             | RecordKey::Node(_)
             | RecordKey::Service(_)
-            | RecordKey::Group(_) => None,
+            | RecordKey::Group(_)
+            | RecordKey::Resource(_) => None,
         })
     }
 
@@ -343,7 +367,10 @@ impl Registry {
                 RecordKey::Node(node_id) => {
                     self.nodes.get(node_id).is_some_and(|it| it.state == NodeState::Stopping)
                 }
-                RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => false,
+                RecordKey::Server(_)
+                | RecordKey::Service(_)
+                | RecordKey::Group(_)
+                | RecordKey::Resource(_) => false,
             })
         })
     }
@@ -352,7 +379,10 @@ impl Registry {
         match holder {
             RecordKey::Instance { service, id } => self.instance(service, id)?.silent_since,
             RecordKey::Node(node_id) => self.nodes.get(node_id)?.silent_since,
-            RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+            RecordKey::Server(_)
+            | RecordKey::Service(_)
+            | RecordKey::Group(_)
+            | RecordKey::Resource(_) => None,
         }
     }
 
@@ -360,7 +390,10 @@ impl Registry {
         match holder {
             RecordKey::Instance { service, id } => self.instance(service, id).map(|it| it.grant),
             RecordKey::Node(node_id) => self.nodes.get(node_id).map(|it| it.grant),
-            RecordKey::Server(_) | RecordKey::Service(_) | RecordKey::Group(_) => None,
+            RecordKey::Server(_)
+            | RecordKey::Service(_)
+            | RecordKey::Group(_)
+            | RecordKey::Resource(_) => None,
         }
     }
 

@@ -94,7 +94,7 @@ impl Translator {
                     let hosted = registry.groups().filter(|it| it.has_replica(*node_id));
                     affected.replicas.extend(hosted.map(|it| it.group));
                 }
-                RecordKey::Server(_) => {}
+                RecordKey::Server(_) | RecordKey::Resource(_) => {}
             }
         }
         self.changes(registry, &affected)

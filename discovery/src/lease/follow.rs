@@ -79,7 +79,10 @@ impl LeaseTable {
                     self.follow_service(registry, service, clock);
                 }
                 RecordKey::Service(name) => self.follow_service(registry, name, clock),
-                RecordKey::Server(_) | RecordKey::Node(_) | RecordKey::Group(_) => {}
+                RecordKey::Server(_)
+                | RecordKey::Node(_)
+                | RecordKey::Group(_)
+                | RecordKey::Resource(_) => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 //! refused at a restart too.
 
 mod group;
+mod resource;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -18,7 +19,10 @@ use super::{
     ttl::allowed_ttl,
 };
 
-pub use self::group::{Group, Leader, Member};
+pub use self::{
+    group::{Group, Leader, Member},
+    resource::{Reference, ResourceKey, Selector, UserResource},
+};
 use crate::options::ServiceOptions;
 
 /// How long a service that nobody has configured is kept while it has no instance, not even one

@@ -4,6 +4,7 @@ mod leases;
 mod members;
 mod property;
 mod query;
+mod resources;
 mod services;
 
 use proto::quorate::v1::{

@@ -15,6 +15,9 @@ pub(super) const KNOWN: u32 = 2;
 /// more options than the two that the first version knew.
 pub(crate) const CONFIGURED: u32 = 2;
 
+/// From this level on there are resources that people write.
+const RESOURCES: u32 = 2;
+
 pub(super) fn level_of(command: &RegistryCommand) -> u32 {
     match &command.command {
         Some(Command::RegisterInstance(RegisterInstance { instance, .. })) => {
@@ -24,6 +27,7 @@ pub(super) fn level_of(command: &RegistryCommand) -> u32 {
             }
         }
         Some(Command::ConfigureService(command)) => level_of_configuring(command),
+        Some(Command::PutResources(_) | Command::DeleteResources(_)) => RESOURCES,
         Some(
             Command::DeregisterInstance(_)
             | Command::SetInstanceHealth(_)

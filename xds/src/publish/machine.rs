@@ -149,7 +149,7 @@ impl StateMachine for RegistryMachine {
 fn is_topology(key: &RecordKey) -> bool {
     match key {
         RecordKey::Server(_) | RecordKey::Node(_) | RecordKey::Group(_) => true,
-        RecordKey::Service(_) | RecordKey::Instance { .. } => false,
+        RecordKey::Service(_) | RecordKey::Instance { .. } | RecordKey::Resource(_) => false,
     }
 }
 

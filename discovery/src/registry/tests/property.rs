@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 
 use proto::quorate::v1::{
-    AssignReplica, ConfigureService, DecideGroup, DeregisterInstance, DeregisterSilent,
-    ExpireLease, GroupProgress, LeaseMark, Locality as WireLocality, MarkLeases, ReapInstance,
-    ReapService, RegisterInstance, RemoveNode, RemoveServer, RemoveService, ReplicaProgress,
-    ReportLeader, ServiceOptions as WireOptions, SetInstanceHealth, SetNodeState,
+    AssignReplica, ConfigureService, DecideGroup, DeleteResources, DeregisterInstance,
+    DeregisterSilent, ExpireLease, GroupProgress, LeaseMark, Locality as WireLocality, MarkLeases,
+    PutResources, ReapInstance, ReapService, RegisterInstance, RemoveNode, RemoveServer,
+    RemoveService, ReplicaProgress, ReportLeader, ResourceSelector, ServiceOptions as WireOptions,
+    SetInstanceHealth, SetNodeState, WrittenResource,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
@@ -121,7 +122,7 @@ fn invariant_resources_follow(registry: &Registry, snapshot: &Snapshot, seed: u6
 }
 
 fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryCommand {
-    let command = match random.random_range(0..15) {
+    let command = match random.random_range(0..16) {
         0 => return RegistryCommand::default(),
         1..=3 => Command::RegisterInstance(registration(random)),
         4 => Command::DeregisterInstance(DeregisterInstance {
@@ -158,6 +159,7 @@ fn command(random: &mut StdRng, registry: &Registry, term: u64) -> RegistryComma
         9 => node_command(random),
         10 => mark_command(random, registry, term),
         11 => removal_command(random, registry),
+        15 => resource_command(random),
         _ => group_command(random),
     };
     RegistryCommand { command: Some(command) }
@@ -240,6 +242,26 @@ fn node_command(random: &mut StdRng) -> Command {
     }
     command.node.as_mut().unwrap().state = random.random_range(0..5);
     Command::RecordNode(command)
+}
+
+fn resource_command(random: &mut StdRng) -> Command {
+    let file = pick(random, &["a.yaml", "b.yaml", "b.yaml/c", ""]).to_string();
+    if random.random_bool(0.2) {
+        return Command::DeleteResources(DeleteResources { file });
+    }
+    let resources = (0..random.random_range(0..5)).map(|_| WrittenResource {
+        type_url: pick(random, &["type/cluster", "type/listener"]).to_string(),
+        name: pick(random, &["orders", "orders/a", "carts", "\0"]).to_string(),
+        selector: random.random_bool(0.5).then(|| ResourceSelector {
+            zones: vec![pick(random, &["a", "b"]).to_string()],
+            kinds: vec![random.random_range(0..4)],
+            ..ResourceSelector::default()
+        }),
+        resource: vec![random.random_range(0..3); 3].into(),
+        references: Vec::new(),
+    });
+    let resources = resources.collect();
+    Command::PutResources(PutResources { file, resources })
 }
 
 fn group_command(random: &mut StdRng) -> Command {

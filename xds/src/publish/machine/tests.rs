@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use discovery::{lease::PATIENCE, resource::ResourceType};
 use proto::quorate::v1::{
-    DeregisterInstance, Health, Instance, RegisterInstance, registry_command::Command,
+    DeleteResources, DeregisterInstance, Health, Instance, RegisterInstance,
+    registry_command::Command,
 };
 use raft::MemoryRows;
 
@@ -142,6 +143,9 @@ fn unknown_commands_and_unreadable_rows_stop_the_replica() {
         assert!(error.is_outdated() && error.context().contains("upgrade this server"), "{error}");
     }
     assert_eq!((machine.commands().level_of)(&register("orders", "o1")), Some(1));
+    let command = Some(Command::DeleteResources(DeleteResources { file: "edge.yaml".to_owned() }));
+    let deletion = RegistryCommand { command }.encode_to_vec();
+    assert_eq!((machine.commands().level_of)(&deletion), Some(2), "older versions know no files");
 
     rows.put(b"what/".to_vec(), Vec::new());
     assert!(machine.load(&rows).is_err());
