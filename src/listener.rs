@@ -18,6 +18,7 @@ use std::{
 
 use axum::middleware;
 use futures::stream;
+use mesh::hangup::Hanging;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -122,7 +123,7 @@ impl Listener {
         let name = self.port.name;
         let incoming = stream::unfold(self.port, |mut port| async {
             let (connection, _) = port.next().await;
-            Some((Ok::<_, Infallible>(connection), port))
+            Some((Ok::<_, Infallible>(Hanging::new(connection)), port))
         });
         Server::builder()
             .accept_http1(true)

@@ -2,8 +2,9 @@
 //!
 //! The first half is about what exists: the registry of instances that DISCO replicates, the
 //! [`options`] of its services, and the translation of that registry to xDS resources. The second
-//! half is about the clients: the versioned [`snapshot`] of those resources, and the [`stream`]
-//! machine that decides, for one ADS connection, which response is due and when.
+//! half is about the clients: the versioned [`snapshot`] of those resources, the [`interest`] that
+//! tells which clients a change concerns, and the [`stream`] machine that decides, for one ADS
+//! connection, which response is due and when.
 //!
 //! ```text
 //!   registry ──translation──► ResourceChange ──► Snapshot ──► Stream ──► responses
@@ -15,6 +16,7 @@
 //! same outputs, so every replica computes the same snapshot with the same versions, and a test
 //! replays any history from a seed.
 
+pub mod interest;
 pub mod lease;
 pub mod options;
 pub mod placement;

@@ -14,81 +14,23 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arcstr::ArcStr;
 use bytes::{BufMut, Bytes, BytesMut};
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
-use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, http_connection_manager::RouteSpecifier,
-};
-use envoy_types::pb::google::protobuf::Any;
-use prost::Name as _;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+mod kind;
+mod references;
 #[cfg(test)]
 mod tests;
 
-/// The types of resources that this server knows.
-///
-/// They are listed in make-before-break order (xDS protocol, "Eventual consistency
-/// considerations").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceType {
-    Cluster,
-    Endpoints,
-    Listener,
-    Route,
-}
+pub use kind::{Part, ResourceType};
+pub use references::Reference;
+use references::references_of;
 
-impl ResourceType {
-    /// The number of types.
-    pub const COUNT: usize = Self::all().len();
-
-    /// Every type, in make-before-break order.
-    pub const fn all() -> [Self; 4] {
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route]
-    }
-
-    /// The type with this URL, if this server knows it.
-    pub fn from_type_url(url: &str) -> Option<Self> {
-        Self::all().into_iter().find(|kind| kind.type_url() == url)
-    }
-
-    pub const fn type_url(self) -> &'static str {
-        match self {
-            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        }
-    }
-
-    /// Whether a client may subscribe to all resources of the type (xDS protocol, "How the client
-    /// specifies what resources to return").
-    ///
-    /// For the same types a state-of-the-world response is the full set, so that a name missing
-    /// from it is deleted.
-    pub const fn has_wildcard(self) -> bool {
-        matches!(self, Self::Cluster | Self::Listener)
-    }
-
-    /// Position in a table with one entry per type.
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl fmt::Display for ResourceType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cluster => "cds",
-            Self::Endpoints => "eds",
-            Self::Listener => "lds",
-            Self::Route => "rds",
-        })
-    }
-}
+/// The name of a resource. Clones share the text, and take the room of a pointer: a client may ask
+/// for thousands of names.
+pub type Name = ArcStr;
 
 /// Version of a resource or of all resources of a type: a hash of the content.
 ///
@@ -98,14 +40,17 @@ impl fmt::Display for ResourceType {
 pub struct Version(u64);
 
 impl Version {
+    /// The length of a version as text.
+    pub(crate) const TEXT_LEN: usize = 16;
+
     pub const fn new(hash: u64) -> Self {
         Self(hash)
     }
 
     /// Parses what [`Display`](fmt::Display) wrote. Any other text was not written by this server.
     pub fn parse(text: &str) -> Option<Self> {
-        let canonical =
-            text.len() == 16 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
+        let canonical = text.len() == Self::TEXT_LEN
+            && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'));
         if !canonical {
             return None;
         }
@@ -123,14 +68,19 @@ impl fmt::Display for Version {
     }
 }
 
-/// One xDS resource, encoded. Clones share the bytes.
+/// One xDS resource, encoded. Clones share everything.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Resource {
+pub struct Resource(Arc<Content>);
+
+#[derive(Clone, PartialEq, Eq)]
+struct Content {
     kind: ResourceType,
-    name: Arc<str>,
-    version: Version,
     wildcard: bool,
-    awaits: Arc<[Arc<str>]>,
+    name: Name,
+    version: Version,
+    /// The part of this resource in the version of its type.
+    share: u64,
+    references: Box<[Reference]>,
     encoded: Encoded,
 }
 
@@ -139,72 +89,76 @@ impl Resource {
     ///
     /// The message must encode to the same bytes on every replica. The maps of the Envoy types
     /// have a random order, so a map field may hold one entry at most.
-    pub fn new(
-        kind: ResourceType,
-        name: impl Into<Arc<str>>,
-        message: &impl prost::Message,
-    ) -> Self {
+    pub fn new(kind: ResourceType, name: impl Into<Name>, message: &impl prost::Message) -> Self {
         let name = name.into();
         let body = message.encode_to_vec();
         let version = Version(xxh3_64(&body));
-        Self {
+        Self(Arc::new(Content {
             kind,
-            version,
             wildcard: true,
-            awaits: awaited_by(kind, &name, &body).into(),
+            version,
+            share: xxh3_64_with_seed(name.as_bytes(), version.hash()),
+            references: references_of(kind, &name, &body).into(),
             encoded: Encoded::new(kind, &name, version, &body),
             name,
-        }
+        }))
     }
 
     /// Leaves the resource out of wildcard subscriptions: it is sent only to those who name it.
-    pub fn not_in_wildcard(mut self) -> Self {
-        self.wildcard = false;
-        self
+    pub fn not_in_wildcard(self) -> Self {
+        let mut content = Arc::unwrap_or_clone(self.0);
+        content.wildcard = false;
+        Self(Arc::new(content))
     }
 
-    pub const fn kind(&self) -> ResourceType {
-        self.kind
+    pub fn kind(&self) -> ResourceType {
+        self.0.kind
     }
 
-    pub const fn name(&self) -> &Arc<str> {
-        &self.name
+    pub fn name(&self) -> &Name {
+        &self.0.name
     }
 
-    pub const fn version(&self) -> Version {
-        self.version
+    pub fn version(&self) -> Version {
+        self.0.version
     }
 
     /// Whether a wildcard subscription of its type includes the resource.
-    pub const fn in_wildcard(&self) -> bool {
-        self.wildcard
+    pub fn in_wildcard(&self) -> bool {
+        self.0.wildcard
     }
 
-    /// The names that a client requests because of this resource, and waits for before it uses the
-    /// resource ("warming"): the load assignment of a cluster with EDS, the routes of a listener.
-    pub fn awaits(&self) -> &[Arc<str>] {
-        &self.awaits
+    /// The resources that a client requests because of this one: the load assignment of a cluster
+    /// with EDS, the routes of a listener. It waits for them before it uses this one ("warming").
+    pub fn references(&self) -> &[Reference] {
+        &self.0.references
     }
 
     /// Approximate number of bytes in a response.
-    pub const fn size(&self) -> usize {
-        self.encoded.bytes.len()
+    pub fn size(&self) -> usize {
+        self.0.encoded.bytes.len()
     }
 
     /// The encoded `google.protobuf.Any` that holds the message.
-    pub fn any(&self) -> Bytes {
-        self.encoded.bytes.slice(self.encoded.any_at..)
+    pub fn any(&self) -> &[u8] {
+        let Encoded { bytes, any_at } = &self.0.encoded;
+        &bytes[*any_at..]
     }
 
     /// The encoded `envoy.service.discovery.v3.Resource` with name, version and message.
-    pub fn wrapped(&self) -> Bytes {
-        self.encoded.bytes.clone()
+    pub fn wrapped(&self) -> &[u8] {
+        &self.0.encoded.bytes
+    }
+
+    /// The part of this resource in the version of its type: a hash of its name and content.
+    pub(crate) fn share(&self) -> u64 {
+        self.0.share
     }
 }
 
 impl fmt::Debug for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}@{}", self.kind, self.name, self.version)
+        write!(f, "{} {}@{}", self.kind(), self.name(), self.version())
     }
 }
 
@@ -214,7 +168,7 @@ pub enum ResourceChange {
     /// A new resource, or new content of a resource.
     Put(Resource),
     /// The resource of this name was removed.
-    Remove(ResourceType, Arc<str>),
+    Remove(ResourceType, Name),
 }
 
 /// The `Resource` wrapper with the `Any` as its last field, so that the `Any` is a slice of it.
@@ -254,60 +208,12 @@ impl Encoded {
     }
 }
 
-fn field_len(tag: u32, value: &[u8]) -> usize {
+pub(crate) fn field_len(tag: u32, value: &[u8]) -> usize {
     key_len(tag) + encoded_len_varint(value.len() as u64) + value.len()
 }
 
-fn put_field(bytes: &mut BytesMut, tag: u32, value: &[u8]) {
+pub(crate) fn put_field(bytes: &mut BytesMut, tag: u32, value: &[u8]) {
     encode_key(tag, WireType::LengthDelimited, bytes);
     encode_varint(value.len() as u64, bytes);
     bytes.put_slice(value);
-}
-
-fn awaited_by(kind: ResourceType, name: &Arc<str>, body: &[u8]) -> Vec<Arc<str>> {
-    match kind {
-        ResourceType::Cluster => load_assignment_of(name, body).into_iter().collect(),
-        ResourceType::Listener => routes_of(body),
-        ResourceType::Endpoints | ResourceType::Route => Vec::new(),
-    }
-}
-
-/// The load assignment that a cluster requests: the service name of its EDS configuration, or else
-/// its own name.
-fn load_assignment_of(name: &Arc<str>, body: &[u8]) -> Option<Arc<str>> {
-    let cluster = <Cluster as prost::Message>::decode(body).ok()?;
-    let eds = ClusterDiscoveryType::Type(DiscoveryType::Eds as i32);
-    if cluster.cluster_discovery_type != Some(eds) {
-        return None;
-    }
-    match cluster.eds_cluster_config {
-        Some(config) if !config.service_name.is_empty() => Some(config.service_name.into()),
-        _ => Some(Arc::clone(name)),
-    }
-}
-
-/// The route configurations that the connection managers of a listener request.
-fn routes_of(body: &[u8]) -> Vec<Arc<str>> {
-    let Ok(listener) = <Listener as prost::Message>::decode(body) else { return Vec::new() };
-    let chains = listener.filter_chains.into_iter().chain(listener.default_filter_chain);
-    let filters = chains.flat_map(|chain| chain.filters).filter_map(|it| match it.config_type {
-        Some(filter::ConfigType::TypedConfig(config)) => Some(config),
-        Some(filter::ConfigType::ConfigDiscovery(_)) | None => None,
-    });
-    let api = listener.api_listener.and_then(|it| it.api_listener);
-    let mut routes: Vec<Arc<str>> = filters.chain(api).filter_map(|it| route_of(&it)).collect();
-    routes.sort();
-    routes.dedup();
-    routes
-}
-
-fn route_of(filter: &Any) -> Option<Arc<str>> {
-    if filter.type_url != HttpConnectionManager::type_url() {
-        return None;
-    }
-    let manager = <HttpConnectionManager as prost::Message>::decode(&*filter.value).ok()?;
-    match manager.route_specifier? {
-        RouteSpecifier::Rds(rds) => Some(rds.route_config_name.into()),
-        RouteSpecifier::RouteConfig(_) | RouteSpecifier::ScopedRoutes(_) => None,
-    }
 }

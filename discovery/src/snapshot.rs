@@ -10,9 +10,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use imbl::{OrdMap, ordmap::DiffItem};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::resource::{Resource, ResourceChange, ResourceType, Version};
+use crate::resource::{Name, Resource, ResourceChange, ResourceType, Version};
 
 #[cfg(test)]
 mod tests;
@@ -20,18 +19,24 @@ mod tests;
 /// Steps whose changed names a snapshot remembers.
 const REMEMBERED_STEPS: usize = 32;
 
+/// How many resources are walked over in the time of one that is looked up.
+const WALKED: usize = 8;
+
 /// All resources at one revision. Clones are cheap.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct Snapshot(Arc<Content>);
+
+#[derive(Clone, Debug)]
+struct Content {
     revision: u64,
     sets: [Arc<Set>; ResourceType::COUNT],
-    steps: Arc<VecDeque<Arc<Step>>>,
+    steps: VecDeque<Arc<Step>>,
 }
 
 /// The resources of one type.
 #[derive(Clone, Debug, Default)]
 struct Set {
-    resources: OrdMap<Arc<str>, Resource>,
+    resources: OrdMap<Name, Resource>,
     /// The sum of the hashes of names and versions. It does not depend on the order of changes, so
     /// replicas agree, and a step updates it at the cost of its own changes.
     version: Version,
@@ -41,13 +46,26 @@ struct Set {
 #[derive(Debug)]
 struct Step {
     from: u64,
-    names: [Vec<Arc<str>>; ResourceType::COUNT],
+    names: [Vec<Name>; ResourceType::COUNT],
+}
+
+/// Names of one type that may have changed between two snapshots.
+#[derive(Clone, Debug)]
+pub struct Changed(Names);
+
+#[derive(Clone, Debug)]
+enum Names {
+    None,
+    /// Those of one step, which all streams share.
+    Step(Arc<Step>, ResourceType),
+    Set(BTreeSet<Name>),
 }
 
 impl Snapshot {
     /// Before the first revision: no resources.
     pub fn empty() -> Self {
-        Self { revision: 0, sets: Default::default(), steps: Arc::default() }
+        let steps = VecDeque::with_capacity(REMEMBERED_STEPS);
+        Self(Arc::new(Content { revision: 0, sets: Default::default(), steps }))
     }
 
     /// The snapshot of a later revision. Changes without effect are ignored.
@@ -56,76 +74,82 @@ impl Snapshot {
         revision: u64,
         changes: impl IntoIterator<Item = ResourceChange>,
     ) -> Self {
-        let mut next = Self { revision, ..self.clone() };
-        let mut step = Step { from: self.revision, names: Default::default() };
+        let mut next = Content { revision, ..(*self.0).clone() };
+        let mut step = Step { from: self.revision(), names: Default::default() };
         for change in changes {
             if let Some((kind, name)) = next.apply(change) {
                 step.names[kind.index()].push(name);
             }
         }
-        let steps = Arc::make_mut(&mut next.steps);
-        if steps.len() == REMEMBERED_STEPS {
-            steps.pop_front();
+        if next.steps.len() == REMEMBERED_STEPS {
+            next.steps.pop_front();
         }
-        steps.push_back(Arc::new(step));
-        next
-    }
-
-    fn apply(&mut self, change: ResourceChange) -> Option<(ResourceType, Arc<str>)> {
-        match change {
-            ResourceChange::Put(resource) => {
-                let (kind, name) = (resource.kind(), Arc::clone(resource.name()));
-                if self.get(kind, &name) == Some(&resource) {
-                    return None;
-                }
-                Arc::make_mut(&mut self.sets[kind.index()]).put(resource);
-                Some((kind, name))
-            }
-            ResourceChange::Remove(kind, name) => {
-                self.get(kind, &name)?;
-                Arc::make_mut(&mut self.sets[kind.index()]).remove(&name);
-                Some((kind, name))
-            }
-        }
+        next.steps.push_back(Arc::new(step));
+        Self(Arc::new(next))
     }
 
     /// The revision of the registry that this snapshot was made from: a Raft log index.
-    pub const fn revision(&self) -> u64 {
-        self.revision
+    pub fn revision(&self) -> u64 {
+        self.0.revision
     }
 
     /// Hash of all resources of a type. Replicas with the same content have the same hash.
     pub fn type_version(&self, kind: ResourceType) -> Version {
-        self.set(kind).version
+        self.0.set(kind).version
     }
 
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
-        self.set(kind).resources.get(name)
+        self.0.set(kind).resources.get(name)
+    }
+
+    /// The name with this text, of a resource that there is. Clients that ask for it share it.
+    pub fn name(&self, kind: ResourceType, name: &str) -> Option<&Name> {
+        self.0.set(kind).resources.get_key_value(name).map(|it| it.0)
+    }
+
+    /// Finds many names, which come in order, each once. It is faster than to look up one after the
+    /// other.
+    pub fn find<'a>(
+        &'a self,
+        kind: ResourceType,
+        names: &[&str],
+    ) -> Vec<Option<(&'a Name, &'a Resource)>> {
+        let resources = &self.0.set(kind).resources;
+        // It pays off to walk over all resources if a good part of them is wanted.
+        if names.len() * WALKED < resources.len() {
+            return names.iter().map(|it| resources.get_key_value(*it)).collect();
+        }
+        let mut all = resources.iter().peekable();
+        let mut find = |name: &&str| {
+            while all.next_if(|it| it.0.as_str() < *name).is_some() {}
+            all.next_if(|it| it.0.as_str() == *name)
+        };
+        names.iter().map(&mut find).collect()
     }
 
     /// The resources of a type, by name.
     pub fn resources(&self, kind: ResourceType) -> impl Iterator<Item = &Resource> {
-        self.set(kind).resources.values()
+        self.0.set(kind).resources.values()
     }
 
     /// The names of a type that may differ from those of an earlier snapshot of the same registry.
     ///
     /// Every name that differs is included. A name that changed and changed back may be included
     /// too.
-    pub fn changed_since(&self, earlier: &Self, kind: ResourceType) -> BTreeSet<Arc<str>> {
-        if Arc::ptr_eq(&self.sets[kind.index()], &earlier.sets[kind.index()]) {
-            return BTreeSet::new();
+    pub fn changed_since(&self, earlier: &Self, kind: ResourceType) -> Changed {
+        let (ours, theirs) = (&self.0.sets[kind.index()], &earlier.0.sets[kind.index()]);
+        if Arc::ptr_eq(ours, theirs) {
+            return Changed(Names::None);
         }
-        let known = self.steps.iter().position(|step| step.from == earlier.revision);
-        match known {
-            Some(first) => self
-                .steps
-                .iter()
-                .skip(first)
-                .flat_map(|step| step.names[kind.index()].iter().cloned())
-                .collect(),
-            None => self.set(kind).difference(earlier.set(kind)),
+        let steps = &self.0.steps;
+        let Some(first) = steps.iter().rposition(|step| step.from == earlier.revision()) else {
+            return Changed(Names::Set(ours.difference(theirs)));
+        };
+        if first + 1 == steps.len() {
+            return Changed(Names::Step(Arc::clone(&steps[first]), kind));
         }
+        let names = steps.iter().skip(first).flat_map(|step| step.names[kind.index()].iter());
+        Changed(Names::Set(names.cloned().collect()))
     }
 
     /// Whether any resource differs from an earlier snapshot of the same registry, so that clients
@@ -133,8 +157,28 @@ impl Snapshot {
     pub fn differs_from(&self, earlier: &Self) -> bool {
         ResourceType::all().into_iter().any(|kind| {
             // Every change of a set creates another `Arc`.
-            !Arc::ptr_eq(&self.sets[kind.index()], &earlier.sets[kind.index()])
+            !Arc::ptr_eq(&self.0.sets[kind.index()], &earlier.0.sets[kind.index()])
         })
+    }
+}
+
+impl Content {
+    fn apply(&mut self, change: ResourceChange) -> Option<(ResourceType, Name)> {
+        match change {
+            ResourceChange::Put(resource) => {
+                let (kind, name) = (resource.kind(), resource.name().clone());
+                if self.set(kind).resources.get(&name) == Some(&resource) {
+                    return None;
+                }
+                Arc::make_mut(&mut self.sets[kind.index()]).put(resource);
+                Some((kind, name))
+            }
+            ResourceChange::Remove(kind, name) => {
+                self.set(kind).resources.get(&name)?;
+                Arc::make_mut(&mut self.sets[kind.index()]).remove(&name);
+                Some((kind, name))
+            }
+        }
     }
 
     fn set(&self, kind: ResourceType) -> &Set {
@@ -144,14 +188,20 @@ impl Snapshot {
 
 impl Set {
     fn put(&mut self, resource: Resource) {
-        let added = hash_of(&resource);
-        let name = Arc::clone(resource.name());
-        let removed = self.resources.insert(name, resource).as_ref().map_or(0, hash_of);
+        let added = resource.share();
+        let removed = match self.resources.get_mut(resource.name()) {
+            // The key stays, since clients that asked for the name share it.
+            Some(known) => std::mem::replace(known, resource).share(),
+            None => {
+                self.resources.insert(resource.name().clone(), resource);
+                0
+            }
+        };
         self.move_version(added, removed);
     }
 
     fn remove(&mut self, name: &str) {
-        let removed = self.resources.remove(name).as_ref().map_or(0, hash_of);
+        let removed = self.resources.remove(name).as_ref().map_or(0, Resource::share);
         self.move_version(0, removed);
     }
 
@@ -159,7 +209,7 @@ impl Set {
         self.version = Version::new(self.version.hash().wrapping_add(added).wrapping_sub(removed));
     }
 
-    fn difference(&self, earlier: &Self) -> BTreeSet<Arc<str>> {
+    fn difference(&self, earlier: &Self) -> BTreeSet<Name> {
         let differences = earlier.resources.diff(&self.resources);
         let names = differences.map(|item| match item {
             DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name,
@@ -169,13 +219,19 @@ impl Set {
     }
 }
 
-/// The version of a set of exactly these resources.
-pub fn version_of<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Version {
-    let shares = resources.into_iter().map(hash_of);
-    Version::new(shares.fold(0, u64::wrapping_add))
+impl Changed {
+    pub fn iter(&self) -> impl Iterator<Item = &Name> {
+        let (of_step, of_set) = match &self.0 {
+            Names::None => (None, None),
+            Names::Step(step, kind) => (Some(step.names[kind.index()].iter()), None),
+            Names::Set(names) => (None, Some(names.iter())),
+        };
+        of_step.into_iter().flatten().chain(of_set.into_iter().flatten())
+    }
 }
 
-/// The part of one resource in the version of its type.
-pub(crate) fn hash_of(resource: &Resource) -> u64 {
-    xxh3_64_with_seed(resource.name().as_bytes(), resource.version().hash())
+/// The version of a set of exactly these resources.
+pub fn version_of<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Version {
+    let shares = resources.into_iter().map(Resource::share);
+    Version::new(shares.fold(0, u64::wrapping_add))
 }

@@ -61,11 +61,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use thiserror::Error;
 
 use crate::lease::Time;
-use crate::resource::ResourceType;
+use crate::resource::{Name, ResourceType};
 use crate::snapshot::Snapshot;
 
 mod channel;
@@ -73,6 +73,7 @@ mod claims;
 mod client;
 mod order;
 mod rejections;
+mod request;
 mod response;
 mod subscription;
 #[cfg(test)]
@@ -82,7 +83,8 @@ use channel::{Answer, Channel};
 pub use claims::Claim;
 pub use client::Client;
 pub use rejections::Quarantine;
-pub use response::{DeltaMessage, Response, SotwMessage};
+pub use request::{Malformed, SotwRequest};
+pub use response::Response;
 
 /// Longest wait for a client: for its answer to a response, or for a request that must follow a
 /// response.
@@ -112,6 +114,8 @@ pub enum Violation {
     TooManyNames,
     #[error("a name may have {LONGEST_NAME} bytes at most")]
     LongName,
+    #[error("a name must be UTF-8")]
+    NoText,
 }
 
 /// The meaning of a request, for logs and metrics.
@@ -122,7 +126,7 @@ pub enum Receipt {
     /// It accepted the response that was made from the snapshot of this revision.
     Acked { kind: ResourceType, revision: u64 },
     /// It rejected that response, for the reason that the client gave.
-    Nacked { kind: ResourceType, revision: u64, names: Vec<Arc<str>>, reason: String },
+    Nacked { kind: ResourceType, revision: u64, names: Vec<Name>, reason: String },
     /// It was sent before the client saw the latest response.
     Stale { kind: ResourceType },
     /// It asked for a type that this server does not know.
@@ -134,9 +138,47 @@ pub enum Receipt {
 pub enum Notice {
     /// The client rejected this resource alone. The name `*` stands for a full set that it rejected
     /// as a whole.
-    Quarantined { kind: ResourceType, name: Arc<str>, reason: Arc<str> },
+    Quarantined { kind: ResourceType, name: Name, reason: Arc<str> },
     /// The client has accepted it since.
-    Recovered { kind: ResourceType, name: Arc<str> },
+    Recovered { kind: ResourceType, name: Name },
+}
+
+/// The latest snapshot, as one stream is told of it.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    pub snapshot: Snapshot,
+    /// The snapshot before the first change that concerns the client and that the stream was not
+    /// told of. None if there is no such change: the client wants nothing that has changed.
+    pub since: Option<Snapshot>,
+}
+
+/// A change of what a client wants to be told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Name(ResourceType, Name),
+    NoName(ResourceType, Name),
+    /// Everything of a type that is in the wildcard.
+    All(ResourceType),
+    NotAll(ResourceType),
+}
+
+/// The way of a client from one snapshot to the next.
+#[derive(Debug)]
+struct Between {
+    /// The snapshot that the client is sent.
+    seen: Snapshot,
+    /// The one that comes next, and the source of fresh types.
+    latest: Snapshot,
+}
+
+impl Between {
+    fn of(&self, kind: ResourceType) -> &Snapshot {
+        if kind.is_fresh() { &self.latest } else { &self.seen }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.seen.revision() != self.latest.revision()
+    }
 }
 
 /// One ADS connection.
@@ -148,13 +190,13 @@ pub struct Stream {
     receipt: Option<Receipt>,
     notices: Vec<Notice>,
     now: Time,
-    /// The snapshot that the client is sent. Endpoints come from `latest`.
-    seen: Snapshot,
-    latest: Snapshot,
-    channels: [Option<Channel>; ResourceType::COUNT],
-    /// Load assignments of sent clusters, and routes of sent listeners, that the client has not
-    /// asked for yet; with the time when the cluster or listener was sent.
-    unasked: BTreeMap<(ResourceType, Arc<str>), Time>,
+    /// None while the client has everything: a stream at rest keeps no snapshot alive.
+    between: Option<Between>,
+    channels: [Option<Box<Channel>>; ResourceType::COUNT],
+    /// What sent resources refer to and the client has not asked for yet, with the time when they
+    /// were sent.
+    unasked: BTreeMap<(ResourceType, Name), Time>,
+    wishes: Vec<Wish>,
     /// The client held resources before this stream, so types that it has not asked for yet may be
     /// in use.
     is_reconnected: bool,
@@ -168,7 +210,7 @@ pub struct Stream {
 
 impl Stream {
     /// A stream before its first request. The id tells clients which server they talk to.
-    pub fn new(variant: ProtocolVariant, control_plane_id: String) -> Self {
+    pub fn new(variant: ProtocolVariant, control_plane_id: impl Into<Arc<str>>) -> Self {
         Self {
             variant,
             control_plane: control_plane_id.into(),
@@ -176,10 +218,10 @@ impl Stream {
             receipt: None,
             notices: Vec::new(),
             now: Time::ZERO,
-            seen: Snapshot::empty(),
-            latest: Snapshot::empty(),
+            between: None,
             channels: Default::default(),
             unasked: BTreeMap::new(),
+            wishes: Vec::new(),
             is_reconnected: false,
             users_wait: None,
             removals_wait: None,
@@ -191,10 +233,10 @@ impl Stream {
     pub fn handle_delta(
         &mut self,
         request: DeltaDiscoveryRequest,
-        snapshot: &Snapshot,
+        latest: &Latest,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(ProtocolVariant::Delta, request.node.as_ref(), snapshot, now)?;
+        self.begin(ProtocolVariant::Delta, request.node.as_ref(), latest, now)?;
         let (subscribe, unsubscribe) =
             (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         check_names(subscribe, request.initial_resource_versions.len())?;
@@ -203,30 +245,31 @@ impl Stream {
         };
 
         self.catch_up_to(kind, subscribe);
-        let snapshot = self.snapshot(kind).clone();
+        let snapshot = self.snapshot(kind);
         let is_first = self.channels[kind.index()].is_none();
-        let channel =
-            self.channels[kind.index()].get_or_insert_with(|| Channel::new(kind, self.variant));
-        let subscription = &mut channel.subscription;
-        subscription.adjust(subscribe, unsubscribe, &snapshot);
+        let variant = self.variant;
+        let channel = self.channels[kind.index()]
+            .get_or_insert_with(|| Box::new(Channel::new(kind, variant)));
+        let (subscription, wishes) = (&mut channel.subscription, &mut self.wishes);
+        subscription.adjust(subscribe, unsubscribe, &snapshot, wishes);
         if subscription.names() > MOST_NAMES {
             return Err(Violation::TooManyNames);
         }
         if is_first {
             if subscribe.is_empty() {
-                subscription.begin_unnamed(&snapshot);
+                subscription.begin_unnamed(&snapshot, wishes);
             }
             let versions = &request.initial_resource_versions;
             self.is_reconnected |= !versions.is_empty();
             let claims = versions.iter().map(|(name, version)| (&**name, &**version));
             // A reconnecting client's claim to hold endpoints is not believed if it was just sent
             // their cluster. Its claim to hold routes is: they are no part of a listener's warming.
-            let doubted = if kind == ResourceType::Endpoints {
-                self.unasked.keys().filter(|it| it.0 == kind).map(|it| Arc::clone(&it.1)).collect()
+            let doubted = if kind.is_sent_again() {
+                self.unasked.keys().filter(|it| it.0 == kind).map(|it| it.1.clone()).collect()
             } else {
                 BTreeSet::new()
             };
-            subscription.claim(claims, &doubted);
+            subscription.claim(claims, &doubted, &snapshot);
         }
         self.note_asked(kind);
 
@@ -240,46 +283,59 @@ impl Stream {
     /// Handles a request of the state-of-the-world variant.
     pub fn handle_sotw(
         &mut self,
-        request: DiscoveryRequest,
-        snapshot: &Snapshot,
+        mut request: SotwRequest,
+        latest: &Latest,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        self.begin(ProtocolVariant::Sotw, request.node.as_ref(), snapshot, now)?;
-        check_names(&request.resource_names, 0)?;
-        let Some(kind) = self.known_type(&request.type_url)? else {
+        self.begin(ProtocolVariant::Sotw, request.head.node.as_ref(), latest, now)?;
+        let Some(kind) = self.known_type(&request.head.type_url)? else {
             return Ok(Vec::new());
         };
 
         let is_first = self.channels[kind.index()].is_none();
-        let channel =
-            self.channels[kind.index()].get_or_insert_with(|| Channel::new(kind, self.variant));
-        let answer = Answer::new(&request.response_nonce, request.error_detail);
+        let variant = self.variant;
+        let channel = self.channels[kind.index()]
+            .get_or_insert_with(|| Box::new(Channel::new(kind, variant)));
+        let list = request.list();
+        let error = request.head.error_detail.take();
+        let answer = Answer::new(&request.head.response_nonce, error);
         let is_stale = channel.is_stale(&answer, self.nonces);
         if is_stale && !channel.is_unanswered() {
             self.receipt = Some(Receipt::Stale { kind });
             return Ok(Vec::new());
         }
-        self.catch_up_to(kind, &request.resource_names);
-        let snapshot = self.snapshot(kind).clone();
         // "ACK and NACK": a request that was made before the client saw the latest response is not
         // answered; the client's answer to that response will repeat its names. But the names must
         // be taken: if a name is missing here and is back in that answer, the client has dropped
         // the resource in between.
-        if let Some(channel) = &mut self.channels[kind.index()] {
-            channel.subscription.replace(&request.resource_names, &snapshot);
-            if is_first {
-                channel.subscription.claim_set(&request.version_info, &snapshot);
-            }
+        if !channel.subscription.is_repeated(list) {
+            let names = request.names()?;
+            check_names(&names, 0)?;
+            self.replace_names(kind, &names, is_first.then_some(&request.head.version_info));
         }
-        self.note_asked(kind);
         let otherwise = if is_stale { Receipt::Stale { kind } } else { Receipt::Asked { kind } };
         self.handle_answer(kind, &answer, otherwise);
         Ok(self.advance())
     }
 
+    /// Takes over the full list of names, and in the first request of a type the version of what
+    /// the client holds.
+    fn replace_names(&mut self, kind: ResourceType, names: &[String], version: Option<&String>) {
+        self.catch_up_to(kind, names);
+        let snapshot = self.snapshot(kind);
+        if let Some(channel) = &mut self.channels[kind.index()] {
+            let subscription = &mut channel.subscription;
+            subscription.replace(names, &snapshot, &mut self.wishes);
+            if let Some(version) = version {
+                subscription.claim_set(version, &snapshot);
+            }
+        }
+        self.note_asked(kind);
+    }
+
     /// Takes the latest snapshot. Sends only what it changes for this client.
-    pub fn snapshot_changed(&mut self, snapshot: &Snapshot, now: Time) -> Vec<Response> {
-        self.update_snapshot(snapshot, now);
+    pub fn snapshot_changed(&mut self, latest: &Latest, now: Time) -> Vec<Response> {
+        self.update_snapshot(latest, now);
         self.advance()
     }
 
@@ -293,7 +349,7 @@ impl Stream {
     pub fn next_deadline(&self) -> Option<Time> {
         let waits = [self.users_wait, self.removals_wait].into_iter().flatten();
         let parents = self.unasked.values().copied();
-        let channels = self.channels.iter().flatten().filter_map(Channel::next_deadline);
+        let channels = self.channels.iter().flatten().filter_map(|it| it.next_deadline());
         // What was due by `self.now` has been sent, or waits for something else than time.
         let patience = waits.chain(parents).map(|at| at + PATIENCE);
         patience.chain(channels).filter(|at| *at > self.now).min()
@@ -319,13 +375,23 @@ impl Stream {
         kind.is_some_and(|it| self.channels[it.index()].is_none())
     }
 
+    /// Takes back everything that the client wants, since the stream is closed.
+    pub fn withdraw(&self) -> Vec<Wish> {
+        self.channels.iter().flatten().flat_map(|it| it.subscription.withdraw()).collect()
+    }
+
+    /// Takes the changes of what the client wants, since the last call.
+    pub fn take_wishes(&mut self) -> Vec<Wish> {
+        std::mem::take(&mut self.wishes)
+    }
+
     /// Takes the notices since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
     /// The resources that the client rejected one by one.
-    pub fn quarantined(&self) -> impl Iterator<Item = (ResourceType, &Arc<str>, &Quarantine)> {
+    pub fn quarantined(&self) -> impl Iterator<Item = (ResourceType, &Name, &Quarantine)> {
         let channels = self.channels.iter().flatten();
         channels.flat_map(|it| it.quarantined().map(move |(name, why)| (it.kind(), name, why)))
     }
@@ -340,10 +406,11 @@ impl Stream {
     /// Whether something of a type is due that cannot be sent, because the client has not answered
     /// the previous response.
     pub fn is_owed(&self, kind: ResourceType) -> bool {
-        let owed =
-            |it: &Channel| it.is_unanswered() && it.subscription.has_due(self.snapshot(kind));
-        let is_behind = kind != ResourceType::Endpoints && self.latest.differs_from(&self.seen);
-        self.channels[kind.index()].as_ref().is_some_and(|it| owed(it) || is_behind)
+        let (Some(channel), Some(between)) = (&self.channels[kind.index()], &self.between) else {
+            return false;
+        };
+        let is_due = channel.is_unanswered() && channel.subscription.has_due();
+        is_due || (!kind.is_fresh() && between.latest.differs_from(&between.seen))
     }
 
     // === Requests ===
@@ -352,7 +419,7 @@ impl Stream {
         &mut self,
         variant: ProtocolVariant,
         node: Option<&Node>,
-        snapshot: &Snapshot,
+        latest: &Latest,
         now: Time,
     ) -> Result<(), Violation> {
         if variant != self.variant {
@@ -362,7 +429,7 @@ impl Stream {
         if self.client.is_none() {
             self.client = node.map(Client::from_node);
         }
-        self.update_snapshot(snapshot, now);
+        self.update_snapshot(latest, now);
         Ok(())
     }
 
@@ -390,40 +457,55 @@ impl Stream {
         vec![Response {
             type_url: request.type_url.clone().into(),
             version: Default::default(),
-            nonce: self.next_nonce(),
+            nonce: self.next_nonce().to_string(),
             control_plane: Arc::clone(&self.control_plane),
-            resources: Vec::new(),
-            removed: names.into_iter().map(Arc::from).collect(),
+            resources: Arc::default(),
+            removed: names.into_iter().map(Name::from).collect(),
         }]
+    }
+
+    /// The snapshot that the client is sent of a type. It is kept while a request is handled.
+    fn snapshot(&self, kind: ResourceType) -> Snapshot {
+        self.between.as_ref().map_or_else(Snapshot::empty, |it| it.of(kind).clone())
     }
 
     /// Switches to the latest snapshot at once if the client asks for a name that only that one
     /// has.
     fn catch_up_to(&mut self, kind: ResourceType, names: &[String]) {
+        let Some(between) = self.between.as_ref().filter(|it| it.is_behind()) else { return };
         let is_new = |name: &String| {
-            self.seen.get(kind, name).is_none() && self.latest.get(kind, name).is_some()
+            between.seen.get(kind, name).is_none() && between.latest.get(kind, name).is_some()
         };
-        if self.seen.revision() != self.latest.revision() && names.iter().any(is_new) {
+        if names.iter().any(is_new) {
             self.switch_to_latest();
         }
     }
 
     fn note_asked(&mut self, kind: ResourceType) {
         if let Some(channel) = &self.channels[kind.index()] {
-            let subscription = &channel.subscription;
-            self.unasked.retain(|(of, name), _| *of != kind || !subscription.has_asked(name));
+            let mut asked = channel.subscription.asked().peekable();
+            // Both are in order.
+            self.unasked.retain(|(of, name), _| {
+                if *of != kind {
+                    return true;
+                }
+                while asked.next_if(|it| *it < name).is_some() {}
+                asked.peek() != Some(&name)
+            });
         }
     }
 
     fn handle_answer(&mut self, kind: ResourceType, answer: &Answer<'_>, otherwise: Receipt) {
+        let snapshot = self.snapshot(kind);
         let channel = self.channels[kind.index()].as_mut();
-        let settled = channel.and_then(|it| it.handle_answer(answer, self.now, &mut self.notices));
+        let settled =
+            channel.and_then(|it| it.handle_answer(answer, &snapshot, self.now, &mut self.notices));
         self.receipt = Some(settled.unwrap_or(otherwise));
     }
 
-    fn next_nonce(&mut self) -> String {
+    fn next_nonce(&mut self) -> u64 {
         self.nonces += 1;
-        self.nonces.to_string()
+        self.nonces
     }
 }
 

@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod file;
 mod formation;
 mod forming;
+pub mod hangup;
 mod hello;
 pub mod identity;
 mod ids;

@@ -10,7 +10,8 @@ use axum::{
     middleware::Next,
     response::Response as HttpResponse,
 };
-use tonic::{Request, Status, transport::server::TcpConnectInfo};
+use mesh::hangup::Line;
+use tonic::{Request, Status};
 
 use crate::listener::Caller;
 
@@ -23,8 +24,7 @@ pub(crate) enum Peer {
 
 /// Gives a gRPC request the identity of its connection.
 pub(crate) fn identify(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let address =
-        request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let address = request.extensions().get::<Line>().and_then(|it| it.remote);
     request.extensions_mut().insert(Peer::Anonymous(address));
     Ok(request)
 }

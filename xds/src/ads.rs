@@ -1,6 +1,6 @@
 //! Aggregated discovery (ADS), both variants, over gRPC.
 //!
-//! One task serves one stream: it passes requests and snapshots to a
+//! One task serves one stream, that of its connection: it passes requests and snapshots to a
 //! [`Stream`](discovery::stream::Stream) and sends the responses of that machine to the client. A
 //! task that was busy finds only the latest snapshot, never those in between, so nothing is queued
 //! for a slow client.
@@ -16,48 +16,50 @@
 //! response holds back others, the stream is ended after a deadline, and the client comes back for
 //! the latest state.
 //!
-//! The service is written by hand. The generated one would need each response as a struct of its
-//! own; here the resources of a response are bytes that all streams share. The services of single
-//! types (CDS, EDS, …) are not offered; they would be more paths to the same task.
+//! The service is written by hand, down to the frames of gRPC. The generated one would need each
+//! response as a struct of its own and would copy it; here a response is bytes that streams share.
+//! The services of single types (CDS, EDS, …) are not offered; they would be more paths to the same
+//! task.
 
 use std::{
     convert::Infallible,
     fmt,
-    marker::PhantomData,
-    net::SocketAddr,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use mesh::node_hex;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use mesh::{hangup::Line, node_hex};
+use tokio::{sync::Semaphore, time::sleep};
 use tonic::{
-    Request, Response, Status, Streaming,
+    Status,
     body::Body,
-    codegen::{Body as HttpBody, BoxFuture, Service, StdError, http},
-    server::{Grpc, NamedService, StreamingService},
+    codegen::{Body as HttpBody, Service, StdError, http},
+    server::NamedService,
 };
-use tonic_prost::ProstCodec;
 use tracing::Instrument;
 
 pub(crate) use self::elsewhere::watch_other_servers;
 use self::{
-    conversation::{StreamIo, StreamTask},
+    conversation::{Conversation, StreamIo},
+    frames::Tails,
+    outlet::{Outlet, StreamBody},
+    requests::Requests,
+    text::Untrusted,
     variant::{Delta, ProtocolVariant, Sotw},
 };
-use crate::{MESSAGE_LIMIT, shared::Shared};
+use crate::shared::Shared;
 
 mod conversation;
 mod elsewhere;
+mod frames;
 mod mesh_check;
+mod outlet;
+mod requests;
 mod text;
 mod variant;
 
-/// Responses that the connection has not taken yet. One is enough: the next one is made from what
-/// is the latest snapshot by then.
-const RESPONSE_QUEUE: usize = 1;
+/// How often streams are looked at whose client does not read.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How many streams get their first responses at the same time. More would not finish sooner, and
 /// would keep the runtime from answering pings.
@@ -78,105 +80,97 @@ pub struct AdsServer {
 /// What all streams share.
 struct Streams {
     /// Tells clients which server, and which build of it, answers.
-    control_plane_id: String,
+    control_plane_id: Arc<str>,
     shared: Arc<Shared>,
     first_syncs: Arc<Semaphore>,
+    tails: Arc<Tails>,
 }
 
 impl AdsServer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let node_id = node_hex(shared.host.identity().node_id);
-        let control_plane_id = format!("{node_id}/quorate-{}", shared.config.version);
+        let control_plane_id = format!("{node_id}/quorate-{}", shared.config.version).into();
         let first_syncs = Arc::new(Semaphore::new(FIRST_SYNCS));
-        let streams = Streams { control_plane_id, shared, first_syncs };
+        let streams = Streams { control_plane_id, shared, first_syncs, tails: Arc::default() };
         Self { streams: Arc::new(streams) }
     }
 }
 
 impl Streams {
-    /// Starts the task of a stream, unless this server has not caught up: an empty response would
-    /// tell the client to drop everything.
-    fn open<V: ProtocolVariant>(
-        &self,
-        connection: Option<SocketAddr>,
-        requests: Streaming<V::Request>,
-    ) -> Result<ReceiverStream<Result<V::Response, Status>>, Status> {
-        self.shared.admit_stream()?;
-        let guard = self.shared.clients.open_stream(connection)?;
-        let (responses, outgoing) = mpsc::channel(RESPONSE_QUEUE);
+    /// Begins a stream, unless this server has not caught up: an empty response would tell the
+    /// client to drop everything.
+    fn open<V: ProtocolVariant>(&self, line: Line, body: Body) -> Result<StreamBody, Status> {
+        let shared = &self.shared;
+        shared.admit_stream()?;
+        let guard = shared.clients.open_stream(line)?;
+        let reading = guard.reading(shared.started());
+        let outlet = Outlet::default();
+        let io = StreamIo {
+            requests: Requests::new(body),
+            outlet: outlet.clone(),
+            tails: Arc::clone(&self.tails),
+            first_syncs: Arc::clone(&self.first_syncs),
+        };
         let stream = guard.number;
-        let io = StreamIo { requests, responses, first_syncs: Arc::clone(&self.first_syncs) };
-        let conversation = StreamTask::<V>::new(
-            self.control_plane_id.clone(),
-            io,
-            guard,
-            Arc::clone(&self.shared),
-        );
         let span =
-            tracing::info_span!("ads", stream, variant = V::NAME, client = tracing::field::Empty,);
-        self.shared.tasks.spawn(conversation.run().instrument(span));
-        Ok(ReceiverStream::new(outgoing))
+            tracing::info_span!("ads", stream, variant = V::NAME, client = tracing::field::Empty);
+        let id = Arc::clone(&self.control_plane_id);
+        let conversation = Conversation::<V>::new(id, io, guard, Arc::clone(shared));
+        let running = shared.tasks.token();
+        Ok(StreamBody::new(conversation.run().instrument(span), outlet, reading, running))
+    }
+
+    fn answer<V: ProtocolVariant>(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let (parts, body) = request.into_parts();
+        let line = parts.extensions.get::<Line>().cloned().unwrap_or_default();
+        match self.open::<V>(line, body) {
+            Ok(stream) => {
+                let mut response = http::Response::new(Body::new(stream));
+                let grpc = http::HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+                response
+            }
+            Err(status) => status.into_http(),
+        }
     }
 }
 
-/// One method of the service.
-struct Method<V> {
-    streams: Arc<Streams>,
-    variant: PhantomData<V>,
-}
-
-impl<V: ProtocolVariant> StreamingService<V::Request> for Method<V> {
-    type Response = V::Response;
-    type ResponseStream = ReceiverStream<Result<V::Response, Status>>;
-    type Future =
-        Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
-
-    fn call(&mut self, request: Request<Streaming<V::Request>>) -> Self::Future {
-        let opened = self.streams.open::<V>(request.remote_addr(), request.into_inner());
-        Box::pin(std::future::ready(opened.map(Response::new)))
+/// Ends connections whose client does not read: what it was sent stays in this server's memory.
+pub(crate) async fn watch_readers(shared: &Shared) {
+    loop {
+        tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            () = sleep(LOOK_EVERY) => {}
+        }
+        let patience = shared.config.stream_deadlines.read;
+        for client in shared.clients.hang_up_unread(shared.now(), patience) {
+            let client = Untrusted(&client);
+            tracing::warn!(%client, "the client does not read; its connection is ended");
+        }
     }
-}
-
-fn answer<V, B>(
-    streams: &Arc<Streams>,
-    request: http::Request<B>,
-) -> BoxFuture<http::Response<Body>, Infallible>
-where
-    V: ProtocolVariant,
-    B: HttpBody + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    let method = Method::<V> { streams: Arc::clone(streams), variant: PhantomData };
-    Box::pin(async move {
-        let codec = ProstCodec::<V::Response, V::Request>::default();
-        let mut grpc = Grpc::new(codec)
-            .apply_max_message_size_config(Some(MESSAGE_LIMIT), Some(MESSAGE_LIMIT));
-        Ok(grpc.streaming(method, request).await)
-    })
 }
 
 impl<B> Service<http::Request<B>> for AdsServer
 where
-    B: HttpBody + Send + 'static,
+    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        match request.uri().path() {
-            STREAM_PATH => answer::<Sotw, B>(&self.streams, request),
-            DELTA_PATH => answer::<Delta, B>(&self.streams, request),
-            path => {
-                let status = Status::unimplemented(format!("there is no method {path}"));
-                Box::pin(std::future::ready(Ok(status.into_http())))
-            }
-        }
+        let request = request.map(Body::new);
+        let response = match request.uri().path() {
+            STREAM_PATH => self.streams.answer::<Sotw>(request),
+            DELTA_PATH => self.streams.answer::<Delta>(request),
+            path => Status::unimplemented(format!("there is no method {path}")).into_http(),
+        };
+        std::future::ready(Ok(response))
     }
 }
 

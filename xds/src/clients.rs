@@ -12,9 +12,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use discovery::{lease::Time, resource::ResourceType, stream::PATIENCE};
+use discovery::{
+    lease::Time,
+    resource::{Name, ResourceType},
+    stream::PATIENCE,
+};
+use mesh::hangup::{Hangup, Line};
+use tokio::time::Instant;
 use tonic::Status;
 
 pub(crate) use self::stream_policy::{Redirected, ServerQuorum, StreamPolicy};
@@ -72,10 +79,21 @@ struct Entry {
     /// When the oldest unanswered response was sent, in milliseconds since the server's start.
     unanswered_since: AtomicU64,
     rejected: Mutex<Vec<Rejected>>,
+    /// Since when the connection has not taken what was sent, in milliseconds since the server's
+    /// start.
+    unread_since: AtomicU64,
+    hangup: Hangup,
 }
 
 /// A resource that a client rejects: its type, its name, and the client's reason.
-type Rejected = (ResourceType, Arc<str>, Arc<str>);
+type Rejected = (ResourceType, Name, Arc<str>);
+
+/// Notes whether the connection of a stream takes what is sent.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    entry: Arc<Entry>,
+    started: Instant,
+}
 
 /// One stream in the table, which is removed from it when this is dropped.
 #[derive(Debug)]
@@ -88,10 +106,8 @@ pub(crate) struct StreamGuard {
 
 impl Clients {
     /// Lets a stream in, if there is room.
-    pub(crate) fn open_stream(
-        self: &Arc<Self>,
-        connection: Option<SocketAddr>,
-    ) -> Result<StreamGuard, Status> {
+    pub(crate) fn open_stream(self: &Arc<Self>, line: Line) -> Result<StreamGuard, Status> {
+        let connection = line.remote;
         let mut table = lock(&self.table);
         if table.entries.len() >= MOST_STREAMS {
             return Err(Status::resource_exhausted(format!(
@@ -115,6 +131,8 @@ impl Clients {
             client: Mutex::default(),
             unanswered_since: AtomicU64::new(NEVER),
             rejected: Mutex::default(),
+            unread_since: AtomicU64::new(NEVER),
+            hangup: line.hangup,
         });
         table.entries.insert(number, Arc::clone(&entry));
         Ok(StreamGuard { clients: Arc::clone(self), number, connection, entry })
@@ -139,6 +157,22 @@ impl Clients {
         figures
     }
 
+    /// Ends the connections that have not taken what was sent for a time. Returns their clients.
+    pub(crate) fn hang_up_unread(&self, now: Time, patience: Duration) -> Vec<String> {
+        let is_unread = |entry: &&Arc<Entry>| {
+            let since = entry.unread_since.load(Ordering::Relaxed);
+            since != NEVER && now.saturating_sub(Time::from_millis(since)) >= patience
+        };
+        let unread: Vec<Arc<Entry>> =
+            lock(&self.table).entries.values().filter(is_unread).cloned().collect();
+        let clients = unread.iter().map(|entry| {
+            entry.unread_since.store(NEVER, Ordering::Relaxed);
+            entry.hangup.hang_up();
+            lock(&entry.client).clone()
+        });
+        clients.collect()
+    }
+
     /// The resources that clients reject, at most `limit`.
     pub(crate) fn rejected(&self, limit: usize) -> Vec<RejectedResource> {
         let entries: Vec<Arc<Entry>> = lock(&self.table).entries.values().cloned().collect();
@@ -161,7 +195,24 @@ impl Clients {
     }
 }
 
+impl Reading {
+    /// The connection was given something, and is busy until it asks for more.
+    pub(crate) fn must_read(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(NEVER);
+        self.entry.unread_since.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_read(&self) {
+        self.entry.unread_since.store(NEVER, Ordering::Relaxed);
+    }
+}
+
 impl StreamGuard {
+    /// `started` is the server's start.
+    pub(crate) fn reading(&self, started: Instant) -> Reading {
+        Reading { entry: Arc::clone(&self.entry), started }
+    }
+
     pub(crate) fn set_client(&self, id: &str) {
         id.clone_into(&mut lock(&self.entry.client));
     }
@@ -175,10 +226,7 @@ impl StreamGuard {
         self.clients.rejections.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_rejected(
-        &self,
-        rejected: impl IntoIterator<Item = (ResourceType, Arc<str>, Arc<str>)>,
-    ) {
+    pub(crate) fn set_rejected(&self, rejected: impl IntoIterator<Item = Rejected>) {
         let mut known = lock(&self.entry.rejected);
         known.clear();
         known.extend(rejected);
@@ -206,12 +254,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn connection(port: u16) -> Option<SocketAddr> {
-        Some(SocketAddr::from(([127, 0, 0, 1], port)))
+    fn connection(port: u16) -> Line {
+        Line { remote: Some(SocketAddr::from(([127, 0, 0, 1], port))), ..Line::default() }
     }
 
     #[test]
@@ -230,7 +276,8 @@ mod tests {
     #[test]
     fn a_server_has_a_limit() {
         let clients = Arc::new(Clients::default());
-        let open: Vec<_> = (0..MOST_STREAMS).map(|_| clients.open_stream(None)).collect();
+        let open: Vec<_> =
+            (0..MOST_STREAMS).map(|_| clients.open_stream(Line::default())).collect();
         let refused = clients.open_stream(connection(1)).unwrap_err();
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         drop(open);
@@ -242,7 +289,7 @@ mod tests {
     #[test]
     fn an_operator_sees_who_does_not_answer_and_what_is_rejected() {
         let clients = Arc::new(Clients::default());
-        let stream = clients.open_stream(None).unwrap();
+        let stream = clients.open_stream(Line::default()).unwrap();
         stream.set_client("front");
         stream.set_unanswered_since(Some(Duration::from_secs(5)));
         stream.count_rejection();

@@ -181,6 +181,9 @@ impl Disco {
         let (watched, in_group) = (Arc::clone(&self.shared), formed.clone());
         let watch = async move { ads::watch_other_servers(&watched, &in_group).await };
         parts.spawn(part("watch over other servers", watch));
+        let watched = Arc::clone(&self.shared);
+        let watch = async move { ads::watch_readers(&watched).await };
+        parts.spawn(part("watch over readers", watch));
         let shared = Arc::clone(&self.shared);
         parts.spawn(async move { own_record::run(&shared, &formed).await.map(|()| "own record") });
         let disco = self.clone();
@@ -264,6 +267,7 @@ impl Disco {
     async fn stop(&self) {
         let Shared { stopping, tasks, formed, .. } = &*self.shared;
         stopping.cancel();
+        self.shared.board.call_all();
         tasks.close();
         if timeout(STOP_PATIENCE, tasks.wait()).await.is_err() {
             tracing::debug!(streams = tasks.len(), "not every stream ended in time");

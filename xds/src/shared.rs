@@ -135,6 +135,10 @@ impl Shared {
         self.redirected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Time since the start.
     pub(crate) fn now(&self) -> Time {
         self.started.elapsed()

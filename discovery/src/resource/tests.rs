@@ -5,6 +5,15 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::envoy::service::discovery::v3::Resource as Wrapper;
 use prost::Message;
 
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, http_connection_manager::RouteSpecifier,
+};
+use envoy_types::pb::google::protobuf::Any;
+use prost::Name as _;
+
 use super::*;
 
 #[test]
@@ -14,6 +23,17 @@ fn a_type_is_found_by_its_url_and_no_other() {
     }
     assert_eq!(ResourceType::from_type_url(""), None);
     assert_eq!(ResourceType::from_type_url("type.googleapis.com/envoy.api.v2.Cluster"), None);
+}
+
+#[test]
+fn what_is_used_is_removed_after_what_uses_it() {
+    for kind in ResourceType::all() {
+        let used_first = kind.retired_after().iter().all(|it| match kind.part() {
+            Part::Used => it.part() == Part::User || it.index() < kind.index(),
+            Part::User | Part::Apart => it.index() < kind.index(),
+        });
+        assert!(used_first, "{kind}");
+    }
 }
 
 #[test]
@@ -75,7 +95,7 @@ fn a_cluster_with_eds_awaits_its_load_assignment() {
     let eds = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32));
     let awaits = |cluster: &Cluster| {
         let cluster = Resource::new(ResourceType::Cluster, "orders", cluster);
-        cluster.awaits().first().map(ToString::to_string)
+        cluster.references().first().map(|(_, name)| name.to_string())
     };
 
     let plain = Cluster { cluster_discovery_type: eds.clone(), ..Cluster::default() };
@@ -112,8 +132,10 @@ fn a_listener_awaits_the_routes_of_its_connection_managers() {
         ..Listener::default()
     };
     let resource = Resource::new(ResourceType::Listener, "l", &listener);
-    assert_eq!(resource.awaits(), ["a".into(), "b".into(), "c".into()]);
-    assert_eq!(Resource::new(ResourceType::Listener, "l", &Listener::default()).awaits(), []);
+    let routes = ["a", "b", "c"].map(|it| (ResourceType::Route, it.into()));
+    assert_eq!(resource.references(), routes);
+    let plain = Resource::new(ResourceType::Listener, "l", &Listener::default());
+    assert_eq!(plain.references(), []);
 }
 
 /// In a rolling upgrade both builds serve the same clients. If they computed different versions for

@@ -8,7 +8,7 @@ use super::rejections::{Quarantine, Rejections, Suspects, WHOLE_SET};
 use super::subscription::{Batch, Form, Subscription};
 use super::{Notice, PATIENCE, ProtocolVariant, Receipt};
 use crate::lease::Time;
-use crate::resource::{ResourceType, Version};
+use crate::resource::{Name, Resource, ResourceType, Version};
 use crate::snapshot::Snapshot;
 
 #[derive(Debug)]
@@ -17,23 +17,26 @@ pub(super) struct Channel {
     form: Form,
     pub(super) subscription: Subscription,
     unanswered: Option<Unanswered>,
-    /// The nonce of the latest response, answered or not.
-    latest: Option<String>,
+    /// The number of the latest response, answered or not. Nonces are the numbers of a stream's
+    /// responses.
+    latest: Option<u64>,
     rejections: Rejections,
     /// Whether the last response was a trial. Trials and other responses alternate, so that neither
     /// starves the other.
     was_trial: bool,
+    /// Full sets: the client has accepted none since one that lacked a removed resource.
+    owes_removals: bool,
 }
 
 /// A response that the client has neither accepted nor rejected.
 #[derive(Debug)]
-struct Unanswered {
-    nonce: String,
-    revision: u64,
-    sent_at: Time,
-    puts: Vec<(Arc<str>, Version)>,
-    gone: Vec<Arc<str>>,
-    precedes_users: bool,
+pub(super) struct Unanswered {
+    pub(super) nonce: u64,
+    pub(super) revision: u64,
+    pub(super) sent_at: Time,
+    pub(super) puts: Arc<[Resource]>,
+    pub(super) gone: Arc<[Name]>,
+    pub(super) precedes_users: bool,
 }
 
 /// The part of a request that answers a response.
@@ -46,6 +49,12 @@ pub(super) struct Answer<'a> {
 impl<'a> Answer<'a> {
     pub(super) const fn new(nonce: &'a str, error: Option<Status>) -> Self {
         Self { nonce, error }
+    }
+
+    /// The number of the response that this answers, if a stream could have given it.
+    fn number(&self) -> Option<u64> {
+        let is_canonical = !self.nonce.starts_with(['0', '+']);
+        self.nonce.parse().ok().filter(|_| is_canonical)
     }
 }
 
@@ -64,6 +73,7 @@ impl Channel {
             latest: None,
             rejections: Rejections::default(),
             was_trial: false,
+            owes_removals: false,
         }
     }
 
@@ -72,36 +82,43 @@ impl Channel {
     pub(super) fn handle_answer(
         &mut self,
         answer: &Answer<'_>,
+        snapshot: &Snapshot,
         now: Time,
         notices: &mut Vec<Notice>,
     ) -> Option<Receipt> {
-        let unanswered = self.unanswered.take_if(|it| it.nonce == answer.nonce)?;
+        let unanswered = self.unanswered.take_if(|it| Some(it.nonce) == answer.number())?;
         let (kind, revision) = (self.kind, unanswered.revision);
         let Some(error) = &answer.error else {
-            self.accept(unanswered, notices);
+            self.accept(unanswered, snapshot, notices);
             return Some(Receipt::Acked { kind, revision });
         };
         let reason = &*error.message;
         let names = if self.subscription.holds_unknown() {
             self.reject_whole(unanswered, reason, now, notices)
         } else {
-            self.reject(unanswered, reason, now, notices)
+            self.reject(unanswered, snapshot, reason, now, notices)
         };
         Some(Receipt::Nacked { kind, revision, names, reason: reason.to_owned() })
     }
 
-    fn accept(&mut self, unanswered: Unanswered, notices: &mut Vec<Notice>) {
+    fn accept(&mut self, unanswered: Unanswered, snapshot: &Snapshot, notices: &mut Vec<Notice>) {
         let kind = self.kind;
-        for (name, version) in unanswered.puts {
-            self.subscription.accept(&name, version);
-            if self.rejections.accept(&name, version) {
-                notices.push(Notice::Recovered { kind, name });
+        let is_at_once = unanswered.revision == snapshot.revision()
+            && self.subscription.is_accepted_at_once()
+            && self.rejections.is_empty();
+        let puts = if is_at_once { &[] } else { &*unanswered.puts };
+        for resource in puts {
+            let (name, version) = (resource.name(), resource.version());
+            self.subscription.accept(name, version, snapshot);
+            if self.rejections.accept(name, version) {
+                notices.push(Notice::Recovered { kind, name: name.clone() });
             }
         }
         if self.form == Form::FullSet {
+            self.owes_removals = false;
             self.subscription.accept_set();
             if self.rejections.accept_set() {
-                notices.push(Notice::Recovered { kind, name: WHOLE_SET.into() });
+                notices.push(Notice::Recovered { kind, name: WHOLE_SET });
             }
         }
     }
@@ -109,32 +126,37 @@ impl Channel {
     fn reject(
         &mut self,
         unanswered: Unanswered,
+        snapshot: &Snapshot,
         reason: &str,
         now: Time,
         notices: &mut Vec<Notice>,
-    ) -> Vec<Arc<str>> {
+    ) -> Vec<Name> {
         let Unanswered { puts, gone, .. } = unanswered;
         let size = puts.len() + gone.len();
         let mut suspects = Vec::new();
-        for (name, version) in puts {
-            if self.subscription.reject(&name, version) {
-                suspects.push((name, version));
+        for resource in &*puts {
+            let (name, version) = (resource.name(), resource.version());
+            if self.subscription.reject(name, version, snapshot) {
+                suspects.push((name.clone(), version));
             }
         }
-        let names: Vec<Arc<str>> = suspects.iter().map(|(name, _)| Arc::clone(name)).collect();
-        // Removals are repeated only if the response also had suspects. If a client rejects nothing
-        // but removals, repeating them would be rejected again.
-        if !names.is_empty() && !gone.is_empty() {
-            match self.form {
-                Form::Difference => {
-                    for name in &gone {
-                        self.subscription.reject_removal(name);
-                    }
+        let names: Vec<Name> = suspects.iter().map(|(name, _)| name.clone()).collect();
+        // Removals are repeated only if the response also had resources. If a client rejects
+        // nothing but removals, repeating them would be rejected again.
+        match self.form {
+            Form::Difference if !puts.is_empty() => {
+                for name in &*gone {
+                    self.subscription.reject_removal(name, snapshot);
                 }
-                // The next full set also lacks them.
-                Form::FullSet => self.subscription.require_response(),
-                Form::Part => {}
             }
+            // A set without the suspects follows, which also lacks what is removed.
+            Form::FullSet => {
+                self.owes_removals |= !gone.is_empty();
+                if self.owes_removals && !names.is_empty() {
+                    self.subscription.require_response();
+                }
+            }
+            Form::Difference | Form::Part => {}
         }
         if !suspects.is_empty() {
             let had_more = self.form != Form::FullSet && suspects.len() < size;
@@ -154,15 +176,15 @@ impl Channel {
         reason: &str,
         now: Time,
         notices: &mut Vec<Notice>,
-    ) -> Vec<Arc<str>> {
-        let blamed = self.rejections.quarantine(&WHOLE_SET.into(), Version::default(), reason, now);
+    ) -> Vec<Name> {
+        let blamed = self.rejections.quarantine(&WHOLE_SET, Version::default(), reason, now);
         self.report(blamed, reason, notices);
-        unanswered.puts.into_iter().map(|(name, _)| name).collect()
+        unanswered.puts.iter().map(|it| it.name().clone()).collect()
     }
 
     fn report(
         &self,
-        blamed: impl IntoIterator<Item = Arc<str>>,
+        blamed: impl IntoIterator<Item = Name>,
         reason: &str,
         notices: &mut Vec<Notice>,
     ) {
@@ -182,11 +204,8 @@ impl Channel {
     /// SotW: whether the request was made before the client saw the latest response. A nonce that
     /// this stream has not used is ignored: some clients send one from an earlier stream.
     pub(super) fn is_stale(&self, answer: &Answer<'_>, nonces: u64) -> bool {
-        let Some(latest) = &self.latest else {
-            return false;
-        };
-        let was_given = answer.nonce.parse::<u64>().is_ok_and(|it| (1..=nonces).contains(&it));
-        was_given && answer.nonce != latest
+        let given = answer.number().filter(|it| (1..=nonces).contains(it));
+        self.latest.is_some() && given.is_some() && given != self.latest
     }
 
     /// Takes the content of the next response; None if none is due, or if one is unanswered.
@@ -207,7 +226,7 @@ impl Channel {
 
     fn take_trial(&mut self, snapshot: &Snapshot, now: Time) -> Option<Batch> {
         while let Some(names) = self.rejections.next_trial(now) {
-            let batch = if names.iter().any(|it| &**it == WHOLE_SET) {
+            let batch = if names.contains(&WHOLE_SET) {
                 self.subscription.require_response();
                 self.subscription.take(snapshot, false)
             } else {
@@ -220,16 +239,14 @@ impl Channel {
         None
     }
 
-    pub(super) fn sent(&mut self, nonce: String, batch: &Batch, revision: u64, now: Time) {
-        self.latest = Some(nonce.clone());
-        self.unanswered = Some(Unanswered {
-            nonce,
-            revision,
-            sent_at: now,
-            puts: batch.puts.iter().map(|it| (Arc::clone(it.name()), it.version())).collect(),
-            gone: batch.gone.clone(),
-            precedes_users: batch.precedes_users,
-        });
+    pub(super) fn sent(&mut self, response: Unanswered) {
+        self.latest = Some(response.nonce);
+        self.unanswered = Some(response);
+    }
+
+    /// Whether the client has accepted everything, so that only a change or a request matters.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.unanswered.is_none() && self.rejections.is_empty() && self.subscription.is_at_rest()
     }
 
     pub(super) const fn kind(&self) -> ResourceType {
@@ -255,29 +272,28 @@ impl Channel {
     }
 
     /// Whether the client has accepted everything of the type.
-    pub(super) fn is_settled(&self, snapshot: &Snapshot, now: Time) -> bool {
+    pub(super) fn is_settled(&self, now: Time) -> bool {
         self.is_overdue(now)
             || (self.unanswered.is_none()
                 && !self.rejections.has_trials()
-                && !self.subscription.has_due(snapshot))
+                && !self.subscription.has_due())
     }
 
     /// Whether nothing is left to be sent.
-    pub(super) fn is_sent(&self, snapshot: &Snapshot, now: Time) -> bool {
-        self.is_overdue(now) || !self.subscription.has_due(snapshot)
+    pub(super) fn is_sent(&self, now: Time) -> bool {
+        self.is_overdue(now) || !self.subscription.has_due()
     }
 
     /// Whether something can be sent now.
-    pub(super) fn has_due(&self, snapshot: &Snapshot) -> bool {
-        !self.is_unanswered()
-            && (self.rejections.has_trials() || self.subscription.has_due(snapshot))
+    pub(super) fn has_due(&self) -> bool {
+        !self.is_unanswered() && (self.rejections.has_trials() || self.subscription.has_due())
     }
 
-    pub(super) fn must_precede(&self, snapshot: &Snapshot, now: Time) -> bool {
+    pub(super) fn must_precede(&self, now: Time) -> bool {
         !self.is_overdue(now)
             && (self.unanswered.as_ref().is_some_and(|it| it.precedes_users)
                 || self.rejections.has_trials()
-                || self.subscription.has_due_before_users(snapshot))
+                || self.subscription.has_due_before_users())
     }
 
     /// When the next response becomes due by time alone.
@@ -288,7 +304,7 @@ impl Channel {
         }
     }
 
-    pub(super) fn quarantined(&self) -> impl Iterator<Item = (&Arc<str>, &Quarantine)> {
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = (&Name, &Quarantine)> {
         self.rejections.quarantined()
     }
 }

@@ -3,8 +3,9 @@
 //! A server that may be behind must not remove it. So three cases are distinguished: the client
 //! holds nothing, it holds what this server would send, or it may hold more.
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
+use super::SotwRequest;
 use crate::resource::{ResourceType, Version};
 use crate::snapshot::{Snapshot, version_of};
 
@@ -40,14 +41,16 @@ impl Claim {
     }
 
     /// The claim of the first state-of-the-world request of a type.
-    pub fn of_sotw(request: &DiscoveryRequest, snapshot: &Snapshot) -> Self {
-        let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
+    pub fn of_sotw(request: &SotwRequest, snapshot: &Snapshot) -> Self {
+        let head = &request.head;
+        let Some(kind) = ResourceType::from_type_url(&head.type_url) else {
             return Self::Nothing;
         };
-        if request.version_info.is_empty() {
-            return if request.response_nonce.is_empty() { Self::Nothing } else { Self::Unknown };
+        if head.version_info.is_empty() {
+            return if head.response_nonce.is_empty() { Self::Nothing } else { Self::Unknown };
         }
-        if Version::parse(&request.version_info) == Some(version_for(kind, request, snapshot)) {
+        let names = request.names().unwrap_or_default();
+        if Version::parse(&head.version_info) == Some(version_for(kind, &names, snapshot)) {
             Self::Known
         } else {
             Self::Unknown
@@ -56,11 +59,10 @@ impl Claim {
 }
 
 /// The version of the response that the request would get.
-fn version_for(kind: ResourceType, request: &DiscoveryRequest, snapshot: &Snapshot) -> Version {
+fn version_for(kind: ResourceType, names: &[String], snapshot: &Snapshot) -> Version {
     if !kind.has_wildcard() {
         return snapshot.type_version(kind);
     }
-    let names = &request.resource_names;
     let is_wildcard = names.is_empty() || names.iter().any(|it| it == "*");
     let is_named = |name: &str| names.iter().any(|it| it == name);
     version_of(
@@ -73,6 +75,7 @@ fn version_for(kind: ResourceType, request: &DiscoveryRequest, snapshot: &Snapsh
 #[cfg(test)]
 mod tests {
     use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+    use envoy_types::pb::envoy::service::discovery::v3::DiscoveryRequest;
 
     use super::*;
     use crate::resource::{Resource, ResourceChange};
@@ -107,7 +110,7 @@ mod tests {
             response_nonce: nonce.to_owned(),
             ..DiscoveryRequest::default()
         };
-        Claim::of_sotw(&request, &snapshot())
+        Claim::of_sotw(&request.into(), &snapshot())
     }
 
     #[test]

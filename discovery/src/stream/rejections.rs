@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::subscription::Subscription;
 use crate::lease::Time;
-use crate::resource::Version;
+use crate::resource::{Name, Version};
 use crate::snapshot::Snapshot;
 
 #[cfg(test)]
@@ -40,14 +40,14 @@ const HINT_LIMIT: usize = 8 << 10;
 const REASON_LIMIT: usize = 512;
 
 /// Stands for a full set that was rejected as a whole.
-pub(super) const WHOLE_SET: &str = "*";
+pub(super) const WHOLE_SET: Name = arcstr::literal!("*");
 
 /// The rejected resources of one type on one stream.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
     /// Groups of suspects, each to be sent by itself.
-    trials: VecDeque<Vec<Arc<str>>>,
-    quarantine: BTreeMap<Arc<str>, Quarantine>,
+    trials: VecDeque<Vec<Name>>,
+    quarantine: BTreeMap<Name, Quarantine>,
 }
 
 /// A resource that the client rejected alone.
@@ -66,7 +66,7 @@ pub struct Quarantine {
 /// The suspects of one rejected response.
 #[derive(Debug)]
 pub(super) struct Suspects<'a> {
-    pub names: Vec<(Arc<str>, Version)>,
+    pub names: Vec<(Name, Version)>,
     /// Whether the response held more than these suspects and what the client had accepted before.
     pub had_more: bool,
     pub reason: &'a str,
@@ -75,7 +75,7 @@ pub(super) struct Suspects<'a> {
 impl Rejections {
     /// Adds the suspects of a rejected response. Returns those that are in quarantine because of
     /// it.
-    pub(super) fn add(&mut self, suspects: Suspects<'_>, now: Time) -> Vec<Arc<str>> {
+    pub(super) fn add(&mut self, suspects: Suspects<'_>, now: Time) -> Vec<Name> {
         let Suspects { names, had_more, reason } = suspects;
         if let [(name, version)] = &*names
             && !had_more
@@ -88,7 +88,7 @@ impl Rejections {
         if !hinted.is_empty() && hinted.len() <= MOST_HINTS {
             return self.follow_hints(hinted, others, reason, now);
         }
-        let names: Vec<Arc<str>> = names.into_iter().map(|(name, _)| name).collect();
+        let names: Vec<Name> = names.into_iter().map(|(name, _)| name).collect();
         // Each group is smaller than the response was, so this ends.
         if had_more || names.len() == 1 {
             self.plan(&names);
@@ -102,12 +102,12 @@ impl Rejections {
 
     fn follow_hints(
         &mut self,
-        hinted: Vec<(Arc<str>, Version)>,
-        others: Vec<(Arc<str>, Version)>,
+        hinted: Vec<(Name, Version)>,
+        others: Vec<(Name, Version)>,
         reason: &str,
         now: Time,
-    ) -> Vec<Arc<str>> {
-        let others: Vec<Arc<str>> = others.into_iter().map(|(name, _)| name).collect();
+    ) -> Vec<Name> {
+        let others: Vec<Name> = others.into_iter().map(|(name, _)| name).collect();
         self.plan(&others);
         let mut blamed = Vec::new();
         for (name, version) in hinted {
@@ -121,7 +121,7 @@ impl Rejections {
         blamed
     }
 
-    fn plan(&mut self, names: &[Arc<str>]) {
+    fn plan(&mut self, names: &[Name]) {
         if !names.is_empty() {
             self.trials.push_back(names.to_vec());
         }
@@ -130,11 +130,11 @@ impl Rejections {
     /// Puts a resource into quarantine. Returns its name if it was not there with this content.
     pub(super) fn quarantine(
         &mut self,
-        name: &Arc<str>,
+        name: &Name,
         version: Version,
         reason: &str,
         now: Time,
-    ) -> Option<Arc<str>> {
+    ) -> Option<Name> {
         let reason: Arc<str> = cut(reason, REASON_LIMIT).into();
         match self.quarantine.get_mut(name).filter(|it| it.version == version) {
             Some(known) => {
@@ -146,8 +146,8 @@ impl Rejections {
             None => {
                 let retry_at = now + pause(1);
                 let it = Quarantine { version, reason, since: now, times: 1, retry_at };
-                self.quarantine.insert(Arc::clone(name), it);
-                Some(Arc::clone(name))
+                self.quarantine.insert(name.clone(), it);
+                Some(name.clone())
             }
         }
     }
@@ -163,7 +163,7 @@ impl Rejections {
 
     /// The client accepted a full set, or has stated what it holds.
     pub(super) fn accept_set(&mut self) -> bool {
-        self.quarantine.remove(WHOLE_SET).is_some()
+        self.quarantine.remove(&WHOLE_SET).is_some()
     }
 
     /// Drops suspects and quarantines of resources that changed or are no longer wanted.
@@ -171,24 +171,28 @@ impl Rejections {
         self.trials
             .retain(|names| names.iter().any(|it| subscription.rejected(it, snapshot).is_some()));
         self.quarantine.retain(|name, it| {
-            &**name == WHOLE_SET || subscription.wanted_version(name, snapshot) == Some(it.version)
+            *name == WHOLE_SET || subscription.wanted_version(name, snapshot) == Some(it.version)
         });
     }
 
     /// The next group to be tried: of suspects, or of those in quarantine whose pause is over.
-    pub(super) fn next_trial(&mut self, now: Time) -> Option<Vec<Arc<str>>> {
+    pub(super) fn next_trial(&mut self, now: Time) -> Option<Vec<Name>> {
         self.trials.pop_front().or_else(|| {
-            let due: Vec<Arc<str>> = self
+            let due: Vec<Name> = self
                 .quarantine
                 .iter_mut()
                 .filter(|(_, it)| it.retry_at <= now)
                 .map(|(name, it)| {
                     it.retry_at = now + pause(it.times + 1);
-                    Arc::clone(name)
+                    name.clone()
                 })
                 .collect();
             (!due.is_empty()).then_some(due)
         })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.trials.is_empty() && self.quarantine.is_empty()
     }
 
     pub(super) fn has_trials(&self) -> bool {
@@ -200,7 +204,7 @@ impl Rejections {
         self.quarantine.values().map(|it| it.retry_at).min()
     }
 
-    pub(super) fn quarantined(&self) -> impl Iterator<Item = (&Arc<str>, &Quarantine)> {
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = (&Name, &Quarantine)> {
         self.quarantine.iter()
     }
 }

@@ -2,6 +2,9 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Locality};
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
 use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
@@ -14,25 +17,41 @@ const MIB: usize = 1 << 20;
 const AT: Time = Duration::from_secs(100);
 
 #[test]
-fn responses_share_the_encoded_resource() {
-    let snapshot = snapshot([endpoints("a", 10)]);
-    let mut stream = Stream::new(ProtocolVariant::Delta, "replica".to_owned());
-    let responses = stream.handle_delta(subscribe(&["a"]), &snapshot, AT).unwrap();
-    let wrapped = responses[0].to_delta().resources.remove(0);
-    let any = responses[0].to_sotw().resources.remove(0);
-    let original = snapshot.get(ResourceType::Endpoints, "a").unwrap();
-    assert_eq!(wrapped.as_ptr(), original.wrapped().as_ptr());
-    assert_eq!(any.as_ptr(), original.any().as_ptr());
+fn equal_responses_have_an_equal_tail() {
+    let snapshot = snapshot([endpoints("a", 10), endpoints("b", 10)]);
+    let response = |names: &[&str], variant| {
+        let mut stream = Stream::new(variant, "replica");
+        // Another nonce: the tail is the same all the same.
+        stream.nonces = names.len() as u64 * 1_000;
+        ask(&mut stream, names, "", &snapshot).remove(0)
+    };
+    for variant in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
+        let hash = |names: &[&str]| response(names, variant).tail_hash(variant);
+        assert_eq!(hash(&["a", "b"]), hash(&["b", "a", "b"]));
+        assert_ne!(hash(&["a", "b"]), hash(&["a"]));
+    }
+    let [delta, sotw] = [ProtocolVariant::Delta, ProtocolVariant::Sotw]
+        .map(|it| response(&["a", "b"], it).tail_hash(it));
+    assert_ne!(delta, sotw);
+    let missing = |name| response(&[name], ProtocolVariant::Delta);
+    assert_ne!(
+        missing("x").tail_hash(ProtocolVariant::Delta),
+        missing("y").tail_hash(ProtocolVariant::Delta)
+    );
 }
 
 #[test]
 fn messages_are_those_of_the_protocol() {
     let snapshot = snapshot([endpoints("a", 10)]);
     let resource = snapshot.get(ResourceType::Endpoints, "a").unwrap();
-    let mut stream = Stream::new(ProtocolVariant::Delta, "replica".to_owned());
-    let response = stream.handle_delta(subscribe(&["a", "gone"]), &snapshot, AT).unwrap().remove(0);
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica");
+    let response =
+        stream.handle_delta(subscribe(&["a", "gone"]), &told(&snapshot), AT).unwrap().remove(0);
 
-    let delta = response.to_delta_proto();
+    let encoded = response.encode(ProtocolVariant::Delta);
+    let length = response.head_len() + response.tail_len(ProtocolVariant::Delta);
+    assert_eq!(encoded.len(), length);
+    let delta = DeltaDiscoveryResponse::decode(encoded).unwrap();
     assert_eq!(delta.type_url, ResourceType::Endpoints.type_url());
     assert_eq!(delta.nonce, "1");
     assert_eq!(delta.removed_resources, ["gone"]);
@@ -44,7 +63,10 @@ fn messages_are_those_of_the_protocol() {
     assert_eq!(delta.resources[0].name, "a");
     assert_eq!(delta.resources[0].version, resource.version().to_string());
 
-    let sotw = response.to_sotw_proto();
+    let encoded = response.encode(ProtocolVariant::Sotw);
+    let length = response.head_len() + response.tail_len(ProtocolVariant::Sotw);
+    assert_eq!(encoded.len(), length);
+    let sotw = DiscoveryResponse::decode(encoded).unwrap();
     assert_eq!(sotw.type_url, ResourceType::Endpoints.type_url());
     assert_eq!(sotw.nonce, "1");
     assert_eq!(sotw.control_plane.unwrap().identifier, "replica");
@@ -60,7 +82,7 @@ fn large_responses_are_split_and_sent_one_by_one() {
     let snapshot = snapshot(resources);
 
     for variant in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
-        let mut stream = Stream::new(variant, "replica".to_owned());
+        let mut stream = Stream::new(variant, "replica");
         let mut got: Vec<Vec<String>> = Vec::new();
         let mut nonce = String::new();
         loop {
@@ -69,7 +91,7 @@ fn large_responses_are_split_and_sent_one_by_one() {
                 break;
             };
             assert_eq!(responses, [], "one response at a time");
-            let message_size = response.to_delta().encoded_len();
+            let message_size = response.encode(ProtocolVariant::Delta).len();
             assert!(response.resources.len() == 1 || message_size < 4 * MIB);
             got.push(response.resources.iter().map(|it| it.name().to_string()).collect());
             nonce = response.nonce;
@@ -85,12 +107,12 @@ fn a_full_set_is_never_split() {
         Resource::new(ResourceType::Cluster, name, &message)
     });
     let snapshot = snapshot(resources);
-    let mut stream = Stream::new(ProtocolVariant::Sotw, "replica".to_owned());
+    let mut stream = Stream::new(ProtocolVariant::Sotw, "replica");
     let request = DiscoveryRequest {
         type_url: ResourceType::Cluster.type_url().to_owned(),
         ..DiscoveryRequest::default()
     };
-    let responses = stream.handle_sotw(request, &snapshot, AT).unwrap();
+    let responses = stream.handle_sotw(request.into(), &told(&snapshot), AT).unwrap();
     assert_eq!(responses[0].resources.len(), 4);
 }
 
@@ -98,17 +120,17 @@ fn a_full_set_is_never_split() {
 fn an_answer_is_to_the_revision_that_was_sent() {
     let kind = ResourceType::Endpoints;
     let first = snapshot([endpoints("a", 1)]);
-    let mut stream = Stream::new(ProtocolVariant::Delta, "replica".to_owned());
-    stream.handle_delta(subscribe(&["a"]), &first, AT).unwrap();
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica");
+    stream.handle_delta(subscribe(&["a"]), &told(&first), AT).unwrap();
     assert_eq!(stream.unanswered_since(), Some((kind, AT)));
     assert!(!stream.is_owed(kind));
-    stream.handle_delta(answer("1", None), &first, AT).unwrap();
+    stream.handle_delta(answer("1", None), &told(&first), AT).unwrap();
     assert_eq!(stream.unanswered_since(), None);
     assert_eq!(stream.receipt(), Some(&Receipt::Acked { kind, revision: 1 }));
 
     let second = first.with_changes(7, [ResourceChange::Put(endpoints("a", 2))]);
-    stream.snapshot_changed(&second, AT);
-    stream.handle_delta(answer("2", Some("too long")), &second, AT).unwrap();
+    stream.snapshot_changed(&after(&first, &second), AT);
+    stream.handle_delta(answer("2", Some("too long")), &told(&second), AT).unwrap();
     let names = vec!["a".into()];
     let reason = "too long".to_owned();
     assert_eq!(stream.receipt(), Some(&Receipt::Nacked { kind, revision: 7, names, reason }));
@@ -120,10 +142,10 @@ fn an_answer_is_to_the_revision_that_was_sent() {
 fn a_client_that_does_not_answer_is_owed_what_comes() {
     let kind = ResourceType::Endpoints;
     let first = snapshot([endpoints("a", 1)]);
-    let mut stream = Stream::new(ProtocolVariant::Delta, String::new());
-    stream.handle_delta(subscribe(&["a"]), &first, AT).unwrap();
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica");
+    stream.handle_delta(subscribe(&["a"]), &told(&first), AT).unwrap();
     let second = first.with_changes(7, [ResourceChange::Put(endpoints("a", 2))]);
-    assert_eq!(stream.snapshot_changed(&second, AT), []);
+    assert_eq!(stream.snapshot_changed(&after(&first, &second), AT), []);
     assert!(stream.is_owed(kind));
     assert_eq!(stream.next_deadline(), Some(AT + PATIENCE));
     assert_eq!(stream.tick(AT + PATIENCE), []);
@@ -135,37 +157,46 @@ fn names_have_limits() {
     let snapshot = Snapshot::empty();
     let many: Vec<String> = (0..=MOST_NAMES).map(|it| it.to_string()).collect();
     let long = "x".repeat(LONGEST_NAME + 1);
-    let mut delta = Stream::new(ProtocolVariant::Delta, String::new());
+    let mut delta = Stream::new(ProtocolVariant::Delta, "replica");
     let mut request = subscribe(&[]);
     request.resource_names_subscribe = many[..MOST_NAMES].to_vec();
-    delta.handle_delta(request, &snapshot, AT).unwrap();
-    let another = delta.handle_delta(subscribe(&["another"]), &snapshot, AT);
+    delta.handle_delta(request, &told(&snapshot), AT).unwrap();
+    let another = delta.handle_delta(subscribe(&["another"]), &told(&snapshot), AT);
     assert_eq!(another, Err(Violation::TooManyNames));
-    assert_eq!(delta.handle_delta(subscribe(&[&long]), &snapshot, AT), Err(Violation::LongName));
+    assert_eq!(
+        delta.handle_delta(subscribe(&[&long]), &told(&snapshot), AT),
+        Err(Violation::LongName)
+    );
     let mut claims = subscribe(&[]);
     claims.initial_resource_versions = many.iter().map(|it| (it.clone(), String::new())).collect();
-    let mut delta = Stream::new(ProtocolVariant::Delta, String::new());
-    assert_eq!(delta.handle_delta(claims, &snapshot, AT), Err(Violation::TooManyNames));
+    let mut delta = Stream::new(ProtocolVariant::Delta, "replica");
+    assert_eq!(delta.handle_delta(claims, &told(&snapshot), AT), Err(Violation::TooManyNames));
 
-    let mut sotw = Stream::new(ProtocolVariant::Sotw, String::new());
+    let mut sotw = Stream::new(ProtocolVariant::Sotw, "replica");
     let request = DiscoveryRequest {
         type_url: ResourceType::Endpoints.type_url().to_owned(),
         resource_names: many,
         ..DiscoveryRequest::default()
     };
-    assert_eq!(sotw.handle_sotw(request, &snapshot, AT), Err(Violation::TooManyNames));
+    assert_eq!(
+        sotw.handle_sotw(request.into(), &told(&snapshot), AT),
+        Err(Violation::TooManyNames)
+    );
 }
 
 #[test]
 fn a_stream_speaks_one_variant() {
     let snapshot = Snapshot::empty();
-    let mut delta = Stream::new(ProtocolVariant::Delta, String::new());
-    let mut sotw = Stream::new(ProtocolVariant::Sotw, String::new());
+    let mut delta = Stream::new(ProtocolVariant::Delta, "replica");
+    let mut sotw = Stream::new(ProtocolVariant::Sotw, "replica");
     assert_eq!(
-        delta.handle_sotw(DiscoveryRequest::default(), &snapshot, AT),
+        delta.handle_sotw(DiscoveryRequest::default().into(), &told(&snapshot), AT),
         Err(Violation::OtherVariant)
     );
-    assert_eq!(sotw.handle_delta(subscribe(&[]), &snapshot, AT), Err(Violation::OtherVariant));
+    assert_eq!(
+        sotw.handle_delta(subscribe(&[]), &told(&snapshot), AT),
+        Err(Violation::OtherVariant)
+    );
 }
 
 #[test]
@@ -182,9 +213,9 @@ fn a_client_is_described_by_its_node() {
         ..Node::default()
     };
     let request = DeltaDiscoveryRequest { node: Some(node), ..subscribe(&[]) };
-    let mut stream = Stream::new(ProtocolVariant::Delta, String::new());
+    let mut stream = Stream::new(ProtocolVariant::Delta, "replica");
     assert_eq!(stream.client(), None);
-    stream.handle_delta(request, &Snapshot::empty(), AT).unwrap();
+    stream.handle_delta(request, &told(&Snapshot::empty()), AT).unwrap();
     assert_eq!(
         stream.client(),
         Some(&Client {
@@ -200,21 +231,31 @@ fn a_client_is_described_by_its_node() {
 fn ask(stream: &mut Stream, names: &[&str], nonce: &str, snapshot: &Snapshot) -> Vec<Response> {
     let responses = match stream.variant() {
         ProtocolVariant::Delta if nonce.is_empty() => {
-            stream.handle_delta(subscribe(names), snapshot, AT)
+            stream.handle_delta(subscribe(names), &told(snapshot), AT)
         }
-        ProtocolVariant::Delta => stream.handle_delta(answer(nonce, None), snapshot, AT),
+        ProtocolVariant::Delta => stream.handle_delta(answer(nonce, None), &told(snapshot), AT),
         ProtocolVariant::Sotw => stream.handle_sotw(
             DiscoveryRequest {
                 type_url: ResourceType::Endpoints.type_url().to_owned(),
                 resource_names: names.iter().map(ToString::to_string).collect(),
                 response_nonce: nonce.to_owned(),
                 ..DiscoveryRequest::default()
-            },
-            snapshot,
+            }
+            .into(),
+            &told(snapshot),
             AT,
         ),
     };
     responses.unwrap()
+}
+
+/// A snapshot without a change that concerns the client.
+fn told(snapshot: &Snapshot) -> Latest {
+    Latest { snapshot: snapshot.clone(), since: None }
+}
+
+fn after(earlier: &Snapshot, snapshot: &Snapshot) -> Latest {
+    Latest { snapshot: snapshot.clone(), since: Some(earlier.clone()) }
 }
 
 fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {

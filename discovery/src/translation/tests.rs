@@ -355,7 +355,8 @@ fn a_registry_is_translated_to_the_same_bytes_every_time() {
     let first = Told::of(&mesh).0;
     for _ in 0..32 {
         let again = Told::of(&mesh).0;
-        for kind in ResourceType::all() {
+        use ResourceType::{Cluster, Endpoints, Listener, Route};
+        for kind in [Cluster, Endpoints, Listener, Route] {
             let expected: Vec<_> = first.resources(kind).collect();
             assert_eq!(again.resources(kind).collect::<Vec<_>>(), expected);
             assert!(expected.len() > 2, "{kind}: {expected:?}");

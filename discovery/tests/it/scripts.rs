@@ -20,6 +20,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use discovery::interest::{Interest, StreamNumber};
 use discovery::lease::Time;
 use discovery::resource::{ResourceChange, ResourceType};
 use discovery::snapshot::Snapshot;
@@ -29,7 +30,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc::Status;
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 
-use crate::fixture::{read, resource};
+use crate::fixture::{delta_of, read, resource, sotw_of};
 
 /// Makes each script a separate test. A tidy test finds scripts that are not listed.
 macro_rules! scripts {
@@ -136,7 +137,8 @@ scripts! { sotw, ProtocolVariant::Sotw;
 
 struct Script {
     stream: Stream,
-    snapshot: Snapshot,
+    interest: Interest,
+    number: StreamNumber,
     now: Time,
     /// The latest nonce of each type; the fields below hold the latest version, and the names of
     /// the last request (SotW).
@@ -147,9 +149,12 @@ struct Script {
 
 impl Script {
     fn new(variant: ProtocolVariant) -> Self {
+        let mut interest = Interest::new(Snapshot::empty());
+        let number = interest.open();
         Self {
-            stream: Stream::new(variant, "replica".to_owned()),
-            snapshot: Snapshot::empty(),
+            stream: Stream::new(variant, "replica"),
+            interest,
+            number,
             now: Time::ZERO,
             nonces: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -169,8 +174,14 @@ impl Script {
                 (kind, text) => ResourceChange::Put(resource(kind_of(kind)?, name, text)),
             });
         }
-        self.snapshot = self.snapshot.with_changes(self.snapshot.revision() + 1, changes);
-        let responses = self.stream.snapshot_changed(&self.snapshot, self.now);
+        let latest = self.interest.latest();
+        let next = latest.with_changes(latest.revision() + 1, changes);
+        let responses = if self.interest.publish(next).contains(&self.number) {
+            let latest = self.interest.take(self.number);
+            self.stream.snapshot_changed(&latest, self.now)
+        } else {
+            Vec::new()
+        };
         Ok(self.print(&responses))
     }
 
@@ -211,6 +222,7 @@ impl Script {
         let error_detail =
             parts.error.map(|it| Status { message: it.to_owned(), ..Status::default() });
         let response_nonce = parts.nonce.to_owned();
+        let latest = self.interest.take(self.number);
         let responses = match self.stream.variant() {
             ProtocolVariant::Delta => {
                 let mut versions = BTreeMap::new();
@@ -229,7 +241,7 @@ impl Script {
                     error_detail,
                     ..DeltaDiscoveryRequest::default()
                 };
-                self.stream.handle_delta(request, &self.snapshot, self.now)
+                self.stream.handle_delta(request, &latest, self.now)
             }
             ProtocolVariant::Sotw => {
                 self.names.insert(short.to_owned(), parts.names.clone());
@@ -242,16 +254,20 @@ impl Script {
                     error_detail,
                     ..DiscoveryRequest::default()
                 };
-                self.stream.handle_sotw(request, &self.snapshot, self.now)
+                self.stream.handle_sotw(request.into(), &latest, self.now)
             }
         };
+        let is_behind =
+            self.interest.wish(self.number, self.stream.take_wishes(), &latest.snapshot);
+        assert!(!is_behind, "nothing is published meanwhile");
         Ok(match responses {
             Ok(responses) => self.print_receipt() + &self.print(&responses),
             Err(
                 violation @ (Violation::NoTypeUrl
                 | Violation::OtherVariant
                 | Violation::TooManyNames
-                | Violation::LongName),
+                | Violation::LongName
+                | Violation::NoText),
             ) => format!("violation: {violation}\n"),
         })
     }
@@ -292,7 +308,7 @@ impl Script {
         for response in responses {
             let (type_url, items, removed) = match self.stream.variant() {
                 ProtocolVariant::Delta => {
-                    let proto = response.to_delta_proto();
+                    let proto = delta_of(response);
                     assert_eq!(proto.control_plane.unwrap().identifier, "replica");
                     let items: Vec<_> = proto
                         .resources
@@ -302,7 +318,7 @@ impl Script {
                     (proto.type_url, items, proto.removed_resources)
                 }
                 ProtocolVariant::Sotw => {
-                    let proto = response.to_sotw_proto();
+                    let proto = sotw_of(response);
                     assert_eq!(proto.control_plane.unwrap().identifier, "replica");
                     (proto.type_url, proto.resources.iter().map(read).collect(), Vec::new())
                 }
@@ -340,7 +356,11 @@ impl Runner for Script {
             "wait" => self.wait(&mut args)?,
             "client" => format!("{:?}\n", self.stream.client()),
             "connect" => {
-                self.stream = Stream::new(self.stream.variant(), "replica".to_owned());
+                let seen = self.interest.latest().clone();
+                self.interest.wish(self.number, self.stream.withdraw(), &seen);
+                self.interest.close(self.number);
+                self.number = self.interest.open();
+                self.stream = Stream::new(self.stream.variant(), "replica");
                 self.nonces.clear();
                 String::new()
             }

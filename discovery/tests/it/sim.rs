@@ -17,7 +17,7 @@ use character::Character;
 use client::Client;
 use world::World;
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 3_000;
 const EVENTS_PER_CLIENT: usize = 17;
 
 /// Longer than any wait, and than any pause before a rejected resource is tried again.
@@ -46,7 +46,7 @@ fn run(seed: u64) {
     let mut clients: Vec<Client> =
         Character::all().into_iter().map(|it| Client::new(it, &mut rng)).collect();
     for client in &mut clients {
-        client.connect(&mut rng);
+        client.connect(&mut world, &mut rng);
     }
     for _ in 0..3 {
         for _ in 0..EVENTS_PER_CLIENT * clients.len() / 3 {
@@ -72,7 +72,7 @@ fn event(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
         35..65 => client.take_request(world),
         65..95 => client.take_response(rng),
         95..99 => client.act(rng),
-        _ => client.connect(rng),
+        _ => client.connect(world, rng),
     }
 }
 
@@ -97,15 +97,15 @@ fn rest(world: &mut World, clients: &mut [Client], rng: &mut StdRng) {
         client.tick(end);
         deliver(world, client, rng);
         if client.is_silent() {
-            client.invariant_has_something_of_all(&world.snapshot);
+            client.invariant_has_something_of_all(world.snapshot());
         } else {
-            client.invariant_has_what_there_is(&world.snapshot);
-            client.invariant_no_cluster_waits_for_ever(&world.snapshot);
+            client.invariant_has_what_there_is(world.snapshot());
+            client.invariant_no_cluster_waits_for_ever(world.snapshot());
         }
     }
 }
 
-fn deliver(world: &World, client: &mut Client, rng: &mut StdRng) {
+fn deliver(world: &mut World, client: &mut Client, rng: &mut StdRng) {
     let mut messages = 0;
     while client.has_messages() {
         client.take_request(world);

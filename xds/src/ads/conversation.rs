@@ -1,26 +1,30 @@
-//! The task of one stream.
+//! The conversation on one stream: what happens, what the machine answers, and when it ends.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
+use bytes::Bytes;
 use discovery::{
     resource::ResourceType,
-    snapshot::Snapshot,
     stream::{Claim, Notice, Receipt, Response, Stream, Violation},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep_until},
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::{
+    frames::Tails,
     mesh_check::check_mesh,
+    outlet::Outlet,
+    requests::Requests,
     text::{Few, Untrusted},
     variant::ProtocolVariant,
 };
 use crate::{
     clients::{StreamGuard, StreamPolicy},
     config::StreamDeadlines,
+    publish::Seat,
     shared::Shared,
 };
 
@@ -30,9 +34,6 @@ const ANSWER_WARNING: Duration = Duration::from_secs(30);
 /// How long a stop waits for the first request of a stream that was sent nothing yet. A client whose
 /// stream ends before that counts it as a failed connection (gRFC A57).
 const FIRST_RESPONSE_GRACE: Duration = Duration::from_millis(500);
-
-/// How long the status that ends a stream may wait for room behind the response before it.
-const FINAL_STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a client that holds resources waits for a quorum to confirm that this server has
 /// everything.
@@ -46,14 +47,15 @@ const DRAIN_WITHIN: Duration = Duration::from_secs(4);
 /// again.
 const STALE_STREAM_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// One ADS stream and its connection.
-pub(super) struct StreamTask<V: ProtocolVariant> {
+/// One ADS stream and its client.
+pub(super) struct Conversation<V: ProtocolVariant> {
     stream: Stream,
-    io: StreamIo<V>,
+    io: StreamIo,
     guard: StreamGuard,
     shared: Arc<Shared>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    policy: watch::Receiver<StreamPolicy>,
+    seat: Seat,
+    alarm: Alarm,
+    policy: StreamPolicy,
     opened: Instant,
     /// Whether a quorum that was asked after the stream began has confirmed that this server has
     /// everything; none until a quorum was asked.
@@ -67,12 +69,15 @@ pub(super) struct StreamTask<V: ProtocolVariant> {
     drain_at: Option<Instant>,
     /// When the stream ends at the latest, and why, once that is decided.
     stop_by: Option<(Instant, End)>,
+    end: End,
+    variant: std::marker::PhantomData<fn() -> V>,
 }
 
-/// What the task receives from its client and sends to it.
-pub(super) struct StreamIo<V: ProtocolVariant> {
-    pub(super) requests: Streaming<V::Request>,
-    pub(super) responses: mpsc::Sender<Result<V::Response, Status>>,
+/// What the conversation receives from its client and sends to it.
+pub(super) struct StreamIo {
+    pub(super) requests: Requests,
+    pub(super) outlet: Outlet,
+    pub(super) tails: Arc<Tails>,
     pub(super) first_syncs: Arc<Semaphore>,
 }
 
@@ -81,8 +86,6 @@ pub(super) struct StreamIo<V: ProtocolVariant> {
 enum End {
     /// The client has closed it, or is gone.
     Closed,
-    /// The client does not read.
-    Stuck,
     /// The client does not answer.
     Unanswered,
     /// The server stops.
@@ -93,23 +96,37 @@ enum End {
     Failed(Status),
 }
 
-impl<V: ProtocolVariant> StreamTask<V> {
+/// What happens to a stream.
+enum Event {
+    Request(Option<Result<Bytes, Status>>),
+    /// A change concerns the client, or the server changes its ways.
+    Called,
+    Deadline,
+}
+
+/// A timer. It is only set again for an earlier time: a time that is put off, as most are, costs
+/// nothing until the old one has come.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl<V: ProtocolVariant> Conversation<V> {
     pub(super) fn new(
-        control_plane_id: String,
-        io: StreamIo<V>,
+        control_plane_id: Arc<str>,
+        io: StreamIo,
         guard: StreamGuard,
         shared: Arc<Shared>,
     ) -> Self {
         let opened = Instant::now();
-        let mut policy = shared.policy.subscribe();
-        let draining = *policy.borrow_and_update() == StreamPolicy::Drain;
+        let policy = *shared.policy.borrow();
+        let draining = policy == StreamPolicy::Drain;
         let drain_at = draining.then(|| opened + STALE_STREAM_LIFETIME);
         Self {
             stream: Stream::new(V::VARIANT, control_plane_id),
             io,
             guard,
-            snapshots: shared.board.snapshots(),
+            seat: shared.board.join(),
             shared,
+            alarm: Alarm::default(),
             policy,
             opened,
             confirmed: None,
@@ -118,35 +135,36 @@ impl<V: ProtocolVariant> StreamTask<V> {
             warned: false,
             drain_at,
             stop_by: None,
+            end: End::Closed,
+            variant: std::marker::PhantomData,
         }
     }
 
-    pub(super) async fn run(mut self) {
-        let end = loop {
+    /// Talks to the client until the end. Returns the status that ends the stream.
+    pub(super) async fn run(mut self) -> Status {
+        loop {
             let step = self.step().await;
             let sent = match step {
-                Ok(responses) => self.send(responses).await,
+                Ok(responses) => {
+                    self.send(responses).await;
+                    Ok(())
+                }
                 Err(end) => Err(end),
             };
             if let Err(end) = sent {
-                break end;
+                self.end = end;
+                break;
             }
             self.publish_notices();
-        };
-        match self.stream.client() {
-            Some(_) => tracing::info!(%end, "unsubscribed"),
-            None => tracing::debug!(%end, "the stream ended"),
         }
-        let final_status = match end {
-            End::Failed(status) => status,
+        match &self.end {
+            End::Failed(status) => status.clone(),
             End::Unanswered => Status::deadline_exceeded(format!(
                 "a response was not answered for {} s; begin again for the latest state",
                 self.deadlines().answer.as_secs()
             )),
-            End::Closed | End::Stuck | End::Stopping | End::Draining => return,
-        };
-        // The client may be gone.
-        let _ = timeout(FINAL_STATUS_TIMEOUT, self.io.responses.send(Err(final_status))).await;
+            End::Closed | End::Stopping | End::Draining => Status::ok(""),
+        }
     }
 
     /// Waits for the next event and returns the machine's responses to it.
@@ -154,49 +172,56 @@ impl<V: ProtocolVariant> StreamTask<V> {
         if let Some((_, end)) = self.stop_by.take_if(|_| self.sent_any) {
             return Err(end);
         }
-        let ending = self.stop_by.is_some();
-        let stop_by = self.stop_by.as_ref().map(|it| it.0);
-        let deadline = self.next_deadline();
-        let now = Instant::now;
-        tokio::select! {
-            // The stop of the server comes last, so that the client is sent what it is owed before.
-            biased;
-            () = self.io.responses.closed() => Err(End::Closed),
-            request = self.io.requests.message() => match request {
-                Ok(Some(request)) => self.handle(request).await,
-                Ok(None) => Err(End::Closed),
-                Err(status) => Err(End::Failed(as_client_error(status))),
-            },
-            changed = self.snapshots.changed() => match changed {
-                Ok(()) => {
-                    let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-                    Ok(self.stream.snapshot_changed(&snapshot, self.shared.now()))
-                }
-                Err(_) => Err(End::Stopping),
-            },
-            changed = self.policy.changed() => match changed {
-                Ok(()) => {
-                    let drain = *self.policy.borrow_and_update() == StreamPolicy::Drain;
-                    self.drain_at = drain.then(|| now() + self.stagger(DRAIN_WITHIN));
-                    Ok(Vec::new())
-                }
-                Err(_) => Err(End::Stopping),
-            },
-            () = sleep_until(deadline.unwrap_or_else(now)), if deadline.is_some() => self.tick(),
-            () = self.shared.stopping.cancelled(), if !ending => Ok(self.end_soon(End::Stopping)),
-            () = sleep_until(self.drain_at.unwrap_or_else(now)),
-                if self.drain_at.is_some() && !ending => Ok(self.end_soon(End::Draining)),
-            () = sleep_until(stop_by.unwrap_or_else(now)), if ending => {
-                Err(self.stop_by.take().map_or(End::Stopping, |it| it.1))
+        match self.event().await {
+            Event::Request(Some(Ok(request))) => {
+                let request = V::decode(request).map_err(End::Failed)?;
+                self.handle(request).await
             }
+            Event::Request(Some(Err(status))) => Err(End::Failed(as_client_error(status))),
+            Event::Request(None) => Err(End::Closed),
+            Event::Called => Ok(self.answer_call()),
+            Event::Deadline => self.tick(),
         }
+    }
+
+    /// The next event. What the client is owed comes before the end of the stream.
+    async fn event(&mut self) -> Event {
+        let deadline = self.next_deadline();
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(request) = self.io.requests.poll_next(context) {
+                return Poll::Ready(Event::Request(request));
+            }
+            if self.seat.poll_called(context).is_ready() {
+                return Poll::Ready(Event::Called);
+            }
+            self.alarm.poll(deadline, context).map(|()| Event::Deadline)
+        })
+        .await
+    }
+
+    /// The server has called: there is a change, another policy, or a stop.
+    fn answer_call(&mut self) -> Vec<Response> {
+        let latest = self.seat.take();
+        let responses = match latest.since {
+            Some(_) => self.stream.snapshot_changed(&latest, self.shared.now()),
+            None => Vec::new(),
+        };
+        let policy = *self.shared.policy.borrow();
+        if policy != self.policy {
+            self.policy = policy;
+            let draining = policy == StreamPolicy::Drain;
+            self.drain_at = draining.then(|| Instant::now() + self.stagger(DRAIN_WITHIN));
+        }
+        if self.shared.stopping.is_cancelled() && self.stop_by.is_none() {
+            self.end_soon(End::Stopping);
+        }
+        responses
     }
 
     /// Ends the stream at once if the client was sent a response. If not, the client has a moment
     /// to be sent its first one.
-    fn end_soon(&mut self, end: End) -> Vec<Response> {
+    fn end_soon(&mut self, end: End) {
         self.stop_by = Some((Instant::now() + FIRST_RESPONSE_GRACE, end));
-        Vec::new()
     }
 
     /// The part of a time that this stream waits, so that streams are spread over it.
@@ -217,15 +242,12 @@ impl<V: ProtocolVariant> StreamTask<V> {
         let is_first = self.stream.client().is_none();
         self.check_not_behind(&request).await?;
         if !self.sent_any && self.first_sync.is_none() {
-            let waiting = Arc::clone(&self.io.first_syncs).acquire_owned();
-            self.first_sync = tokio::select! {
-                () = self.io.responses.closed() => return Err(End::Closed),
-                permit = waiting => permit.ok(),
-            };
+            self.first_sync = Arc::clone(&self.io.first_syncs).acquire_owned().await.ok();
         }
-        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
-        let responses = V::handle(&mut self.stream, request, &snapshot, self.shared.now())
-            .map_err(|violation| End::Failed(status_of(&violation)))?;
+        let latest = self.seat.take();
+        let responses = V::handle(&mut self.stream, request, &latest, self.shared.now());
+        self.seat.wish(self.stream.take_wishes(), &latest.snapshot);
+        let responses = responses.map_err(|violation| End::Failed(status_of(&violation)))?;
         if responses.is_empty() {
             self.first_sync = None;
         }
@@ -251,11 +273,8 @@ impl<V: ProtocolVariant> StreamTask<V> {
             return Ok(());
         }
         if self.confirmed.is_none() {
-            let asked = self.shared.wait_for_quorum_after(self.opened, CONFIRMATION_PATIENCE);
-            let confirmed = tokio::select! {
-                () = self.io.responses.closed() => return Err(End::Closed),
-                confirmed = asked => confirmed,
-            };
+            let confirmed =
+                self.shared.wait_for_quorum_after(self.opened, CONFIRMATION_PATIENCE).await;
             self.confirmed = Some(confirmed);
             if confirmed {
                 return Ok(());
@@ -274,7 +293,7 @@ impl<V: ProtocolVariant> StreamTask<V> {
     }
 
     fn claim(&self, request: &V::Request) -> Claim {
-        V::claim(request, &self.snapshots.borrow())
+        V::claim(request, &self.seat.latest())
     }
 
     /// When something happens without an event from outside.
@@ -283,7 +302,10 @@ impl<V: ProtocolVariant> StreamTask<V> {
         let warning = unanswered.filter(|_| !self.warned).map(|at| at + ANSWER_WARNING);
         let end = unanswered.filter(|_| self.is_owed()).map(|at| at + self.deadlines().answer);
         let next = [self.stream.next_deadline(), warning, end].into_iter().flatten().min();
-        next.map(|it| self.shared.moment(it))
+        let next = next.map(|it| self.shared.moment(it));
+        let drain_at = self.drain_at.filter(|_| self.stop_by.is_none());
+        let stop_by = self.stop_by.as_ref().map(|it| it.0);
+        [next, drain_at, stop_by].into_iter().flatten().min()
     }
 
     fn deadlines(&self) -> StreamDeadlines {
@@ -295,6 +317,13 @@ impl<V: ProtocolVariant> StreamTask<V> {
     }
 
     fn tick(&mut self) -> Result<Vec<Response>, End> {
+        let moment = Instant::now();
+        if let Some((_, end)) = self.stop_by.take_if(|it| it.0 <= moment) {
+            return Err(end);
+        }
+        if self.drain_at.take_if(|it| *it <= moment).is_some() && self.stop_by.is_none() {
+            self.end_soon(End::Draining);
+        }
         let now = self.shared.now();
         if let Some((kind, since)) = self.stream.unanswered_since() {
             let id = self.stream.client().map_or("", |client| &client.id);
@@ -374,15 +403,13 @@ impl<V: ProtocolVariant> StreamTask<V> {
         }
         let rejected = self.stream.quarantined();
         self.guard.set_rejected(
-            rejected.map(|(kind, name, why)| (kind, Arc::clone(name), Arc::clone(&why.reason))),
+            rejected.map(|(kind, name, why)| (kind, name.clone(), Arc::clone(&why.reason))),
         );
     }
 
-    async fn send(&mut self, responses: Vec<Response>) -> Result<(), End> {
-        if responses.is_empty() {
-            return Ok(());
-        }
-        for response in responses {
+    /// Sends responses, and waits until the connection has taken them.
+    async fn send(&mut self, responses: Vec<Response>) {
+        for response in &responses {
             tracing::trace!(
                 type_url = &*response.type_url,
                 nonce = response.nonce,
@@ -390,42 +417,55 @@ impl<V: ProtocolVariant> StreamTask<V> {
                 removed = response.removed.len(),
                 "response"
             );
-            let message = V::message(&response);
-            self.send_one(Some(message)).await?;
-            self.sent_any = true;
+            let (own, shared) = self.io.tails.frame(response, V::VARIANT);
+            self.io.outlet.push(own);
+            if let Some(shared) = shared {
+                self.io.outlet.push(shared);
+            }
         }
-        if self.first_sync.is_some() {
-            self.send_one(None).await?;
+        if !responses.is_empty() {
+            self.io.outlet.taken().await;
+            self.sent_any = true;
             self.first_sync = None;
         }
-        Ok(())
     }
+}
 
-    /// Sends a response once there is room for it; without a response, only waits until the
-    /// connection has taken those before.
-    async fn send_one(&self, message: Option<V::Response>) -> Result<(), End> {
-        let room = match timeout(self.deadlines().read, self.io.responses.reserve()).await {
-            Ok(Ok(room)) => room,
-            Ok(Err(_)) => return Err(End::Closed),
-            Err(_) => {
-                let id = self.stream.client().map_or("", |client| &client.id);
-                tracing::warn!(
-                    client = %Untrusted(id),
-                    "the client does not read; its stream is ended"
-                );
-                return Err(End::Stuck);
-            }
-        };
-        if let Some(message) = message {
-            room.send(Ok(message));
+impl<V: ProtocolVariant> Drop for Conversation<V> {
+    fn drop(&mut self) {
+        self.seat.withdraw(self.stream.withdraw());
+        match self.stream.client() {
+            Some(_) => tracing::info!(end = %self.end, "unsubscribed"),
+            None => tracing::debug!(end = %self.end, "the stream ended"),
         }
-        Ok(())
+    }
+}
+
+impl Alarm {
+    fn poll(
+        &mut self,
+        deadline: Option<Instant>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if deadline < sleep.deadline() {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            match sleep.as_mut().poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) if sleep.deadline() >= deadline => return Poll::Ready(()),
+                // It was set for an earlier time, which has passed without anything to do.
+                Poll::Ready(()) => sleep.as_mut().reset(deadline),
+            }
+        }
     }
 }
 
 fn status_of(violation: &Violation) -> Status {
     match violation {
-        Violation::NoTypeUrl | Violation::OtherVariant => {
+        Violation::NoTypeUrl | Violation::OtherVariant | Violation::NoText => {
             Status::invalid_argument(violation.to_string())
         }
         Violation::TooManyNames | Violation::LongName => {
@@ -446,7 +486,6 @@ impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("closed by the client"),
-            Self::Stuck => f.write_str("the client does not read"),
             Self::Unanswered => f.write_str("the client does not answer"),
             Self::Stopping => f.write_str("the server stops"),
             Self::Draining => f.write_str("the server has no quorum"),

@@ -40,6 +40,7 @@ pub(crate) async fn watch_other_servers(shared: &Shared, formed: &Formed) {
             continue;
         }
         shared.policy.send_replace(policy);
+        shared.board.call_all();
         if policy == StreamPolicy::Drain {
             let streams = shared.clients.figures(shared.now()).open;
             tracing::warn!(

@@ -1,32 +1,33 @@
 //! The two variants of the protocol, as types.
 
+use bytes::Bytes;
 use discovery::{
     lease::Time,
     snapshot::Snapshot,
-    stream::{self, Claim, DeltaMessage, Response, SotwMessage, Stream, Violation},
+    stream::{self, Claim, Latest, Response, SotwRequest, Stream, Violation},
 };
 use envoy_types::pb::envoy::{
-    config::core::v3::Node,
-    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+    config::core::v3::Node, service::discovery::v3::DeltaDiscoveryRequest,
 };
 use prost::Message;
+use tonic::Status;
 
 /// What differs between the variants: the messages, and which method of the machine takes them.
 pub(super) trait ProtocolVariant: Send + 'static {
     /// The variant's name in traces.
     const NAME: &'static str;
     const VARIANT: stream::ProtocolVariant;
-    type Request: Message + Default + 'static;
-    type Response: Message + Default + 'static;
+    type Request: Send + Sync + 'static;
+
+    /// Reads a request.
+    fn decode(message: Bytes) -> Result<Self::Request, Status>;
 
     fn handle(
         stream: &mut Stream,
         request: Self::Request,
-        snapshot: &Snapshot,
+        latest: &Latest,
         now: Time,
     ) -> Result<Vec<Response>, Violation>;
-
-    fn message(response: &Response) -> Self::Response;
 
     /// The client's node, which a stream needs to name only once.
     fn node(request: &Self::Request) -> Option<&Node>;
@@ -49,19 +50,18 @@ impl ProtocolVariant for Delta {
     const NAME: &'static str = "delta";
     const VARIANT: stream::ProtocolVariant = stream::ProtocolVariant::Delta;
     type Request = DeltaDiscoveryRequest;
-    type Response = DeltaMessage;
+
+    fn decode(message: Bytes) -> Result<DeltaDiscoveryRequest, Status> {
+        DeltaDiscoveryRequest::decode(message).map_err(|error| malformed(&error))
+    }
 
     fn handle(
         stream: &mut Stream,
         request: DeltaDiscoveryRequest,
-        snapshot: &Snapshot,
+        latest: &Latest,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        stream.handle_delta(request, snapshot, now)
-    }
-
-    fn message(response: &Response) -> DeltaMessage {
-        response.to_delta()
+        stream.handle_delta(request, latest, now)
     }
 
     fn node(request: &DeltaDiscoveryRequest) -> Option<&Node> {
@@ -84,35 +84,38 @@ impl ProtocolVariant for Delta {
 impl ProtocolVariant for Sotw {
     const NAME: &'static str = "sotw";
     const VARIANT: stream::ProtocolVariant = stream::ProtocolVariant::Sotw;
-    type Request = DiscoveryRequest;
-    type Response = SotwMessage;
+    type Request = SotwRequest;
+
+    fn decode(message: Bytes) -> Result<SotwRequest, Status> {
+        SotwRequest::decode(message).map_err(|error| malformed(&error))
+    }
 
     fn handle(
         stream: &mut Stream,
-        request: DiscoveryRequest,
-        snapshot: &Snapshot,
+        request: SotwRequest,
+        latest: &Latest,
         now: Time,
     ) -> Result<Vec<Response>, Violation> {
-        stream.handle_sotw(request, snapshot, now)
+        stream.handle_sotw(request, latest, now)
     }
 
-    fn message(response: &Response) -> SotwMessage {
-        response.to_sotw()
+    fn node(request: &SotwRequest) -> Option<&Node> {
+        request.head.node.as_ref()
     }
 
-    fn node(request: &DiscoveryRequest) -> Option<&Node> {
-        request.node.as_ref()
+    fn type_url(request: &SotwRequest) -> &str {
+        &request.head.type_url
     }
 
-    fn type_url(request: &DiscoveryRequest) -> &str {
-        &request.type_url
+    fn client(request: &SotwRequest) -> Option<&str> {
+        request.head.node.as_ref().map(|it| it.id.as_str())
     }
 
-    fn client(request: &DiscoveryRequest) -> Option<&str> {
-        request.node.as_ref().map(|it| it.id.as_str())
-    }
-
-    fn claim(request: &DiscoveryRequest, snapshot: &Snapshot) -> Claim {
+    fn claim(request: &SotwRequest, snapshot: &Snapshot) -> Claim {
         Claim::of_sotw(request, snapshot)
     }
+}
+
+fn malformed(error: &dyn std::error::Error) -> Status {
+    Status::invalid_argument(format!("the request cannot be read: {error}"))
 }

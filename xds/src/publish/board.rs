@@ -15,11 +15,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::audience::{Audience, Seat};
+
 /// The writing side.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     registry: Arc<RwLock<Registry>>,
-    snapshots: watch::Sender<Arc<Snapshot>>,
+    audience: Arc<Audience>,
     topology: watch::Sender<u64>,
     applied: watch::Sender<u64>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Publisher {
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
     registry: Arc<RwLock<Registry>>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    audience: Arc<Audience>,
     topology: watch::Receiver<u64>,
     applied: watch::Receiver<u64>,
 }
@@ -36,16 +38,16 @@ pub(crate) struct Board {
 impl Publisher {
     pub(crate) fn new() -> (Self, Board) {
         let registry = Arc::new(RwLock::new(Registry::default()));
-        let (snapshots, latest) = watch::channel(Arc::new(Snapshot::empty()));
+        let audience = Arc::new(Audience::new(Snapshot::empty()));
         let (topology, latest_topology) = watch::channel(0);
         let (applied, latest_applied) = watch::channel(0);
         let board = Board {
             registry: Arc::clone(&registry),
-            snapshots: latest,
+            audience: Arc::clone(&audience),
             topology: latest_topology,
             applied: latest_applied,
         };
-        (Self { registry, snapshots, topology, applied }, board)
+        (Self { registry, audience, topology, applied }, board)
     }
 
     /// Changes the registry that readers see.
@@ -53,9 +55,9 @@ impl Publisher {
         change(&mut self.registry.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Publishes a snapshot to the tasks of streams.
-    pub(crate) fn announce_snapshot(&self, snapshot: Arc<Snapshot>) {
-        self.snapshots.send_replace(snapshot);
+    /// Publishes a snapshot to the streams that it concerns.
+    pub(crate) fn announce_snapshot(&self, snapshot: Snapshot) {
+        self.audience.publish(snapshot);
     }
 
     /// Wakes the tasks that follow which servers, nodes and groups there are.
@@ -76,9 +78,19 @@ impl Board {
         read(&self.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The latest snapshot, to be followed.
-    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshots.clone()
+    /// A place among those who are told of snapshots.
+    pub(crate) fn join(&self) -> Seat {
+        self.audience.join()
+    }
+
+    /// Calls every stream of discovery, because the server changes its ways.
+    pub(crate) fn call_all(&self) {
+        self.audience.call_all();
+    }
+
+    #[cfg(test)]
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.audience.latest()
     }
 
     /// The log index at which servers, nodes or groups last changed, to be followed. Instances

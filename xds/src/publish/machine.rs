@@ -5,7 +5,7 @@
 //! [board](super::board), to which the same batch is applied once its rows are written. So a reader
 //! never sees half a batch, nor anything that a crash could undo.
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, mem};
 
 use bytes::Bytes;
 use discovery::{
@@ -90,7 +90,7 @@ impl RegistryMachine {
             next
         };
         self.snapshot = next;
-        self.publisher.announce_snapshot(Arc::new(self.snapshot.clone()));
+        self.publisher.announce_snapshot(self.snapshot.clone());
     }
 }
 

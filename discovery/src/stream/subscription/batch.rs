@@ -1,8 +1,6 @@
 //! The content of one response.
 
-use std::sync::Arc;
-
-use crate::resource::Resource;
+use crate::resource::{Name, Reference, Resource};
 
 /// Size above which a response is split, where the protocol allows it. By default gRPC clients
 /// refuse messages of more than 4 MiB.
@@ -12,11 +10,11 @@ const RESPONSE_LIMIT: usize = 3 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) puts: Vec<Resource>,
-    pub(crate) gone: Vec<Arc<str>>,
-    /// The load assignments that the client will wait for, because this response has their cluster
-    /// and the client had it not, or with other content.
-    pub(crate) awaits: Vec<Arc<str>>,
-    /// Whether listeners and routes wait for something in this response.
+    pub(crate) gone: Vec<Name>,
+    /// What the client will request and wait for, because this response has a resource that refers
+    /// to it and that the client had not, or with other content.
+    pub(crate) references: Vec<Reference>,
+    /// Whether users wait for something in this response.
     pub(crate) precedes_users: bool,
     size: usize,
 }

@@ -6,11 +6,10 @@
 //! the snapshot changes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::{Batch, Due, Form, Held, LastSent, Subscription};
-use crate::resource::{Resource, Version};
-use crate::snapshot::{Snapshot, hash_of, version_of};
+use crate::resource::{Name, Resource, Version};
+use crate::snapshot::{Snapshot, version_of};
 
 impl Subscription {
     /// Takes over the version of the set that the client accepted last on an earlier stream.
@@ -25,7 +24,7 @@ impl Subscription {
         let all = self.all_wanted(snapshot);
         let whole = version_of(all.iter().copied());
         let missing = Version::parse(version).map(|it| whole.hash().wrapping_sub(it.hash()));
-        let lacks = |it: &Resource| Some(hash_of(it)) == missing;
+        let lacks = |it: &Resource| Some(it.share()) == missing;
         let lacking = all.iter().position(|it| lacks(it));
         if missing != Some(0) && lacking.is_none() {
             self.holds_unknown = true;
@@ -34,7 +33,7 @@ impl Subscription {
         for (at, resource) in all.into_iter().enumerate() {
             if Some(at) != lacking {
                 let held = Held { last_sent: LastSent::Unknown, acked: Some(resource.version()) };
-                self.held.insert(Arc::clone(resource.name()), held);
+                self.open(resource.name(), held, snapshot);
             }
         }
     }
@@ -47,16 +46,17 @@ impl Subscription {
     /// The client accepted a set.
     pub(crate) fn accept_set(&mut self) {
         self.holds_unknown = false;
+        if self.open.is_empty() {
+            self.kept.clear();
+        }
     }
 
-    /// Keeps a content that the snapshot no longer has, if the client was sent or has accepted it.
-    pub(super) fn keep(&mut self, resource: &Resource) {
-        let version = resource.version();
-        let has = |held: &Held| {
-            held.last_sent == LastSent::Version(version) || held.acked == Some(version)
-        };
-        if self.held.get(resource.name()).is_some_and(has) {
-            self.kept.insert((Arc::clone(resource.name()), version), resource.clone());
+    /// Keeps a content that the next snapshot may not have, if the client was sent or has accepted
+    /// it.
+    pub(super) fn keep(&mut self, resource: &Resource, snapshot: &Snapshot) {
+        let (name, version) = (resource.name(), resource.version());
+        if self.held(name, snapshot).has(version) {
+            self.kept.insert((name.clone(), version), resource.clone());
         }
     }
 
@@ -67,31 +67,22 @@ impl Subscription {
         retire: bool,
     ) -> Option<Batch> {
         let mut batch = Batch::default();
-        for name in std::mem::take(&mut self.pending) {
-            match self.due(&name, snapshot) {
-                Due::Nothing => {}
-                Due::Put(_) => is_due = true,
-                // The answer is a set without it, in case the client once had it. A client that
-                // never had it waits for its own timer.
-                Due::Absent => {
-                    is_due = true;
-                    self.push_removal(&mut batch, name);
-                }
-                Due::Retire if retire && !self.postponed.contains(&name) => {
-                    is_due = true;
-                    self.push_removal(&mut batch, name);
-                }
-                Due::Retire => {
-                    self.pending.insert(name);
-                }
+        is_due |= self.open.has_puts();
+        for (name, due) in self.gone() {
+            // The answer to a name that is not there is a set without it, in case the client once
+            // had it. A client that never had it waits for its own timer.
+            if due == Due::Absent || (retire && !self.postponed.contains(&name)) {
+                is_due = true;
+                self.open.remove(&name);
+                batch.gone.push(name);
             }
         }
         if !is_due {
             return None;
         }
         for resource in self.all_wanted(snapshot) {
-            if self.last_sent(resource.name()) == Some(LastSent::Rejected(resource.version())) {
-                self.push_accepted(&mut batch, resource.name(), Some(resource));
+            if self.rejected(resource.name(), snapshot).is_some() {
+                self.push_accepted(&mut batch, resource.name(), snapshot);
             } else {
                 self.put(&mut batch, resource);
             }
@@ -102,8 +93,8 @@ impl Subscription {
 
     /// The set that the client accepted last, with some resources that it rejected. Other changes
     /// wait, so that a rejection can only be caused by these resources.
-    pub(super) fn take_trial_set(&mut self, names: &[Arc<str>], snapshot: &Snapshot) -> Batch {
-        let on_trial: BTreeSet<&Arc<str>> =
+    pub(super) fn take_trial_set(&mut self, names: &[Name], snapshot: &Snapshot) -> Batch {
+        let on_trial: BTreeSet<&Name> =
             names.iter().filter(|it| self.rejected(it, snapshot).is_some()).collect();
         let mut batch = Batch::default();
         if on_trial.is_empty() {
@@ -113,57 +104,49 @@ impl Subscription {
             if on_trial.contains(resource.name()) {
                 self.put(&mut batch, resource);
             } else {
-                self.push_accepted(&mut batch, resource.name(), Some(resource));
+                self.push_accepted(&mut batch, resource.name(), snapshot);
             }
         }
         self.push_removed(&mut batch, snapshot);
         batch
     }
 
+    fn gone(&self) -> Vec<(Name, Due)> {
+        self.open.gone().map(|(name, it)| (name.clone(), it.due.clone())).collect()
+    }
+
     /// Adds resources that were removed, or left the wildcard, and wait until nothing uses them.
     fn push_removed(&mut self, batch: &mut Batch, snapshot: &Snapshot) {
-        let waiting: Vec<Arc<str>> = self
-            .pending
-            .iter()
-            .filter(|it| self.due(it, snapshot) == Due::Retire)
-            .cloned()
-            .collect();
-        for name in waiting {
-            let current = snapshot.get(self.kind, &name);
-            let last_sent = match self.last_sent(&name) {
-                Some(LastSent::Version(version)) => self.content(&name, version, current),
-                Some(LastSent::Unknown | LastSent::Rejected(_) | LastSent::Missing) | None => None,
+        for (name, _) in self.gone().into_iter().filter(|it| it.1 == Due::Retire) {
+            let last_sent = match self.held(&name, snapshot).last_sent {
+                LastSent::Version(version) => self.content(&name, version, snapshot),
+                LastSent::Nothing
+                | LastSent::Unknown
+                | LastSent::Rejected(_)
+                | LastSent::Missing => None,
             };
             match last_sent {
                 Some(resource) => batch.push(resource),
-                None => self.push_accepted(batch, &name, current),
+                None => self.push_accepted(batch, &name, snapshot),
             }
         }
-        let held = &self.held;
-        self.kept.retain(|(name, version), _| {
-            held.get(name).is_some_and(|it| {
-                it.last_sent == LastSent::Version(*version) || it.acked == Some(*version)
-            })
-        });
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.retain(|(name, version), _| self.held(name, snapshot).has(*version));
+        self.kept = kept;
     }
 
     /// Adds the content of a name that the client accepted last, if it accepted any.
-    fn push_accepted(&self, batch: &mut Batch, name: &Arc<str>, current: Option<&Resource>) {
-        let accepted = self.acked(name).and_then(|it| self.content(name, it, current));
-        if let Some(resource) = accepted {
+    fn push_accepted(&self, batch: &mut Batch, name: &Name, snapshot: &Snapshot) {
+        let acked = self.held(name, snapshot).acked;
+        if let Some(resource) = acked.and_then(|it| self.content(name, it, snapshot)) {
             batch.push(resource);
         }
     }
 
-    fn content(
-        &self,
-        name: &Arc<str>,
-        version: Version,
-        current: Option<&Resource>,
-    ) -> Option<Resource> {
-        match current {
+    fn content(&self, name: &Name, version: Version, snapshot: &Snapshot) -> Option<Resource> {
+        match snapshot.get(self.kind, name) {
             Some(resource) if resource.version() == version => Some(resource.clone()),
-            Some(_) | None => self.kept.get(&(Arc::clone(name), version)).cloned(),
+            Some(_) | None => self.kept.get(&(name.clone(), version)).cloned(),
         }
     }
 

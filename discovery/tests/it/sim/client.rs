@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use discovery::interest::StreamNumber;
 use discovery::lease::Time;
 use discovery::resource::ResourceType;
 use discovery::snapshot::Snapshot;
@@ -27,6 +28,8 @@ pub(crate) struct Client {
     requests: VecDeque<Request>,
     responses: VecDeque<Message>,
     stream: Stream,
+    /// None before the first connection.
+    number: Option<StreamNumber>,
 }
 
 /// What the client wants and has, of one type.
@@ -60,7 +63,8 @@ impl Client {
             taken_ports: BTreeSet::new(),
             requests: VecDeque::new(),
             responses: VecDeque::new(),
-            stream: Stream::new(character.variant, "replica".to_owned()),
+            stream: Stream::new(character.variant, "replica"),
+            number: None,
         };
         match character.behavior {
             Behavior::Envoy => {
@@ -81,9 +85,15 @@ impl Client {
     // === Events ===
 
     /// Closes the connection, if there is one, and makes another.
-    pub(crate) fn connect(&mut self, rng: &mut StdRng) {
+    pub(crate) fn connect(&mut self, world: &mut World, rng: &mut StdRng) {
         self.reconnected |= self.types.iter().any(|it| it.asked);
-        self.stream = Stream::new(self.character.variant, "replica".to_owned());
+        if let Some(number) = self.number {
+            let seen = world.snapshot().clone();
+            world.interest.wish(number, self.stream.withdraw(), &seen);
+            world.interest.close(number);
+        }
+        self.number = Some(world.interest.open());
+        self.stream = Stream::new(self.character.variant, "replica");
         self.requests.clear();
         self.responses.clear();
         for state in &mut self.types {
@@ -108,9 +118,14 @@ impl Client {
         }
     }
 
-    pub(crate) fn notify(&mut self, world: &World) {
-        let responses = self.stream.snapshot_changed(&world.snapshot, world.now);
-        self.sent(&responses);
+    /// Tells the stream of changes that concern the client, if there are any.
+    pub(crate) fn notify(&mut self, world: &mut World) {
+        let number = self.number.expect("connected");
+        if world.interest.is_marked(number) {
+            let latest = world.interest.take(number);
+            let responses = self.stream.snapshot_changed(&latest, world.now);
+            self.sent(&responses);
+        }
     }
 
     /// Calls the stream if its deadline has come.
@@ -133,13 +148,15 @@ impl Client {
     }
 
     /// Delivers a request to the server.
-    pub(crate) fn take_request(&mut self, world: &World) {
+    pub(crate) fn take_request(&mut self, world: &mut World) {
         let Some(request) = self.requests.pop_front() else {
             return;
         };
         if request.is_answer {
             self.types[request.kind.index()].unanswered -= 1;
         }
+        let number = self.number.expect("connected");
+        let latest = world.interest.take(number);
         let type_url = request.kind.type_url().to_owned();
         let error_detail = request.error.map(|message| Status { message, ..Status::default() });
         let responses = match self.character.variant {
@@ -153,7 +170,7 @@ impl Client {
                     error_detail,
                     ..DeltaDiscoveryRequest::default()
                 },
-                &world.snapshot,
+                &latest,
                 world.now,
             ),
             ProtocolVariant::Sotw => self.stream.handle_sotw(
@@ -164,11 +181,13 @@ impl Client {
                     response_nonce: request.nonce,
                     error_detail,
                     ..DiscoveryRequest::default()
-                },
-                &world.snapshot,
+                }
+                .into(),
+                &latest,
                 world.now,
             ),
         };
+        world.interest.wish(number, self.stream.take_wishes(), &latest.snapshot);
         self.sent(&responses.expect("no client here breaks the protocol"));
     }
 

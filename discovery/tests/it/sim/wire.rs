@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use discovery::resource::{Resource, ResourceType};
 use discovery::stream::Response;
 
-use crate::fixture::read;
+use crate::fixture::{delta_of, read, sotw_of};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
@@ -37,7 +37,7 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn from_delta(response: &Response) -> Self {
-        let proto = response.to_delta_proto();
+        let proto = delta_of(response);
         let count = proto.resources.len();
         let puts: BTreeMap<_, _> = proto
             .resources
@@ -54,7 +54,7 @@ impl Message {
     }
 
     pub(crate) fn from_sotw(response: &Response) -> Self {
-        let proto = response.to_sotw_proto();
+        let proto = sotw_of(response);
         let items = proto.resources.iter().map(read);
         let puts: BTreeMap<_, _> =
             items.map(|it| (it.name, Item { text: it.text, version: String::new() })).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use discovery::interest::Interest;
 use discovery::lease::Time;
 use discovery::resource::{Resource, ResourceChange, ResourceType};
 use discovery::snapshot::Snapshot;
@@ -16,7 +17,7 @@ use crate::fixture::resource;
 /// makes picky clients reject it. The names that a listener or route uses follow.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub snapshot: Snapshot,
+    pub interest: Interest,
     pub now: Time,
     services: BTreeSet<String>,
     /// By service: another service that its route leads to as well.
@@ -37,7 +38,7 @@ pub(crate) const SERVICES: [&str; 5] = ["s0", "s1", "s2", "s3", "s4"];
 impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self {
-            snapshot: Snapshot::empty(),
+            interest: Interest::new(Snapshot::empty()),
             now: Time::ZERO,
             services: BTreeSet::new(),
             detours: BTreeMap::new(),
@@ -46,6 +47,10 @@ impl World {
         };
         world.publish(None);
         world
+    }
+
+    pub(crate) const fn snapshot(&self) -> &Snapshot {
+        self.interest.latest()
     }
 
     pub(crate) fn step(&mut self, rng: &mut StdRng) {
@@ -81,17 +86,18 @@ impl World {
     }
 
     pub(crate) fn step_without_change(&mut self) {
-        self.snapshot = self.snapshot.with_changes(self.snapshot.revision() + 1, []);
+        self.interest.publish(self.snapshot().with_changes(self.snapshot().revision() + 1, []));
     }
 
     /// Publishes the same content without the steps that led to it.
     fn publish_anew(&mut self) {
         let puts: Vec<_> = self.texts.iter().map(|(key, text)| put(key, text)).collect();
-        self.snapshot = Snapshot::empty().with_changes(self.snapshot.revision() + 1, puts);
+        let anew = Snapshot::empty().with_changes(self.snapshot().revision() + 1, puts);
+        self.interest.publish(anew);
     }
 
     fn publish(&mut self, touched: Option<((ResourceType, String), bool)>) {
-        let revision = self.snapshot.revision() + 1;
+        let revision = self.snapshot().revision() + 1;
         let mut texts = BTreeMap::new();
         for (key, uses) in self.wanted() {
             let touch = touched.as_ref().filter(|(it, _)| *it == key);
@@ -107,7 +113,7 @@ impl World {
         let changed = texts.iter().filter(|(key, text)| self.texts.get(*key) != Some(*text));
         changes.extend(changed.map(|(key, text)| put(key, text)));
         self.texts = texts;
-        self.snapshot = self.snapshot.with_changes(revision, changes);
+        self.interest.publish(self.snapshot().with_changes(revision, changes));
     }
 
     fn wanted(&self) -> BTreeMap<(ResourceType, String), String> {

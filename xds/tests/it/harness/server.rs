@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use mesh::{DISCO_GROUP, DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId};
+use mesh::{DISCO_GROUP, DataDir, DataDirError, Hint, Mesh, MeshConfig, MeshId, hangup::Hanging};
 use proto::quorate::v1::{
     FormRequest, Formation, FormationMember, IdentifyRequest, form_request::Step,
     mesh_client::MeshClient, registry_client::RegistryClient,
@@ -11,7 +11,7 @@ use proto::quorate::v1::{
 use raft::{Group, Host, Timing};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blocking};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use xds::{Disco, DiscoConfig, DiscoError, Readiness, StreamDeadlines};
@@ -232,7 +232,7 @@ fn serve(
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(relayed);
     let stop = host_stop.clone().cancelled_owned();
-    let incoming = TcpListenerStream::new(listener);
+    let incoming = TcpListenerStream::new(listener).map(|it| it.map(Hanging::new));
     tasks.spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await.unwrap() });
     let host_shutdown = host_stop.clone();
     let (mesh, mesh_shutdown) = (host.mesh().clone(), host_stop.clone());
