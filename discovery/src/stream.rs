@@ -50,8 +50,8 @@
 //!
 //! # Types this server does not know
 //!
-//! Real clients also ask for types that they do not need (secrets, runtime layers, scoped routes).
-//! Such a request does not end the stream. In the delta variant every requested name is answered
+//! Real clients also ask for types that are of later versions or of other servers. Such a request
+//! does not end the stream. In the delta variant every requested name is answered
 //! with its removal and a wildcard with an empty response, so that the client's start does not
 //! wait. SotW cannot say that a resource does not exist, so no response is sent and the client's
 //! own timer runs out.
@@ -78,6 +78,7 @@ mod response;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use channel::{Answer, Channel};
 pub use claims::Claim;
@@ -85,6 +86,8 @@ pub use client::Client;
 pub use rejections::Quarantine;
 pub use request::{Malformed, SotwRequest};
 pub use response::Response;
+use told::Between;
+pub use told::{Latest, Wish};
 
 /// Longest wait for a client: for its answer to a response, or for a request that must follow a
 /// response.
@@ -141,44 +144,6 @@ pub enum Notice {
     Quarantined { kind: ResourceType, name: Name, reason: Arc<str> },
     /// The client has accepted it since.
     Recovered { kind: ResourceType, name: Name },
-}
-
-/// The latest snapshot, as one stream is told of it.
-#[derive(Clone, Debug)]
-pub struct Latest {
-    pub snapshot: Snapshot,
-    /// The snapshot before the first change that concerns the client and that the stream was not
-    /// told of. None if there is no such change: the client wants nothing that has changed.
-    pub since: Option<Snapshot>,
-}
-
-/// A change of what a client wants to be told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    Name(ResourceType, Name),
-    NoName(ResourceType, Name),
-    /// Everything of a type that is in the wildcard.
-    All(ResourceType),
-    NotAll(ResourceType),
-}
-
-/// The way of a client from one snapshot to the next.
-#[derive(Debug)]
-struct Between {
-    /// The snapshot that the client is sent.
-    seen: Snapshot,
-    /// The one that comes next, and the source of fresh types.
-    latest: Snapshot,
-}
-
-impl Between {
-    fn of(&self, kind: ResourceType) -> &Snapshot {
-        if kind.is_fresh() { &self.latest } else { &self.seen }
-    }
-
-    fn is_behind(&self) -> bool {
-        self.seen.revision() != self.latest.revision()
-    }
 }
 
 /// One ADS connection.

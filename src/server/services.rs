@@ -71,7 +71,8 @@ impl Services {
         routes.add_service(host.raft_service()).add_service(host.mesh_service());
         let mut names = MESH_SERVICES.to_vec();
         if let Some(disco) = &self.disco {
-            routes.add_service(disco.ads_service()).add_service(disco.registry_service());
+            disco.add_discovery(&mut routes);
+            routes.add_service(disco.registry_service());
             names.extend(DISCO_SERVICES);
         }
         add_common(&mut routes, &names, health)?;

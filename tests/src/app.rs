@@ -33,7 +33,7 @@ pub enum Manner {
     ClosesReused,
     /// Never answers.
     Hangs,
-    /// Answers with ten pieces, one each [`PIECE_EVERY`].
+    /// Answers with ten pieces, one each `PIECE_EVERY`.
     Trickles,
 }
 

@@ -18,24 +18,14 @@
 //!
 //! The service is written by hand, down to the frames of gRPC. The generated one would need each
 //! response as a struct of its own and would copy it; here a response is bytes that streams share.
-//! The services of single types (CDS, EDS, …) are not offered; they would be more paths to the same
-//! task.
+//! The services of single types (CDS, EDS, …) lead to the same streams.
 
-use std::{
-    convert::Infallible,
-    fmt,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
+use discovery::resource::ResourceType;
 use mesh::{hangup::Line, node_hex};
 use tokio::{sync::Semaphore, time::sleep};
-use tonic::{
-    Status,
-    body::Body,
-    codegen::{Body as HttpBody, Service, StdError, http},
-    server::NamedService,
-};
+use tonic::{Status, body::Body, codegen::http, service::RoutesBuilder};
 use tracing::Instrument;
 
 pub(crate) use self::elsewhere::watch_other_servers;
@@ -45,35 +35,31 @@ use self::{
     outlet::{Outlet, StreamBody},
     requests::Requests,
     text::Untrusted,
-    variant::{Delta, ProtocolVariant, Sotw},
+    variant::ProtocolVariant,
 };
 use crate::shared::Shared;
 
+mod alarm;
 mod conversation;
 mod elsewhere;
 mod frames;
 mod mesh_check;
+mod methods;
 mod outlet;
 mod requests;
 mod text;
 mod variant;
 
 /// How often streams are looked at whose client does not read.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How many streams get their first responses at the same time. More would not finish sooner, and
 /// would keep the runtime from answering pings.
 const FIRST_SYNCS: usize = 32;
 
-const SERVICE: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
-const STREAM_PATH: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
-const DELTA_PATH: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
-
-/// The ADS gRPC service. Clones serve the same streams.
+/// The gRPC services of discovery. Clones serve the same streams.
 #[derive(Clone)]
-pub struct AdsServer {
+pub(crate) struct AdsServer {
     streams: Arc<Streams>,
 }
 
@@ -94,18 +80,48 @@ impl AdsServer {
         let streams = Streams { control_plane_id, shared, first_syncs, tails: Arc::default() };
         Self { streams: Arc::new(streams) }
     }
+
+    /// Adds the services of discovery: the aggregated one, and one for each type.
+    pub(crate) fn add_services(&self, routes: &mut RoutesBuilder) {
+        methods::add_services(self, routes);
+    }
+
+    /// Begins a stream, of one type alone if one is given.
+    fn answer<V: ProtocolVariant>(
+        &self,
+        only: Option<ResourceType>,
+        request: http::Request<Body>,
+    ) -> http::Response<Body> {
+        let (parts, body) = request.into_parts();
+        let line = parts.extensions.get::<Line>().cloned().unwrap_or_default();
+        match self.streams.open::<V>(only, line, body) {
+            Ok(stream) => {
+                let mut response = http::Response::new(Body::new(stream));
+                let grpc = http::HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+                response
+            }
+            Err(status) => status.into_http(),
+        }
+    }
 }
 
 impl Streams {
     /// Begins a stream, unless this server has not caught up: an empty response would tell the
     /// client to drop everything.
-    fn open<V: ProtocolVariant>(&self, line: Line, body: Body) -> Result<StreamBody, Status> {
+    fn open<V: ProtocolVariant>(
+        &self,
+        only: Option<ResourceType>,
+        line: Line,
+        body: Body,
+    ) -> Result<StreamBody, Status> {
         let shared = &self.shared;
         shared.admit_stream()?;
         let guard = shared.clients.open_stream(line)?;
         let reading = guard.reading(shared.started());
         let outlet = Outlet::default();
         let io = StreamIo {
+            only,
             requests: Requests::new(body),
             outlet: outlet.clone(),
             tails: Arc::clone(&self.tails),
@@ -118,20 +134,6 @@ impl Streams {
         let conversation = Conversation::<V>::new(id, io, guard, Arc::clone(shared));
         let running = shared.tasks.token();
         Ok(StreamBody::new(conversation.run().instrument(span), outlet, reading, running))
-    }
-
-    fn answer<V: ProtocolVariant>(&self, request: http::Request<Body>) -> http::Response<Body> {
-        let (parts, body) = request.into_parts();
-        let line = parts.extensions.get::<Line>().cloned().unwrap_or_default();
-        match self.open::<V>(line, body) {
-            Ok(stream) => {
-                let mut response = http::Response::new(Body::new(stream));
-                let grpc = http::HeaderValue::from_static("application/grpc");
-                response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
-                response
-            }
-            Err(status) => status.into_http(),
-        }
     }
 }
 
@@ -148,34 +150,6 @@ pub(crate) async fn watch_readers(shared: &Shared) {
             tracing::warn!(%client, "the client does not read; its connection is ended");
         }
     }
-}
-
-impl<B> Service<http::Request<B>> for AdsServer
-where
-    B: HttpBody<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let request = request.map(Body::new);
-        let response = match request.uri().path() {
-            STREAM_PATH => self.streams.answer::<Sotw>(request),
-            DELTA_PATH => self.streams.answer::<Delta>(request),
-            path => Status::unimplemented(format!("there is no method {path}")).into_http(),
-        };
-        std::future::ready(Ok(response))
-    }
-}
-
-impl NamedService for AdsServer {
-    const NAME: &'static str = SERVICE;
 }
 
 impl fmt::Debug for AdsServer {

@@ -286,6 +286,24 @@ mod tests {
         assert!(lock(&clients.table).by_connection.is_empty());
     }
 
+    #[tokio::test]
+    async fn who_does_not_read_is_hung_up() {
+        let patience = Duration::from_secs(30);
+        let clients = Arc::new(Clients::default());
+        let [stuck, reads, quiet] = [1, 2, 3].map(|port| {
+            let guard = clients.open_stream(connection(port)).unwrap();
+            guard.set_client(&port.to_string());
+            let reading = guard.reading(Instant::now());
+            (guard, reading)
+        });
+        stuck.1.must_read();
+        reads.1.must_read();
+        reads.1.has_read();
+        assert_eq!(clients.hang_up_unread(patience, patience), ["1"]);
+        assert_eq!(clients.hang_up_unread(patience, patience), [""; 0], "once is enough");
+        drop((stuck, reads, quiet));
+    }
+
     #[test]
     fn an_operator_sees_who_does_not_answer_and_what_is_rejected() {
         let clients = Arc::new(Clients::default());

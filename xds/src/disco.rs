@@ -16,6 +16,7 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
 
 pub use self::figures::Figures;
 use crate::{
@@ -91,9 +92,9 @@ impl Disco {
         self.shared.clients.rejected(limit)
     }
 
-    /// Aggregated discovery, for the mesh listener.
-    pub fn ads_service(&self) -> AdsServer {
-        AdsServer::new(Arc::clone(&self.shared))
+    /// Adds the gRPC services of discovery: ADS, and one for each type of resources.
+    pub fn add_discovery(&self, routes: &mut RoutesBuilder) {
+        AdsServer::new(Arc::clone(&self.shared)).add_services(routes);
     }
 
     /// The registry, for the mesh listener.

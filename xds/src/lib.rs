@@ -34,7 +34,6 @@ mod shared;
 pub use discovery::registry::{MAX_TTL, MIN_TTL, name};
 
 pub use self::{
-    ads::AdsServer,
     clients::RejectedResource,
     config::{DiscoConfig, StreamDeadlines},
     disco::{Disco, Figures},

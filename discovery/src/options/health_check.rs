@@ -71,7 +71,7 @@ pub struct TcpCheck {}
 pub struct Statuses(pub Vec<(u32, u32)>);
 
 impl HealthCheck {
-    /// What is asked. [`HealthCheck::check`] has seen that it is one thing.
+    /// What is asked. `HealthCheck::check` has seen that it is one thing.
     pub fn asked(&self) -> Check<'_> {
         match (&self.http, &self.grpc) {
             (Some(http), _) => Check::Http(http),

@@ -26,6 +26,9 @@ const COMMAND_BYTES: usize = 8 << 20;
 const OWN_WRITE: Duration = Duration::from_secs(1);
 /// Pause before a refused proposal is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+/// How long a command waits for the group's level: a group is formed at the first one, and is raised
+/// once its leader has heard what its voters know.
+const LEVEL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A command that a quorum stored and that was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +134,7 @@ impl Group {
         proposing: &mut bool,
     ) -> Result<Applied, WriteError> {
         let mut refusal = WriteError::NoLeader;
+        let raised_by = Instant::now() + LEVEL_PATIENCE;
         let mut answer = self.inner.published.pending_replies.register(self.inner.node_id);
         loop {
             let leadership = self.leadership();
@@ -164,7 +168,12 @@ impl Group {
                 Proposed::Unknown(error) => return Err(error),
                 Proposed::Busy => return Err(WriteError::Busy),
                 Proposed::TooNew { needs, level } => {
-                    return Err(WriteError::TooNew { needs, level });
+                    *proposing = false;
+                    refusal = WriteError::TooNew { needs, level };
+                    if needs.is_none() || Instant::now() >= raised_by {
+                        return Err(refusal);
+                    }
+                    time::sleep(RETRY.min(left)).await;
                 }
                 Proposed::NotLeader { quorum_lost, .. } => {
                     *proposing = false;

@@ -30,6 +30,12 @@ async fn the_level_is_raised_with_the_last_voter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_of_the_new_level_waits_until_a_new_group_is_raised() {
+    let fleet = Fleet::form_of_levels(&[2, 2, 2]).await;
+    put(&fleet.leader().await.group(), "shout a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_too_old_for_its_group_stops_and_says_so() {
     let mut fleet = Fleet::form_of_levels(&[2, 2, 2]).await;
     let leader = fleet.leader().await.group();

@@ -187,7 +187,7 @@ impl<'a> Resource<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
     kind: Kind,
-    /// Who asks, see [`node`].
+    /// Who asks, see [`node()`].
     node: &'a [u8],
     version: &'a [u8],
     /// What to subscribe to, see [`name_list`].

@@ -61,9 +61,8 @@ async fn what_is_beyond_a_limit_is_refused_at_once() {
         status(&mesh, "web").await
     };
     let (_, second) = tokio::join!(first, second);
+    // Nobody but the front proxy answers: the application never does.
     assert_eq!(second, Some(503));
-    let overflow = mesh.front().stat("cluster.web.upstream_rq_pending_overflow").await;
-    assert_eq!(overflow, Some(1));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The conversation on one stream: what happens, what the machine answers, and when it ends.
 
-use std::{fmt, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{fmt, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use discovery::{
@@ -9,11 +9,12 @@ use discovery::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep, sleep_until},
+    time::Instant,
 };
 use tonic::{Code, Status};
 
 use super::{
+    alarm::Alarm,
     frames::Tails,
     mesh_check::check_mesh,
     outlet::Outlet,
@@ -75,6 +76,8 @@ pub(super) struct Conversation<V: ProtocolVariant> {
 
 /// What the conversation receives from its client and sends to it.
 pub(super) struct StreamIo {
+    /// The type of a stream that is of one type alone.
+    pub(super) only: Option<ResourceType>,
     pub(super) requests: Requests,
     pub(super) outlet: Outlet,
     pub(super) tails: Arc<Tails>,
@@ -103,11 +106,6 @@ enum Event {
     Called,
     Deadline,
 }
-
-/// A timer. It is only set again for an earlier time: a time that is put off, as most are, costs
-/// nothing until the old one has come.
-#[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl<V: ProtocolVariant> Conversation<V> {
     pub(super) fn new(
@@ -174,7 +172,10 @@ impl<V: ProtocolVariant> Conversation<V> {
         }
         match self.event().await {
             Event::Request(Some(Ok(request))) => {
-                let request = V::decode(request).map_err(End::Failed)?;
+                let mut request = V::decode(request).map_err(End::Failed)?;
+                if let Some(only) = self.io.only {
+                    name_type(V::type_url_mut(&mut request), only).map_err(End::Failed)?;
+                }
                 self.handle(request).await
             }
             Event::Request(Some(Err(status))) => Err(End::Failed(as_client_error(status))),
@@ -441,26 +442,19 @@ impl<V: ProtocolVariant> Drop for Conversation<V> {
     }
 }
 
-impl Alarm {
-    fn poll(
-        &mut self,
-        deadline: Option<Instant>,
-        context: &mut std::task::Context<'_>,
-    ) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if deadline < sleep.deadline() {
-            sleep.as_mut().reset(deadline);
-        }
-        loop {
-            match sleep.as_mut().poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(()) if sleep.deadline() >= deadline => return Poll::Ready(()),
-                // It was set for an earlier time, which has passed without anything to do.
-                Poll::Ready(()) => sleep.as_mut().reset(deadline),
-            }
-        }
+/// Gives a request the type of its stream. It need not name one, and may name no other.
+fn name_type(type_url: &mut String, only: ResourceType) -> Result<(), Status> {
+    if type_url.is_empty() {
+        only.type_url().clone_into(type_url);
     }
+    if type_url == only.type_url() {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "this service serves {} alone, not {}; the aggregated service serves all types",
+        only.type_url(),
+        Untrusted(type_url)
+    )))
 }
 
 fn status_of(violation: &Violation) -> Status {

@@ -69,3 +69,68 @@ impl Tails {
         tail
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use discovery::{
+        resource::{Resource, ResourceType},
+        stream::Response,
+    };
+    use envoy_types::pb::envoy::{
+        config::endpoint::v3::ClusterLoadAssignment, service::discovery::v3::DeltaDiscoveryResponse,
+    };
+    use prost::Message;
+
+    use super::*;
+
+    fn response(nonce: &str, name: &str, size: usize) -> Response {
+        let message =
+            ClusterLoadAssignment { cluster_name: "x".repeat(size), ..Default::default() };
+        Response {
+            type_url: ResourceType::Endpoints.type_url().into(),
+            version: Default::default(),
+            nonce: nonce.to_owned(),
+            control_plane: "replica".into(),
+            resources: [Resource::new(ResourceType::Endpoints, name, &message)].into(),
+            removed: Default::default(),
+        }
+    }
+
+    fn decoded(frame: &(Bytes, Option<Bytes>)) -> DeltaDiscoveryResponse {
+        let whole = [&*frame.0, frame.1.as_deref().unwrap_or_default()].concat();
+        let (prefix, message) = whole.split_at(PREFIX);
+        assert_eq!(prefix[0], 0, "not compressed");
+        assert_eq!(prefix[1..], u32::try_from(message.len()).unwrap().to_be_bytes());
+        DeltaDiscoveryResponse::decode(message).unwrap()
+    }
+
+    #[test]
+    fn what_is_large_and_equal_is_encoded_once() {
+        let tails = Tails::default();
+        let frame =
+            |nonce, name, size| tails.frame(&response(nonce, name, size), ProtocolVariant::Delta);
+        let (one, other) = (frame("1", "a", SHARED_FROM), frame("2", "a", SHARED_FROM));
+        let third = frame("3", "b", SHARED_FROM);
+        assert_eq!((decoded(&one).nonce, decoded(&other).nonce), ("1".to_owned(), "2".to_owned()));
+        let shared = |it: &(Bytes, Option<Bytes>)| it.1.as_ref().unwrap().as_ptr();
+        assert_eq!(shared(&one), shared(&other));
+        assert_ne!(shared(&one), shared(&third));
+        assert_eq!(decoded(&third).resources[0].name, "b");
+
+        let small = frame("4", "a", 10);
+        assert_eq!(small.1, None);
+        assert_eq!(decoded(&small).nonce, "4");
+    }
+
+    #[test]
+    fn what_is_kept_has_a_limit() {
+        let tails = Tails::default();
+        for number in 0..40 {
+            let name = number.to_string();
+            tails.frame(&response("1", &name, KEPT / 16), ProtocolVariant::Delta);
+        }
+        let kept: usize = tails.0.lock().unwrap().iter().map(|it| it.1.len()).sum();
+        assert!(kept <= KEPT, "{kept}");
+        assert!(kept > KEPT / 2, "the latest are kept: {kept}");
+    }
+}

@@ -121,3 +121,52 @@ impl http_body::Body for StreamBody {
         matches!(self.state, State::Ended)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body::Body as _;
+    use mesh::hangup::Line;
+    use tokio::time::Instant;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::clients::Clients;
+
+    /// The next frame of a body: its data, or the code of its status.
+    async fn next(body: &mut Pin<Box<StreamBody>>) -> Option<Result<Bytes, String>> {
+        let frame = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await?;
+        Some(frame.unwrap().into_data().map_err(|frame| {
+            let trailers = frame.into_trailers().unwrap();
+            trailers["grpc-status"].to_str().unwrap().to_owned()
+        }))
+    }
+
+    #[tokio::test]
+    async fn the_status_comes_after_what_was_sent() {
+        let (clients, tracker) = (Arc::new(Clients::default()), TaskTracker::new());
+        let guard = clients.open_stream(Line::default()).unwrap();
+        let outlet = Outlet::default();
+        let sends = outlet.clone();
+        let conversation = async move {
+            sends.push(Bytes::from_static(b"one"));
+            sends.push(Bytes::from_static(b"two"));
+            sends.taken().await;
+            sends.push(Bytes::from_static(b"three"));
+            Status::unavailable("the end")
+        };
+        let reading = guard.reading(Instant::now());
+        let mut body = Box::pin(StreamBody::new(conversation, outlet, reading, tracker.token()));
+        for part in ["one", "two", "three"] {
+            assert_eq!(next(&mut body).await, Some(Ok(part.into())));
+            assert!(!body.is_end_stream());
+        }
+        assert_eq!(next(&mut body).await, Some(Err("14".to_owned())));
+        assert!(body.is_end_stream());
+        assert_eq!(next(&mut body).await, None);
+        assert_eq!(tracker.len(), 1);
+        drop(body);
+        assert_eq!(tracker.len(), 0);
+    }
+}

@@ -35,6 +35,8 @@ pub(super) trait ProtocolVariant: Send + 'static {
     /// The type that the request is of.
     fn type_url(request: &Self::Request) -> &str;
 
+    fn type_url_mut(request: &mut Self::Request) -> &mut String;
+
     /// The id of the client, if the request gives it.
     fn client(request: &Self::Request) -> Option<&str>;
 
@@ -72,6 +74,10 @@ impl ProtocolVariant for Delta {
         &request.type_url
     }
 
+    fn type_url_mut(request: &mut DeltaDiscoveryRequest) -> &mut String {
+        &mut request.type_url
+    }
+
     fn client(request: &DeltaDiscoveryRequest) -> Option<&str> {
         request.node.as_ref().map(|it| it.id.as_str())
     }
@@ -105,6 +111,10 @@ impl ProtocolVariant for Sotw {
 
     fn type_url(request: &SotwRequest) -> &str {
         &request.head.type_url
+    }
+
+    fn type_url_mut(request: &mut SotwRequest) -> &mut String {
+        &mut request.head.type_url
     }
 
     fn client(request: &SotwRequest) -> Option<&str> {

@@ -137,3 +137,62 @@ impl Drop for Seat {
         self.audience.lock().interest.close(self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use discovery::resource::{Resource, ResourceChange, ResourceType};
+    use envoy_types::pb::envoy::config::listener::v3::Listener;
+
+    use super::*;
+
+    const KIND: ResourceType = ResourceType::Listener;
+
+    fn is_called(seat: &Seat) -> bool {
+        seat.poll_called(&Context::from_waker(futures::task::noop_waker_ref())).is_ready()
+    }
+
+    fn next(audience: &Audience, revision: u64) -> Snapshot {
+        let listener = Listener { name: revision.to_string(), ..Listener::default() };
+        let put = ResourceChange::Put(Resource::new(KIND, "a", &listener));
+        audience.latest().with_changes(revision, [put])
+    }
+
+    #[test]
+    fn only_who_wants_a_change_is_called() {
+        let audience = Arc::new(Audience::new(Snapshot::empty()));
+        let [wants, sleeps] = [(); 2].map(|()| audience.join());
+        wants.wish(vec![Wish::Name(KIND, "a".into())], &wants.latest());
+        audience.publish(next(&audience, 1));
+        assert!(is_called(&wants) && !is_called(&sleeps));
+        assert_eq!(wants.take().since.map(|it| it.revision()), Some(0));
+        assert!(!is_called(&wants));
+
+        audience.call_all();
+        assert!(is_called(&wants) && is_called(&sleeps));
+        assert!(sleeps.take().since.is_none(), "no change concerns it");
+    }
+
+    #[test]
+    fn a_wish_that_crosses_a_change_is_called() {
+        let audience = Arc::new(Audience::new(Snapshot::empty()));
+        let seat = audience.join();
+        let seen = seat.take().snapshot;
+        audience.publish(next(&audience, 1));
+        seat.wish(vec![Wish::All(KIND)], &seen);
+        assert!(is_called(&seat));
+    }
+
+    #[test]
+    fn a_seat_is_free_again() {
+        let audience = Arc::new(Audience::new(Snapshot::empty()));
+        let seat = audience.join();
+        let number = seat.number;
+        seat.wish(vec![Wish::All(KIND)], &seat.latest());
+        seat.withdraw(vec![Wish::NotAll(KIND)]);
+        drop(seat);
+        let other = audience.join();
+        assert_eq!(other.number, number);
+        audience.publish(next(&audience, 1));
+        assert!(!is_called(&other));
+    }
+}

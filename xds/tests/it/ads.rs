@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use envoy_types::pb::{
     envoy::{
         config::core::v3::Node,
-        service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+        service::{
+            cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient,
+            discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+            endpoint::v3::endpoint_discovery_service_client::EndpointDiscoveryServiceClient,
+        },
     },
     google::{
         protobuf::{Struct, Value, value::Kind},
@@ -14,6 +18,7 @@ use envoy_types::pb::{
 };
 use mesh::MeshId;
 use proto::quorate::v1::DeregisterRequest;
+use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 use crate::harness::{
@@ -325,4 +330,42 @@ async fn a_stream_that_was_sent_nothing_yet_is_sent_its_first_response_at_a_stop
     assert_eq!(stream.receive_raw().await.unwrap().unwrap().type_url, CLUSTER);
     assert!(matches!(stream.receive_raw().await, Ok(None)));
     server.stop().await;
+}
+
+/// Rule 2: the type is implicit on the service of a type, and no other is served there.
+#[tokio::test]
+async fn each_type_has_a_service_of_its_own() {
+    let disk = Disk::new();
+    let server = Server::single(&disk).await;
+    server.ready().await;
+    let mut registry = server.registry();
+    registry.register(register(instance("orders", "o1", "10.0.0.1:80"))).await.unwrap();
+
+    let mut clusters = ClusterDiscoveryServiceClient::new(server.channel());
+    let request = DiscoveryRequest::default();
+    let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
+    let mut sotw = clusters.stream_clusters(requests).await.unwrap().into_inner();
+    let response = sotw.message().await.unwrap().unwrap();
+    assert_eq!(response.type_url, CLUSTER);
+    assert!(response.resources.iter().any(|it| it.type_url == CLUSTER));
+
+    let mut endpoints = EndpointDiscoveryServiceClient::new(server.channel());
+    let request = DeltaDiscoveryRequest {
+        resource_names_subscribe: vec!["orders".to_owned()],
+        ..DeltaDiscoveryRequest::default()
+    };
+    let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
+    let mut delta = endpoints.delta_endpoints(requests).await.unwrap().into_inner();
+    let response = delta.message().await.unwrap().unwrap();
+    assert_eq!((response.type_url.as_str(), response.resources.len()), (ENDPOINTS, 1));
+
+    let other = DeltaDiscoveryRequest { type_url: CLUSTER.to_owned(), ..Default::default() };
+    let requests = tokio_stream::iter([other]).chain(tokio_stream::pending());
+    let mut refused = endpoints.delta_endpoints(requests).await.unwrap().into_inner();
+    let status = refused.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().contains("alone"), "{status}");
+
+    let fetched = clusters.fetch_clusters(DiscoveryRequest::default()).await.unwrap_err();
+    assert_eq!(fetched.code(), Code::Unimplemented, "{fetched}");
 }

@@ -456,6 +456,9 @@ async fn a_leader_without_followers_ends_nothing_that_is_renewed_before_they_ret
     let reply = mesh.at(leader).registry().register(request).await.unwrap().into_inner();
     let ttl = reply.ttl_ms;
     let renewal = renew(&[reply.lease_id]);
+    let group = mesh.at(leader).group();
+    // A new group writes that once by itself.
+    eventually("the level is raised", || async { (group.level() > 1).then_some(()) }).await;
     let followers = [(leader + 1) % 3, (leader + 2) % 3];
     for index in followers {
         mesh.kill(index).await;

@@ -13,7 +13,10 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::spawn_blocking};
 use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    service::Routes,
+    transport::{Channel, Endpoint},
+};
 use xds::{Disco, DiscoConfig, DiscoError, Readiness, StreamDeadlines};
 
 use super::{PATIENCE, eventually, relay::Relay};
@@ -222,11 +225,11 @@ fn serve(
     disco: Disco,
     shutdown: CancellationToken,
 ) -> Ended {
-    let router = tonic::transport::Server::builder()
-        .add_service(host.raft_service())
-        .add_service(host.mesh_service())
-        .add_service(disco.ads_service())
-        .add_service(disco.registry_service());
+    let mut routes = Routes::builder();
+    routes.add_service(host.raft_service()).add_service(host.mesh_service());
+    routes.add_service(disco.registry_service());
+    disco.add_discovery(&mut routes);
+    let router = tonic::transport::Server::builder().add_routes(routes.routes());
     let (ended_tx, ended) = watch::channel(None);
     let host_stop = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
